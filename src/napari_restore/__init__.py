@@ -1,0 +1,45 @@
+"""Remove blur, haze and motion blur from images with CNNs.
+
+Public names are resolved on first use: importing the package loads neither torch nor napari.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .api import deblur, dehaze, motion_deblur, restore
+    from .errors import RestoreError
+    from .gui.layers import restore_layer
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "restore": "api",
+    "deblur": "api",
+    "dehaze": "api",
+    "motion_deblur": "api",
+    "restore_layer": "gui.layers",
+    "RestoreError": "errors",
+}
+
+__all__ = [
+    "RestoreError",
+    "__version__",
+    "deblur",
+    "dehaze",
+    "motion_deblur",
+    "restore",
+    "restore_layer",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

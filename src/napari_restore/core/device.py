@@ -1,0 +1,95 @@
+"""Devices: which there are, which to take, and what their errors mean."""
+
+from __future__ import annotations
+
+from ..errors import DeviceError
+
+
+def available_devices() -> tuple[str, ...]:
+    """Devices that torch can use here, best first; always ends with "cpu"."""
+    torch = import_torch()
+    devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if len(devices) == 1:
+        devices = ["cuda"]
+    if torch.backends.mps.is_available():
+        devices.append("mps")
+    return (*devices, "cpu")
+
+
+def import_torch():  # type: ignore[no-untyped-def]
+    """Import torch, explaining the failure that is common on Windows.
+
+    Raises
+    ------
+    DeviceError
+        If torch's libraries cannot be loaded.
+    """
+    try:
+        import torch
+    except OSError as error:
+        raise DeviceError(
+            f"PyTorch's libraries could not be loaded ({error}). On Windows this happens when Qt was "
+            "loaded first: start napari with 'napari-restore gui', which loads PyTorch first."
+        ) from error
+    return torch
+
+
+def resolve_device(device: str = "auto") -> str:
+    """Name of the device to use.
+
+    Parameters
+    ----------
+    device : str
+        "auto" takes CUDA, then MPS, then the CPU; else "cpu", "cuda", "cuda:1", "mps".
+
+    Raises
+    ------
+    DeviceError
+        If it does not exist here.
+    """
+    present = available_devices()
+    if device == "auto":
+        return present[0]
+    if device in present or (device == "cuda" and any(name.startswith("cuda") for name in present)):
+        return device
+    if device == "cuda:0" and "cuda" in present:
+        return "cuda"
+    raise DeviceError(
+        f"Device '{device}' is not available here. Choose one of: auto, {', '.join(present)}."
+    )
+
+
+def autocast_dtype(device: str):  # type: ignore[no-untyped-def]
+    """Reduced precision that is quicker on a device, or None to stay with float32.
+
+    On CPUs bfloat16 pays only where the processor computes in it.
+    """
+    torch = import_torch()
+    if device.startswith("cuda"):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if device == "cpu":
+        checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        native = any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+        return torch.bfloat16 if native else None
+    return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, and nothing else."""
+    torch = import_torch()
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    # MPS and the CPU allocator raise plain RuntimeErrors.
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in text or "can't allocate memory" in text
+    )
+
+
+def free_memory(device: str) -> None:
+    """Give cached memory back after running out."""
+    torch = import_torch()
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+    elif device == "mps":
+        torch.mps.empty_cache()

@@ -1,0 +1,350 @@
+"""Run a network over an image of any size, tile by tile.
+
+The engine takes any `Predictor`, reads through `Planes`, and yields `Progress` after every batch
+of tiles, so that the caller may show it, or stop by closing the generator.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from ..errors import DeviceError
+from .device import free_memory, import_torch, is_out_of_memory
+from .intensity import add_change, fill_invalid
+from .tiles import Grid, Region, reflect, split
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Iterator, Sequence
+
+    import torch
+    from numpy.typing import NDArray
+
+    from .axes import Layout, Planes
+    from .intensity import Scale
+
+#: Planes whose global context is kept; a movie has thousands.
+_CONTEXTS_KEPT = 64
+#: Smallest tile side that the memory ladder goes down to before it leaves the GPU.
+SMALLEST_TILE = 128
+
+
+class Predictor(Protocol):
+    """A network on a device, as the engine sees it.
+
+    Attributes
+    ----------
+    multiple_of, halo : int
+        Size requirement of the network, and pixels that influence a tile.
+    view : int
+        Longest side of the low-resolution view of a whole plane that it wants, 0 for none.
+    device : str
+    """
+
+    multiple_of: int
+    halo: int
+    view: int
+    device: str
+
+    def look(self, view: torch.Tensor) -> torch.Tensor:
+        """Global context of a plane from its view (1, C, h, w)."""
+        ...
+
+    def __call__(
+        self, tiles: torch.Tensor, context: torch.Tensor | None, boxes: torch.Tensor
+    ) -> torch.Tensor:
+        """Restore float32 tiles (N, C, h, w), on the CPU; ``boxes`` as `AffineDehazer` wants them."""
+        ...
+
+    def to_cpu(self) -> Predictor:
+        """Return the same predictor on the CPU."""
+        ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a restoration is: ``done`` of ``total`` pixels."""
+
+    done: int
+    total: int
+    message: str = ""
+
+
+@dataclass
+class Report:
+    """What happened while restoring, filled in as it happens.
+
+    Attributes
+    ----------
+    clipped : int
+        Samples that left the range of an integer dtype and were clipped.
+    invalid : int
+        NaN and infinite samples, kept as they were.
+    notes : list of str
+        Anything the user should be told, such as a fall back to the CPU.
+    device : str
+        Where the last tile was computed.
+    """
+
+    clipped: int = 0
+    invalid: int = 0
+    notes: list[str] = field(default_factory=list)
+    device: str = ""
+
+
+@dataclass(frozen=True)
+class TileOptions:
+    """Tile side and tiles in a batch; ``fixed`` if the user chose the side."""
+
+    side: int
+    batch: int = 1
+    fixed: bool = False
+
+
+@dataclass(frozen=True)
+class _Job:
+    index: tuple[int, ...]
+    tile: Region
+
+
+def default_tiles(device: str) -> TileOptions:
+    """Tile options that suit a device when the user does not choose."""
+    if device == "cpu":
+        # Large enough for little halo, small enough to stay near the processor.
+        return TileOptions(768)
+    if device == "mps":
+        return TileOptions(768)
+    torch = import_torch()
+    free, _ = torch.cuda.mem_get_info(device)
+    # About 700 bytes of activations for each pixel of the bundled networks, half for the rest.
+    side = int(min(2048, max(256, (free / 2 / 700) ** 0.5))) // 64 * 64
+    return TileOptions(side, batch=int(max(1, min(16, free / 2 / 700 / side**2))))
+
+
+def run(
+    source: Planes,
+    target: Planes,
+    predictor: Predictor,
+    scales: Sequence[Scale],
+    *,
+    tiles: TileOptions,
+    strength: float = 1.0,
+    regions: Iterable[tuple[tuple[int, ...], Region]] | None = None,
+    contexts: dict[tuple[int, ...], torch.Tensor] | None = None,
+    report: Report | None = None,
+) -> Generator[Progress, None, None]:
+    """Restore regions of planes from ``source`` into ``target``.
+
+    Parameters
+    ----------
+    source, target : Planes
+        Of the same layout; each may be a window of the image.
+    predictor : Predictor
+    scales : sequence of Scale
+        One for each channel of the layout.
+    tiles : TileOptions
+    strength : float
+        0 keeps the input, 1 is the full result, linear between.
+    regions : iterable of (plane index, Region), optional
+        What to compute; without it, everything.
+    contexts : dict, optional
+        Global contexts that are known already, by plane index.
+    report : Report, optional
+        Filled in along the way.
+
+    Yields
+    ------
+    Progress
+        After every batch of tiles.
+
+    Raises
+    ------
+    DeviceError
+        If memory runs out at a tile size that the user chose, or on the CPU.
+    """
+    layout = source.layout
+    if layout.pixels == 0:
+        return
+    report = Report() if report is None else report
+    report.device = predictor.device
+    if regions is None:
+        whole = Region(0, 0, *layout.size)
+        total, regions = layout.pixels, ((index, whole) for index in layout.indices())
+    else:
+        regions = list(regions)
+        total = sum(region.pixels for _, region in regions)
+    pending: deque[_Job] = deque()
+    stream = (_Job(index, tile) for index, region in regions for tile in split(region, tiles.side))
+    contexts = dict(contexts or {})
+    side, batch_size, done = tiles.side, tiles.batch, 0
+    while True:
+        batch = _next_batch(pending, stream, batch_size)
+        if not batch:
+            return
+        try:
+            clipped, invalid = _restore_batch(
+                batch, source, target, predictor, scales, strength, contexts
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            pending.extendleft(reversed(batch))
+            free_memory(predictor.device)
+            if len(batch) > 1:
+                batch_size = max(1, len(batch) // 2)
+                report.notes.append(f"Memory ran out; going on with {batch_size} tiles at a time.")
+                continue
+            if tiles.fixed:
+                raise DeviceError(
+                    f"Memory of {predictor.device} ran out at the chosen tile of {tiles.side} pixels. "
+                    "Choose a smaller tile, or 'auto'."
+                ) from error
+            if side > SMALLEST_TILE:
+                side //= 2
+                report.notes.append(f"Memory ran out; going on with tiles of {side} pixels.")
+                pending = deque(
+                    _Job(job.index, tile) for job in pending for tile in split(job.tile, side)
+                )
+                stream = _resplit(stream, side)
+                continue
+            if predictor.device == "cpu":
+                raise DeviceError(
+                    f"Memory ran out even with tiles of {side} pixels. Close other programs and try again."
+                ) from error
+            report.notes.append(f"Memory of {predictor.device} ran out; going on with the CPU.")
+            predictor = predictor.to_cpu()
+            contexts = {index: context.cpu() for index, context in contexts.items()}
+            report.device = predictor.device
+            continue
+        report.clipped += clipped
+        report.invalid += invalid
+        while len(contexts) > _CONTEXTS_KEPT:
+            del contexts[next(iter(contexts))]
+        done += sum(job.tile.pixels for job in batch)
+        yield Progress(done, total, report.notes[-1] if report.notes else "")
+
+
+def _resplit(stream: Iterator[_Job], side: int) -> Iterator[_Job]:
+    for job in stream:
+        for tile in split(job.tile, side):
+            yield _Job(job.index, tile)
+
+
+def _next_batch(pending: deque[_Job], stream: Iterator[_Job], count: int) -> list[_Job]:
+    """Up to ``count`` jobs in a row whose tiles have one shape."""
+    pending.extend(islice(stream, max(0, count - len(pending))))
+    batch: list[_Job] = []
+    while pending and len(batch) < count:
+        first = batch[0].tile if batch else pending[0].tile
+        if (pending[0].tile.height, pending[0].tile.width) != (first.height, first.width):
+            break
+        batch.append(pending.popleft())
+    return batch
+
+
+def _restore_batch(
+    batch: list[_Job],
+    source: Planes,
+    target: Planes,
+    predictor: Predictor,
+    scales: Sequence[Scale],
+    strength: float,
+    contexts: dict[tuple[int, ...], torch.Tensor],
+) -> tuple[int, int]:
+    torch = import_torch()
+    layout = source.layout
+    grid = Grid(layout.size, predictor.multiple_of, predictor.halo)
+    windows, originals, changes, offsets = [], [], [], []
+    for job in batch:
+        scale = scales[layout.group(job.index)]
+        window = grid.window(job.tile)
+        inside = grid.inside(window)
+        block = source.read(job.index, inside)
+        filled, _ = fill_invalid(block)
+        normal = scale.normalise(filled[..., : layout.channels])
+        windows.append(reflect(normal, inside, window, layout.size))
+        top, left = job.tile.top - inside.top, job.tile.left - inside.left
+        originals.append(block[top : top + job.tile.height, left : left + job.tile.width])
+        offsets.append((job.tile.top - window.top, job.tile.left - window.left))
+    for group in _same_shape(windows):
+        tensor = torch.from_numpy(np.stack([windows[i] for i in group])).permute(0, 3, 1, 2)
+        context, boxes = None, torch.zeros(len(group), 4)
+        if predictor.view:
+            for i in group:
+                if batch[i].index not in contexts:
+                    view = plane_view(source, batch[i].index, scales, predictor.view)
+                    contexts[batch[i].index] = predictor.look(view)
+            context = torch.cat([contexts[batch[i].index] for i in group])
+            height, width = layout.size
+            boxes = torch.tensor(
+                [
+                    [w.top / height, w.left / width, w.bottom / height, w.right / width]
+                    for w in (grid.window(batch[i].tile) for i in group)
+                ]
+            )
+        restored = predictor(tensor, context, boxes)
+        residual = (restored - tensor).permute(0, 2, 3, 1).numpy()
+        changes.extend(zip(group, residual, strict=True))
+    clipped = invalid = 0
+    for i, residual in changes:
+        job, original = batch[i], originals[i]
+        top, left = offsets[i]
+        crop = residual[top : top + job.tile.height, left : left + job.tile.width]
+        if not np.isfinite(crop).all():
+            # Half precision overflows on extreme outliers; such pixels stay as they were.
+            crop = np.nan_to_num(crop, nan=0.0, posinf=0.0, neginf=0.0)
+        change = crop.astype(np.float64) * (strength * scales[layout.group(job.index)].span)
+        out = original.copy()
+        out[..., : layout.channels], count = add_change(original[..., : layout.channels], change)
+        clipped += count
+        if original.dtype.kind == "f":
+            # NaN + change is NaN and inf + change is inf already; this only counts them.
+            invalid += int(np.count_nonzero(~np.isfinite(original)))
+        target.write(job.index, job.tile, out)
+    return clipped, invalid
+
+
+def _same_shape(windows: list[NDArray[np.float32]]) -> list[list[int]]:
+    """Positions of windows by shape: tiles at a border see less halo than those inside."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for position, window in enumerate(windows):
+        groups.setdefault(window.shape, []).append(position)
+    return list(groups.values())
+
+
+def plane_view(
+    source: Planes, index: tuple[int, ...], scales: Sequence[Scale], longest: int
+) -> torch.Tensor:
+    """Low-resolution view of one whole plane, normalised: (1, C, h, w).
+
+    Very large planes are first sampled at a regular stride, so that the memory stays bounded.
+    """
+    layout = source.layout
+    key = view_key(layout, index, longest)
+    return view_of(
+        source.canonical(source.array[key]), layout, scales[layout.group(index)], longest
+    )
+
+
+def view_key(layout: Layout, index: tuple[int, ...], longest: int) -> tuple[Any, ...]:
+    """Index expression for the samples that a plane's view is made of."""
+    stride = max(1, max(layout.size) // (4 * longest))
+    return layout.key(index, slice(stride // 2, None, stride), slice(stride // 2, None, stride))
+
+
+def view_of(block: NDArray[Any], layout: Layout, scale: Scale, longest: int) -> torch.Tensor:
+    """View of a plane from the samples of `view_key`, (h, w, S), as `plane_view` returns it."""
+    torch = import_torch()
+    filled, _ = fill_invalid(block)
+    normal = scale.normalise(filled[..., : layout.channels])
+    height, width = layout.size
+    tensor = torch.from_numpy(normal).permute(2, 0, 1)[None]
+    shrink = longest / max(height, width)
+    if shrink < 1:
+        size = [max(1, round(length * shrink)) for length in (height, width)]
+        tensor = torch.nn.functional.interpolate(tensor, size, mode="area")
+    return tensor

@@ -1,0 +1,228 @@
+"""The intensity scale: found once, affine, inverted exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .tiles import Region
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from .axes import Layout, Planes
+
+#: Percentiles that become 0 and 1.
+PERCENTILES = (0.5, 99.9)
+#: Most pixels the scale is found from.
+SAMPLE_PIXELS = 2**23
+_WINDOW, _WINDOWS = 512, 16
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Affine map of intensities: ``low`` becomes 0, ``low + span`` becomes 1.
+
+    A span of 0 marks a constant image, in which there is nothing to restore.
+    """
+
+    low: float
+    span: float
+
+    def normalise(self, block: NDArray[Any]) -> NDArray[np.float32]:
+        """To the network's range; the difference is taken before precision is lost."""
+        if self.span == 0:
+            return np.zeros(block.shape, np.float32)
+        wide = np.float64 if block.dtype.itemsize > 2 else np.float32
+        return ((block.astype(wide) - wide(self.low)) / wide(self.span)).astype(np.float32)
+
+
+def sample_regions(
+    layout: Layout, pixels: int = SAMPLE_PIXELS
+) -> Iterator[tuple[tuple[int, ...], Region]]:
+    """Choose a bounded, even sample of an image: (plane index, region).
+
+    Small images are taken whole. Of large ones, planes are spread evenly over the stack and square
+    windows evenly over each plane, so that lazy data read few chunks. The choice depends on the shape alone.
+    """
+    height, width = layout.size
+    if layout.pixels <= pixels:
+        whole = Region(0, 0, height, width)
+        yield from ((index, whole) for index in layout.indices())
+        return
+    # The channel axis is walked in full, the others are counted through.
+    channel = layout.axes.find("C")
+    counts = tuple(1 if axis == channel else layout.shape[axis] for axis in layout.leading)
+    total = int(np.prod(counts, dtype=np.int64))
+    share = pixels // layout.groups
+    want = min(total, max(1, share // min(height * width, _WINDOWS * _WINDOW**2)))
+    for number in np.unique(np.linspace(0, total - 1, want).round().astype(np.int64)):
+        index = tuple(int(i) for i in np.unravel_index(int(number), counts)) if counts else ()
+        for group in range(layout.groups):
+            chosen = tuple(
+                group if axis == channel else i
+                for axis, i in zip(layout.leading, index, strict=True)
+            )
+            yield from ((chosen, region) for region in _spread(height, width, share // want))
+
+
+def _spread(height: int, width: int, budget: int) -> Iterator[Region]:
+    if height * width <= budget:
+        yield Region(0, 0, height, width)
+        return
+    count = max(1, int((budget / _WINDOW**2) ** 0.5))
+    for top in _starts(height, count):
+        for left in _starts(width, count):
+            yield Region(top, left, min(top + _WINDOW, height), min(left + _WINDOW, width))
+
+
+def _starts(length: int, count: int) -> list[int]:
+    last = max(0, length - _WINDOW)
+    count = min(count, -(-length // _WINDOW))
+    if count == 1:
+        return [last // 2]
+    return np.linspace(0, last, count).round().astype(int).tolist()  # type: ignore[no-any-return]
+
+
+def find_scales(planes: Planes, from_zero: bool = False) -> tuple[Scale, ...]:
+    """Find the scale of each channel of an image.
+
+    Parameters
+    ----------
+    planes : Planes
+        The whole image.
+    from_zero : bool
+        Take 0 for black, where it has a physical meaning, instead of a percentile.
+
+    Returns
+    -------
+    tuple of Scale
+        One for each channel; one alone where there is no channel axis. 8-bit colour is /255, all else
+        lies between robust percentiles of a bounded sample. NaN and infinities do not count.
+    """
+    fixed = _fixed_scale(planes.layout, np.dtype(planes.array.dtype))
+    if fixed is not None:
+        return (fixed,) * planes.layout.groups
+    samples = sample_regions(planes.layout)
+    return scales_from(
+        ((index, planes.read(index, region)) for index, region in samples), planes.layout, from_zero
+    )
+
+
+def _fixed_scale(layout: Layout, dtype: np.dtype[Any]) -> Scale | None:
+    """Scale that the dtype alone decides, if it does."""
+    if dtype == np.bool_:
+        return Scale(0.0, 1.0)
+    return Scale(0.0, 255.0) if layout.colour and dtype == np.uint8 else None
+
+
+def scales_from(
+    blocks: Iterable[tuple[tuple[int, ...], NDArray[Any]]], layout: Layout, from_zero: bool
+) -> tuple[Scale, ...]:
+    """Scales from blocks (h, w, S) that `sample_regions` chose, each with its plane's index."""
+    values: list[list[NDArray[Any]]] = [[] for _ in range(layout.groups)]
+    for index, block in blocks:
+        fixed = _fixed_scale(layout, block.dtype)
+        if fixed is not None:
+            return (fixed,) * layout.groups
+        colours = block[..., : layout.channels]
+        values[layout.group(index)].append(colours[np.isfinite(colours)].ravel())
+    return tuple(
+        _scale(np.concatenate(parts) if parts else np.empty(0), from_zero) for parts in values
+    )
+
+
+def _scale(values: NDArray[Any], from_zero: bool) -> Scale:
+    if values.size == 0:
+        return Scale(0.0, 0.0)
+    wide = (
+        values.astype(np.float64)
+        if values.dtype.itemsize > 2 or values.dtype.kind == "f"
+        else values
+    )
+    low, high = (float(value) for value in np.percentile(wide, PERCENTILES))
+    if high <= low:
+        # A few structures on an even background: percentiles see the background alone.
+        low, high = float(wide.min()), float(wide.max())
+    if from_zero:
+        low = min(0.0, low)
+    return Scale(low, high - low if np.isfinite(high - low) else 0.0)
+
+
+def fill_invalid(block: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Replace NaN and infinities by their nearest valid pixel.
+
+    Parameters
+    ----------
+    block : ndarray
+        (h, w, S).
+
+    Returns
+    -------
+    filled, invalid
+        The block without gaps, and where they were ((h, w, S)); None if there were none.
+    """
+    if block.dtype.kind != "f":
+        return block, None
+    invalid = ~np.isfinite(block)
+    if not invalid.any():
+        return block, None
+    from scipy.ndimage import distance_transform_edt
+
+    filled = block.copy()
+    for sample in range(block.shape[-1]):
+        gaps = invalid[..., sample]
+        if gaps.all():
+            filled[..., sample] = 0
+        elif gaps.any():
+            nearest = distance_transform_edt(gaps, return_distances=False, return_indices=True)
+            filled[..., sample] = block[..., sample][tuple(nearest)]
+    return filled, invalid
+
+
+def add_change(block: NDArray[Any], change: NDArray[np.float64]) -> tuple[NDArray[Any], int]:
+    """Add the restoration's change to the original samples, in the original dtype.
+
+    Adding the change, instead of converting the restored values back, keeps untouched pixels
+    bit for bit.
+
+    Parameters
+    ----------
+    block : ndarray
+        Original samples.
+    change : ndarray
+        What to add, in the units of ``block``.
+
+    Returns
+    -------
+    result, clipped
+        The sum in the dtype of ``block``, and how many samples had to be clipped into it.
+    """
+    dtype = block.dtype
+    if dtype.kind == "b":
+        return block.astype(np.float32) + change >= 0.5, 0
+    if dtype.kind == "f":
+        # A float16 sum may leave the range of the dtype; wider floats do not.
+        total = block.astype(np.float64) + change
+        limit = float(np.finfo(dtype).max)
+        clipped = np.isfinite(block) & (np.abs(total) > limit)
+        if clipped.any():
+            total = np.where(clipped, np.clip(total, -limit, limit), total)
+        return total.astype(dtype), int(np.count_nonzero(clipped))
+    limits = np.iinfo(dtype)
+    total = np.rint(block.astype(np.float64) + change)
+    clipped = (total < limits.min) | (total > limits.max)
+    if dtype.itemsize < 8:
+        result = np.clip(total, limits.min, limits.max).astype(dtype)
+    else:
+        # float64 does not hold every 64-bit integer; the small change does fit.
+        step = np.where(clipped, 0, np.rint(change)).astype(np.int64)
+        result = (block + step.astype(dtype)).astype(dtype)
+        result = np.where(
+            clipped, np.where(total < 0, limits.min, limits.max).astype(dtype), result
+        )
+    return result, int(np.count_nonzero(clipped))

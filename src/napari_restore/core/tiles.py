@@ -1,0 +1,138 @@
+"""Tile geometry: which pixels to compute and which to look at, on one grid for the whole image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+#: Pixels of reflection beyond the image's border. A multiple of every model's ``multiple_of``.
+MARGIN = 16
+
+
+class Region(NamedTuple):
+    """Half-open rectangle in pixels of a plane."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.right - self.left
+
+    @property
+    def pixels(self) -> int:
+        """Area."""
+        return self.height * self.width
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where a network may look: windows that begin and end on one grid over the reflected image.
+
+    A network with strides gives the same values only if a window begins at the same phase. All
+    windows of an image, of a preview or of a chunk therefore share one grid, whose origin is
+    `MARGIN` pixels outside the image, and see the same reflected border.
+
+    Attributes
+    ----------
+    size : (int, int)
+        Height and width of the plane.
+    multiple_of : int
+        Step of the grid; divides `MARGIN`.
+    halo : int
+        Pixels around a tile that influence it noticeably.
+    """
+
+    size: tuple[int, int]
+    multiple_of: int
+    halo: int
+
+    def __post_init__(self) -> None:
+        if MARGIN % self.multiple_of:
+            raise ValueError(f"multiple_of {self.multiple_of} does not divide {MARGIN}")
+
+    def _span(self, start: int, stop: int, length: int) -> tuple[int, int]:
+        step = self.multiple_of
+        first = max((start - self.halo) // step * step, -MARGIN)
+        last = min(stop + self.halo, length + MARGIN)
+        return first, -(-last // step) * step
+
+    def window(self, tile: Region) -> Region:
+        """Pixels to compute for a tile: with halo, reaching into the reflected border."""
+        top, bottom = self._span(tile.top, tile.bottom, self.size[0])
+        left, right = self._span(tile.left, tile.right, self.size[1])
+        return Region(top, left, bottom, right)
+
+    def inside(self, window: Region) -> Region:
+        """Part of a window that must be read for it, reflections included."""
+        spans = []
+        for first, last, length in zip(window[:2], window[2:], self.size, strict=True):
+            # A reflection at 0 or at length - 1 looks as far inwards as it reaches outwards.
+            start = max(0, min(first, 2 * (length - 1) - last + 1))
+            stop = min(length, max(last, 1 - first))
+            spans.append((start, stop))
+        return Region(spans[0][0], spans[1][0], spans[0][1], spans[1][1])
+
+
+def reflect(
+    block: NDArray[np.float32], inside: Region, window: Region, size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Extend what was read to a whole window by reflection at the image's borders.
+
+    Parameters
+    ----------
+    block : ndarray
+        (h, w, S), the pixels of ``inside``.
+    inside, window : Region
+        As `Grid.inside` and `Grid.window` give them.
+    size : (int, int)
+        Height and width of the plane.
+
+    Returns
+    -------
+    ndarray
+        (window.height, window.width, S).
+    """
+    rows = _reflected(window.top, window.bottom, size[0]) - inside.top
+    columns = _reflected(window.left, window.right, size[1]) - inside.left
+    if inside == window:
+        return block
+    return block[np.ix_(rows, columns)]
+
+
+def _reflected(start: int, stop: int, length: int) -> NDArray[np.int64]:
+    """Indices start..stop-1 folded back into 0..length-1, the border pixel not repeated."""
+    if length == 1:
+        return np.zeros(stop - start, np.int64)
+    period = 2 * (length - 1)
+    index = np.arange(start, stop) % period
+    return np.minimum(index, period - index)
+
+
+def split(region: Region, tile: int) -> Iterator[Region]:
+    """Cut a region into equal parts of at most ``tile`` pixels on a side, row by row."""
+    rows, columns = (
+        np.linspace(start, stop, max(1, -(-(stop - start) // tile)) + 1)
+        .round()
+        .astype(int)
+        .tolist()
+        for start, stop in zip(region[:2], region[2:], strict=True)
+    )
+    for top, bottom in zip(rows[:-1], rows[1:], strict=True):
+        for left, right in zip(columns[:-1], columns[1:], strict=True):
+            yield Region(top, left, bottom, right)

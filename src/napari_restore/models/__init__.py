@@ -1,0 +1,1 @@
+"""What can be run: networks, the catalogue of models, and their weights."""

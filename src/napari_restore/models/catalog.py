@@ -1,0 +1,139 @@
+"""The models that ship with the package: one explicit table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import ModelError
+from .spec import TASKS, ModelSpec
+
+_NAFNET = {
+    "width": 32,
+    "encoder_blocks": (2, 4),
+    "middle_blocks": 6,
+    "decoder_blocks": (2, 2),
+    "unshuffle": 2,
+}
+
+CATALOG: tuple[ModelSpec, ...] = (
+    ModelSpec(
+        name="deblur-color",
+        task="deblur",
+        channels=3,
+        architecture="nafnet",
+        weights="deblur-color.safetensors",
+        sha256="42d3c2b93f731413cab7155245e31cebe342595c3045ed1699d725451dcfaf40",
+        options={"channels": 3, **_NAFNET},
+    ),
+    ModelSpec(
+        name="deblur-mono",
+        task="deblur",
+        channels=1,
+        architecture="nafnet",
+        weights="deblur-mono.safetensors",
+        sha256="08a8465422c9132cebccb1fd0fec8b93cbc6c88a363919c6e0ed17e30d6496d2",
+        options={"channels": 1, **_NAFNET},
+    ),
+    ModelSpec(
+        name="dehaze-color",
+        task="dehaze",
+        channels=3,
+        architecture="affine",
+        weights="dehaze-color.safetensors",
+        sha256="16fd82f7a6e3cce0073d845492ee51700afc4856c6e04aa764cf73a30fb9646c",
+        options={"channels": 3},
+        multiple_of=1,
+        halo=0,
+        view=256,
+        black_is_zero=True,
+    ),
+    ModelSpec(
+        name="dehaze-mono",
+        task="dehaze",
+        channels=1,
+        architecture="nafnet",
+        weights="dehaze-mono.safetensors",
+        sha256="c36d4292de6e0a25073eb250e61542763c53385b39941d1dcf1b118a5114cc51",
+        options={
+            "channels": 1,
+            "width": 48,
+            "unshuffle": 4,
+            "encoder_blocks": (2, 2),
+            "middle_blocks": 4,
+            "decoder_blocks": (2, 2),
+        },
+        multiple_of=16,
+        halo=96,
+    ),
+    ModelSpec(
+        name="motion-color",
+        task="motion_deblur",
+        channels=3,
+        architecture="nafnet",
+        weights="motion-color.safetensors",
+        sha256="443439e957c354c54bc38d8793672945e4cdc1601c8b24b50b06e409b0c55aac",
+        options={"channels": 3, **_NAFNET},
+    ),
+    ModelSpec(
+        name="motion-mono",
+        task="motion_deblur",
+        channels=1,
+        architecture="nafnet",
+        weights="motion-mono.safetensors",
+        sha256="7a936182c89dda057dbbb0f69aae12fc1e5be3cf34f0e0828fbae58137614d74",
+        options={"channels": 1, **_NAFNET},
+    ),
+)
+
+
+def check_task(task: str) -> None:
+    """Raise a `ModelError` unless there is such a task."""
+    if task not in TASKS:
+        raise ModelError(f"No task '{task}'. Choose one of: {', '.join(TASKS)}.")
+
+
+def find_model(task: str, channels: int, model: str = "auto") -> ModelSpec:
+    """Find the model for an image.
+
+    Parameters
+    ----------
+    task : str
+        One of `TASKS`.
+    channels : {1, 3}
+        What the image has.
+    model : str
+        "auto" for the first of the catalogue that fits, a name of the catalogue, or the path of
+        weights in ``.safetensors`` or of a published NAFNet checkpoint in ``.pth``.
+
+    Raises
+    ------
+    ModelError
+        If the task or the model does not exist or does not fit the image.
+    """
+    check_task(task)
+    if model == "auto":
+        return next(s for s in CATALOG if s.task == task and s.channels == channels)
+    if Path(model).suffix in (".safetensors", ".pth", ".pt"):
+        from .files import spec_from_file
+
+        spec = spec_from_file(Path(model), task)
+    else:
+        found = [s for s in CATALOG if s.name == model]
+        if not found:
+            names = ", ".join(s.name for s in CATALOG)
+            raise ModelError(
+                f"No model '{model}'. Choose auto, one of {names}, or a .safetensors or .pth file."
+            )
+        spec = found[0]
+    if spec.task != task:
+        fitting = ", ".join(s.name for s in CATALOG if s.task == task)
+        raise ModelError(
+            f"Model '{spec.name}' is for {spec.task}, not {task}. Choose one of: {fitting}."
+        )
+    if spec.channels != channels:
+        other = "mono" if channels == 1 else "color"
+        raise ModelError(
+            f"Model '{spec.name}' needs {spec.channels} channel{'s' if spec.channels > 1 else ''}; "
+            f"the image has {channels}. Choose a {other} model, or 'auto'."
+        )
+    return spec

@@ -1,0 +1,108 @@
+"""Models from a user's own file: trained here, or a published NAFNet checkpoint."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ModelError
+from .spec import ARCHITECTURES, ModelSpec
+from .weights import load_state, read_metadata, sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+#: Side of the crops that published NAFNet weights were trained on, which their attention averages.
+PUBLISHED_WINDOW = 384
+
+
+def spec_from_file(path: Path, task: str) -> ModelSpec:
+    """Describe the model in a file.
+
+    Parameters
+    ----------
+    path : Path
+        Weights written by `napari_restore.training`, or a state dict with NAFNet's published keys.
+    task : str
+        Task of a checkpoint that does not say its own.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, unreadable or of an unknown network.
+    """
+    path = path.expanduser().resolve()
+    metadata = read_metadata(path) if path.suffix == ".safetensors" else {}
+    architecture = metadata.get("architecture", "nafnet")
+    if architecture not in ARCHITECTURES:
+        raise ModelError(f"{path} holds a '{architecture}', which this version does not know.")
+    if "options" in metadata:
+        options: dict[str, Any] = json.loads(metadata["options"])
+    else:
+        options = published_options(load_state(path))
+    affine = architecture == "affine"
+    levels = len(options.get("encoder_blocks", (2, 4)))
+    multiple = 1 if affine else int(options.get("unshuffle", 2)) * 2**levels
+    if 16 % multiple:
+        raise ModelError(
+            f"{path} needs image sides in multiples of {multiple}; at most 16 is supported."
+        )
+    window = options.get("attention_window")
+    return ModelSpec(
+        name=metadata.get("name", path.stem),
+        task=metadata.get("task", task),
+        channels=int(options.get("channels", 3)),
+        architecture=architecture,
+        weights=str(path),
+        sha256=sha256(path),
+        options=options,
+        multiple_of=multiple,
+        # An attention window looks half its side further than the convolutions.
+        halo=0 if affine else 6 * multiple + (window // 2 if window else 0),
+        view=int(options.get("view", 256)) if affine else 0,
+        black_is_zero=affine,
+        licence=metadata.get("licence", "unknown"),
+    )
+
+
+def published_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Read the options of a NAFNet off its published state-dict keys.
+
+    Raises
+    ------
+    ModelError
+        If the keys are not NAFNet's.
+    """
+
+    def count(pattern: str) -> dict[str, int]:
+        blocks: dict[str, set[str]] = {}
+        for key in state:
+            found = re.match(pattern, key)
+            if found:
+                blocks.setdefault(found[1] if len(found.groups()) > 1 else "", set()).add(
+                    found[found.lastindex or 0]
+                )
+        return {
+            level: len(names)
+            for level, names in sorted(blocks.items(), key=lambda x: int(x[0] or 0))
+        }
+
+    if "intro.weight" not in state or "ending.weight" not in state:
+        raise ModelError(
+            "The file is not a NAFNet state dict: it lacks 'intro.weight' or 'ending.weight'. Train "
+            "one with 'napari-restore train', or give a published NAFNet checkpoint."
+        )
+    attention = any(".sca." in key for key in state)
+    return {
+        "channels": int(state["intro.weight"].shape[1]),
+        "width": int(state["intro.weight"].shape[0]),
+        "encoder_blocks": list(count(r"encoders\.(\d+)\.(\d+)\.").values()),
+        "middle_blocks": sum(count(r"middle_blks\.(\d+)\.").values()),
+        "decoder_blocks": list(count(r"decoders\.(\d+)\.(\d+)\.").values()),
+        "unshuffle": 1,
+        "attention_window": PUBLISHED_WINDOW if attention else None,
+    }

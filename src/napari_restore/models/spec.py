@@ -1,0 +1,105 @@
+"""What a model is, as the catalogue states it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+#: What can be asked for.
+TASKS = ("deblur", "dehaze", "motion_deblur")
+
+#: Architectures by name; the module is imported when the first network is built.
+ARCHITECTURES = {
+    "nafnet": "napari_restore.models.nafnet:NAFNet",
+    "affine": "napari_restore.models.affine:AffineDehazer",
+}
+
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model of the catalogue.
+
+    Attributes
+    ----------
+    name : str
+    task : str
+        One of `TASKS`.
+    channels : int
+        3 for colour, 1 for mono.
+    architecture : str
+        Key of `ARCHITECTURES`.
+    weights : str
+        File name in the package's weights folder, or a path.
+    sha256 : str or None
+        Of the weights; None leaves them unchecked (a user's own file).
+    options : mapping
+        Arguments of the network.
+    multiple_of : int
+        Sides of what the network gets are multiples of this many pixels.
+    halo : int
+        Pixels around a tile that influence it noticeably.
+    view : int
+        Longest side of the view of the whole plane that the network wants, 0 for none.
+    black_is_zero : bool
+        Whether intensities are scaled from 0, where black has a physical meaning, instead of from a
+        low percentile.
+    licence : str
+    """
+
+    name: str
+    task: str
+    channels: int
+    architecture: str
+    weights: str
+    sha256: str | None
+    options: Mapping[str, object] = field(default_factory=dict, hash=False)
+    multiple_of: int = 8
+    halo: int = 48
+    view: int = 0
+    black_is_zero: bool = False
+    licence: str = "BSD-3-Clause"
+
+    @property
+    def path(self) -> Path:
+        """Where the weights are."""
+        return WEIGHTS_FOLDER / self.weights
+
+    @property
+    def kind(self) -> str:
+        """ "color" or "mono"."""
+        return "color" if self.channels == 3 else "mono"
+
+
+def build_network(architecture: str, options: Mapping[str, object]) -> nn.Module:
+    """Build a network with fresh weights.
+
+    Parameters
+    ----------
+    architecture : str
+        Key of `ARCHITECTURES`.
+    options : mapping
+        Arguments of the network's class.
+
+    Raises
+    ------
+    ModelError
+        If there is no such architecture.
+    """
+    if architecture not in ARCHITECTURES:
+        raise ModelError(
+            f"No architecture '{architecture}'. Choose one of: {', '.join(ARCHITECTURES)}."
+        )
+    module, _, name = ARCHITECTURES[architecture].partition(":")
+    network: nn.Module = getattr(import_module(module), name)(**options)
+    return network

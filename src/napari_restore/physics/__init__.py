@@ -1,0 +1,1 @@
+"""How images are degraded: y = Hx + n, written out. Training and the checks both use it."""

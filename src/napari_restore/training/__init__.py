@@ -1,0 +1,1 @@
+"""How the bundled weights are made: data, degradations, loop and recipes, and nothing else."""

@@ -1,0 +1,171 @@
+"""Sharp training crops from folders of images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ..errors import RestoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
+
+
+@dataclass(frozen=True)
+class SharpImage:
+    """One image, uint8 (H, W, C), and the group that its file name puts it in."""
+
+    pixels: NDArray[np.uint8]
+    group: str
+    name: str
+
+
+def load_folder(folders: Iterable[str | Path], channels: int) -> list[SharpImage]:
+    """Load every image below some folders.
+
+    Parameters
+    ----------
+    folders : iterable of path
+    channels : {1, 3}
+        With 3, grey images are left out; with 1, colour images are turned to grey. One-channel
+        images are stretched so that their 0.5 and 99.9 percentiles become 0 and 200 of 255.
+
+    Raises
+    ------
+    RestoreError
+        If no image was found.
+    """
+    from skimage.io import imread
+
+    images = []
+    for folder in folders:
+        for path in sorted(Path(folder).rglob("*")):
+            if path.suffix.lower() not in SUFFIXES:
+                continue
+            pixels = imread(path)
+            colour = pixels.ndim == 3 and pixels.shape[-1] >= 3
+            if channels == 3 and not colour:
+                continue
+            pixels = _colour(pixels) if channels == 3 else _grey(pixels)
+            words = []
+            for word in path.stem.split("_"):
+                if not word.isalpha():
+                    break
+                words.append(word)
+            images.append(SharpImage(pixels, "_".join(words), path.name))
+    if not images:
+        raise RestoreError(
+            f"No {'colour ' if channels == 3 else ''}image in {', '.join(map(str, folders))}. "
+            f"Give folders that hold files ending in {', '.join(sorted(SUFFIXES))}."
+        )
+    return images
+
+
+def _colour(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
+    pixels = pixels[..., :3]
+    if pixels.dtype != np.uint8:
+        pixels = (pixels / np.iinfo(pixels.dtype).max * 255).round().astype(np.uint8)
+    return np.ascontiguousarray(pixels)
+
+
+def _grey(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
+    grey = pixels.astype(np.float32)
+    if grey.ndim == 3:
+        grey = grey[..., :3] @ np.float32([0.299, 0.587, 0.114])
+    low, high = np.percentile(grey, (0.5, 99.9))
+    stretched = (grey - low) / max(high - low, 1e-6) * 200
+    return stretched.clip(0, 255).round().astype(np.uint8)[..., None]
+
+
+def _shrink(pixels: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
+    small = torch.nn.functional.interpolate(
+        tensor, scale_factor=1 / factor, mode="bilinear", antialias=True
+    )
+    return small[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
+
+
+def sharpness(pixels: NDArray[np.uint8]) -> float:
+    """Share of the gradient energy that vanishes when the image is shrunk by two."""
+    grey = pixels.astype(np.float32).mean(-1)
+    fine = np.abs(np.diff(grey, axis=0)).mean()
+    coarse = np.abs(grey[2::2] - grey[:-2:2]).mean()
+    return float(2 * fine / max(coarse, 1e-6)) - 1
+
+
+class CropSource:
+    """Random crops with enough structure to learn from.
+
+    Images enter at full size (unless soft) and shrunk by 1.5 and 2, so that
+    a structure is seen at several scales. Groups of images (by the leading words of the file
+    name) are drawn in proportion to the square root of their pixels.
+
+    Parameters
+    ----------
+    images : list of SharpImage
+    minimum : int
+        Shortest side in pixels that a shrunk image may have.
+    soft : float
+        Images whose `sharpness` is below are used only shrunk by two.
+    """
+
+    def __init__(self, images: list[SharpImage], minimum: int = 160, soft: float = 0.06) -> None:
+        self._groups: dict[str, list[NDArray[np.uint8]]] = {}
+        for image in images:
+            pixels = image.pixels
+            levels = [_shrink(pixels, 2)] if sharpness(pixels) < soft else [pixels]
+            for factor in (1.5, 2):
+                if min(levels[0].shape[:2]) / factor >= minimum:
+                    levels.append(_shrink(levels[0], factor))
+            self._groups.setdefault(image.group, []).extend(levels)
+        areas = [sum(level.size for level in group) for group in self._groups.values()]
+        weights = np.array(areas, float) ** 0.5
+        self._names, self._weights = list(self._groups), weights / weights.sum()
+
+    def batch(self, rng: np.random.Generator, count: int, size: int) -> torch.Tensor:
+        """Draw crops: (count, C, size, size) in [0, 1]."""
+        return torch.stack([self._crop(rng, size) for _ in range(count)])
+
+    def _crop(self, rng: np.random.Generator, size: int) -> torch.Tensor:
+        group = self._groups[self._names[rng.choice(len(self._names), p=self._weights)]]
+        best, energy = None, -1.0
+        for _ in range(int(rng.integers(1, 4))):
+            image = group[int(rng.integers(len(group)))]
+            crop = _window(image, rng, size)
+            coarse = crop[::2, ::2].astype(np.int16)
+            score = float(np.abs(np.diff(coarse, axis=0)).mean())
+            if score > energy:
+                best, energy = crop, score
+        assert best is not None
+        if rng.random() < 0.5:
+            best = best[:, ::-1]
+        best = np.rot90(best, int(rng.integers(4)))
+        return torch.from_numpy(best.transpose(2, 0, 1).copy()).float() / 255
+
+
+def _window(image: NDArray[np.uint8], rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
+    height, width = image.shape[:2]
+    if min(height, width) < size:
+        below, right = max(0, size - height), max(0, size - width)
+        image = np.pad(image, ((0, below), (0, right), (0, 0)), mode="symmetric")
+        height, width = image.shape[:2]
+    top, left = int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
+    return image[top : top + size, left : left + size]
+
+
+def centre_crop(image: SharpImage, size: int) -> torch.Tensor:
+    """Middle of an image, (1, C, size, size) in [0, 1], reflected where it is too small."""
+    pixels = image.pixels
+    below, right = (max(0, size - length) for length in pixels.shape[:2])
+    pixels = np.pad(pixels, ((0, below), (0, right), (0, 0)), mode="symmetric")
+    top, left = ((length - size) // 2 for length in pixels.shape[:2])
+    crop = pixels[top : top + size, left : left + size]
+    return torch.from_numpy(crop.transpose(2, 0, 1).copy())[None].float() / 255

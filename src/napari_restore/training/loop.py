@@ -1,0 +1,311 @@
+"""Train a recipe for a wall-clock budget: resumable, validated, exported."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..errors import RestoreError
+from ..models.spec import build_network
+from ..models.weights import load_state, save_weights
+from .data import CropSource, SharpImage, centre_crop, load_folder
+from .losses import restoration_loss
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+
+    from .recipes import Recipe
+
+LICENCE = "BSD-3-Clause"
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How long and where to train.
+
+    Attributes
+    ----------
+    images, validation : sequence of path
+        Folders of sharp images. Without ``validation``, a twentieth of ``images`` is held out.
+    out : Path
+        Folder for the checkpoint, the log and the exported weights.
+    minutes : float or None
+        Wall-clock budget, over all runs that resume each other; None takes the recipe's.
+    device : str
+    seed : int
+    init : Path or None
+        Weights to start from, in place of fresh ones.
+    checkpoint_seconds : float
+        Time between validations, each of which also saves the checkpoint.
+    """
+
+    images: Sequence[str | Path]
+    out: Path
+    validation: Sequence[str | Path] = ()
+    minutes: float | None = None
+    device: str = "cpu"
+    seed: int = 0
+    init: Path | None = None
+    checkpoint_seconds: float = 150.0
+
+
+def adapt_channels(state: dict[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
+    """Fit the first and last convolutions of a state dict to another count of channels.
+
+    From colour to mono the first sums and the last averages over the colours; from mono to colour the
+    reverse. Everything else is kept.
+    """
+    out = dict(state)
+    for key, target in network.state_dict().items():
+        source = state[key]
+        if source.shape == target.shape:
+            continue
+        for axis, mean in ((0, True), (1, False)):
+            have, want = (
+                source.shape[axis] if source.ndim > axis else 0,
+                (target.shape[axis] if target.ndim > axis else 0),
+            )
+            if have == want:
+                continue
+            # Pixel-unshuffled channels are ordered (colour, place).
+            colours = max(have, want) // min(have, want)
+            if have > want:
+                parts = source.unflatten(axis, (colours, want))
+                source = parts.mean(axis) if mean else parts.sum(axis)
+            else:
+                source = source.repeat_interleave(1, axis).repeat(
+                    *(colours if i == axis else 1 for i in range(source.ndim))
+                )
+                source = source if mean else source / colours
+        out[key] = source
+    return out
+
+
+def psnr(result: torch.Tensor, target: torch.Tensor) -> float:
+    """Peak signal-to-noise ratio in dB for a range of 1."""
+    return float(-10 * torch.log10(((result - target) ** 2).mean().clamp(min=1e-10)))
+
+
+class Trainer:
+    """One training: network, averaged weights, optimiser, clock.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    options : TrainOptions
+    """
+
+    def __init__(self, recipe: Recipe, options: TrainOptions) -> None:
+        self.recipe, self.options = recipe, options
+        self.budget = 60 * (recipe.minutes if options.minutes is None else options.minutes)
+        self.device = torch.device(options.device)
+        images = load_folder(options.images, recipe.channels)
+        if options.validation:
+            held_out = load_folder(options.validation, recipe.channels)
+        else:
+            held_out, images = images[::20], [im for i, im in enumerate(images) if i % 20]
+        if not images:
+            raise RestoreError("One image is too few to train on: give two or more.")
+        self.counts = {"train": len(images), "validation": len(held_out)}
+        self.source = CropSource(images)
+        torch.manual_seed(options.seed)
+        network = build_network(recipe.architecture, recipe.options)
+        if options.init is not None:
+            network.load_state_dict(adapt_channels(load_state(options.init), network))
+        self.network = network.to(self.device, memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.network).eval()
+        self.optimiser = torch.optim.AdamW(
+            self.network.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=1e-4
+        )
+        self.validation = [self._validation_pair(image, i) for i, image in enumerate(held_out)]
+        self.step, self.elapsed, self.best = 0, 0.0, -math.inf
+        options.out.mkdir(parents=True, exist_ok=True)
+        self._checkpoint = options.out / f"{recipe.name}.ckpt"
+        self._log = options.out / f"{recipe.name}.jsonl"
+        if self._checkpoint.exists():
+            self._resume()
+
+    # ------------------------------------------------------------ one step
+
+    def _generators(self, *seed: int) -> tuple[np.random.Generator, torch.Generator]:
+        rng = np.random.default_rng(seed)
+        generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**31)))
+        return rng, generator
+
+    def _crop(self) -> tuple[int, int]:
+        share = self.elapsed / self.budget
+        return next((s, n) for start, s, n in reversed(self.recipe.crops) if share >= start)
+
+    def _learning_rate(self) -> float:
+        share = min(1.0, self.elapsed / self.budget)
+        rise = min(1.0, (self.step + 1) / 200)
+        return (
+            self.recipe.learning_rate * rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+        )
+
+    def _forward(self, network: nn.Module, image: torch.Tensor) -> torch.Tensor:
+        image = image.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            out: torch.Tensor = network(image)
+        return out.float()
+
+    def train_step(self) -> float:
+        """Take one step and return its loss."""
+        rng, generator = self._generators(self.options.seed, self.step)
+        size, count = self._crop()
+        margin = self.recipe.degradation.margin
+        sharp = self.source.batch(rng, count, size + 2 * margin).to(self.device)
+        image, target = self.recipe.degradation(sharp, rng, generator)
+        rate = self._learning_rate()
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        loss = restoration_loss(self._forward(self.network, image), target)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 0.5)
+        self.optimiser.step()
+        # A short memory at first, so that the average forgets the untrained network.
+        decay = min(0.999, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for mean, new in zip(
+                self.average.state_dict().values(), self.network.state_dict().values(), strict=True
+            ):
+                mean.lerp_(new, 1 - decay)
+        self.step += 1
+        return float(loss.detach())
+
+    # ------------------------------------------------------------ validation
+
+    def _validation_pair(self, image: SharpImage, index: int) -> tuple[torch.Tensor, ...]:
+        rng, generator = self._generators(12345, index)
+        size, margin = 256, self.recipe.degradation.margin
+        sharp = centre_crop(image, size + 2 * margin).to(self.device)
+        clean = sharp[..., margin : margin + size, margin : margin + size]
+        for _ in range(20):
+            degraded, target = self.recipe.degradation(sharp.clone(), rng, generator)
+            # Identity pairs are measured apart.
+            if psnr(degraded, target) < 45:
+                break
+        return degraded, target, clean
+
+    @torch.inference_mode()
+    def validate(self) -> dict[str, float]:
+        """Figures of the averaged weights over the validation images.
+
+        Returns
+        -------
+        dict
+            Mean PSNR in dB of ``input`` and ``output``, share of images ``improved``, mean and
+            smallest PSNR of clean images given as they are (``identity``, ``identity_worst``).
+        """
+        rows = []
+        for degraded, target, clean in self.validation:
+            result = self._forward(self.average, degraded)
+            same = self._forward(self.average, clean)
+            rows.append((psnr(degraded, target), psnr(result, target), psnr(same, clean)))
+        before, after, identity = np.array(rows).T
+        return {
+            "input": round(float(before.mean()), 3),
+            "output": round(float(after.mean()), 3),
+            "improved": round(float((after > before).mean()), 3),
+            "identity": round(float(identity.mean()), 3),
+            "identity_worst": round(float(identity.min()), 3),
+        }
+
+    # ------------------------------------------------------------ files
+
+    def _save(self, figures: dict[str, float]) -> None:
+        state = {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "best": self.best,
+        }
+        temporary = self._checkpoint.with_suffix(".part")
+        torch.save(state, temporary)
+        os.replace(temporary, self._checkpoint)
+        row = {"step": self.step, "minutes": round(self.elapsed / 60, 2), **figures}
+        with self._log.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(row) + "\n")
+
+    def _resume(self) -> None:
+        state = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.elapsed, self.best = state["step"], state["elapsed"], state["best"]
+
+    @property
+    def weights(self) -> Path:
+        """Where the best weights are exported."""
+        return self.options.out / f"{self.recipe.name}.safetensors"
+
+    def _export(self, figures: dict[str, float]) -> None:
+        metadata: dict[str, Any] = {
+            "name": self.recipe.name,
+            "task": self.recipe.task,
+            "architecture": self.recipe.architecture,
+            "options": dict(self.recipe.options),
+            "licence": LICENCE,
+            "training_images": self.counts["train"],
+            "started_from": self.recipe.start_from if self.options.init else None,
+            "seed": self.options.seed,
+            "steps": self.step,
+            "minutes": round(self.elapsed / 60, 1),
+            "device": self.device.type,
+            "validation": figures,
+        }
+        save_weights(self.weights, self.average.state_dict(), metadata)
+
+    # ------------------------------------------------------------ the whole
+
+    def run(self, progress: bool = True) -> Path:
+        """Train until the budget is spent.
+
+        Parameters
+        ----------
+        progress : bool
+            Show a progress bar.
+
+        Returns
+        -------
+        Path
+            The exported weights: those of the best validation PSNR.
+        """
+        from tqdm import tqdm
+
+        bar = tqdm(
+            total=round(self.budget), initial=round(self.elapsed), unit="s", disable=not progress
+        )
+        since = 0.0
+        with bar:
+            while self.elapsed < self.budget:
+                start = time.monotonic()
+                loss = self.train_step()
+                seconds = time.monotonic() - start
+                self.elapsed += seconds
+                since += seconds
+                bar.n = min(round(self.elapsed), bar.total)
+                bar.set_postfix_str(f"step {self.step} loss {loss:.4f}")
+                if since >= self.options.checkpoint_seconds or self.elapsed >= self.budget:
+                    since = 0.0
+                    figures = self.validate()
+                    if figures["output"] > self.best:
+                        self.best = figures["output"]
+                        self._export(figures)
+                    self._save(figures)
+                    bar.write(f"{self.recipe.name} {self.elapsed / 60:.1f} min {figures}")
+        return self.weights

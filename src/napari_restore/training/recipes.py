@@ -1,0 +1,131 @@
+"""What each bundled model is trained on and how: one frozen recipe for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..errors import ModelError
+from . import degradations
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training, reproducible from folders of images.
+
+    Attributes
+    ----------
+    name : str
+        Also the name of the model.
+    task : str
+    architecture : str
+        Key of `napari_restore.models.spec.ARCHITECTURES`.
+    options : mapping
+        Arguments of the network.
+    degradation : Degradation
+    crops : sequence of (share, size, batch)
+        Crop size in pixels and batch size from this share of the time on.
+    learning_rate : float
+        Peak of the schedule: a short linear rise, then a cosine down to a hundredth.
+    start_from : str or None
+        Recipe whose weights begin this one; channel counts may differ.
+    minutes : float
+        Default wall-clock budget.
+    """
+
+    name: str
+    task: str
+    architecture: str
+    degradation: degradations.Degradation
+    options: Mapping[str, object] = field(default_factory=dict)
+    crops: tuple[tuple[float, int, int], ...] = ((0.0, 96, 12), (0.4, 128, 8), (0.8, 192, 4))
+    learning_rate: float = 1e-3
+    start_from: str | None = None
+    minutes: float = 28.0
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images it learns from."""
+        return 3 if self.name.endswith("color") else 1
+
+
+RECIPES: tuple[Recipe, ...] = (
+    Recipe(
+        "motion-color",
+        "motion_deblur",
+        "nafnet",
+        degradations.ColourBlur(degradations.random_motion, margin=20, rotation_share=0.06),
+        {"channels": 3},
+    ),
+    Recipe(
+        "deblur-color",
+        "deblur",
+        "nafnet",
+        degradations.ColourBlur(degradations.random_defocus, margin=12),
+        {"channels": 3},
+        start_from="motion-color",
+        minutes=20,
+    ),
+    Recipe(
+        "deblur-mono",
+        "deblur",
+        "nafnet",
+        degradations.MonoBlur(degradations.random_defocus, margin=12),
+        {"channels": 1},
+        start_from="deblur-color",
+        minutes=20,
+    ),
+    Recipe(
+        "motion-mono",
+        "motion_deblur",
+        "nafnet",
+        degradations.MonoBlur(degradations.random_motion, margin=20),
+        {"channels": 1},
+        start_from="motion-color",
+        minutes=20,
+    ),
+    Recipe(
+        "dehaze-mono",
+        "dehaze",
+        "nafnet",
+        degradations.OutOfFocusLight(),
+        # Haze is wide: coarser pixels see twice as far for a quarter of the time.
+        {
+            "channels": 1,
+            "width": 48,
+            "unshuffle": 4,
+            "encoder_blocks": (2, 2),
+            "middle_blocks": 4,
+            "decoder_blocks": (2, 2),
+        },
+        crops=((0.0, 192, 8), (0.7, 256, 4)),
+        minutes=15,
+    ),
+    Recipe(
+        "dehaze-color",
+        "dehaze",
+        "affine",
+        degradations.Haze(),
+        {"channels": 3},
+        crops=((0.0, 192, 8), (0.6, 256, 5)),
+        minutes=15,
+    ),
+)
+
+
+def get_recipe(name: str) -> Recipe:
+    """Find a recipe.
+
+    Raises
+    ------
+    ModelError
+        If there is none of that name.
+    """
+    for recipe in RECIPES:
+        if recipe.name == name:
+            return recipe
+    names = ", ".join(recipe.name for recipe in RECIPES)
+    raise ModelError(f"No recipe '{name}'. Choose one of: {names}.")
