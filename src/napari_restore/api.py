@@ -9,73 +9,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from .core.axes import Layout, Planes, find_layout
-from .core.device import autocast_dtype, resolve_device
-from .core.engine import Progress, Report, TileOptions, default_tiles, run
+from .core.axes import Planes
+from .core.engine import run
 from .core.intensity import Scale, find_scales
 from .core.lazy import as_dask, is_lazy, run_lazy
-from .core.tiles import Region
-from .errors import RestoreError
-from .models.catalog import find_model
-from .models.weights import sha256
+from .core.protocol import Progress, Report
+from .plan import Plan, plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
-    from .models.spec import ModelSpec
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What will be done to one image, decided before anything is computed.
-
-    Attributes
-    ----------
-    layout : Layout
-        How its axes are read.
-    spec : ModelSpec
-        The model.
-    device : str
-    tiles : TileOptions
-    strength : float
-    """
-
-    layout: Layout
-    spec: ModelSpec
-    device: str
-    tiles: TileOptions
-    strength: float
-
-    def provenance(
-        self, report: Report | None = None, seconds: float | None = None
-    ) -> dict[str, Any]:
-        """How the result is made, in plain types: enough to make it again."""
-        import torch
-
-        from . import __version__
-
-        dtype = autocast_dtype(self.device)
-        record: dict[str, Any] = {
-            "task": self.spec.task,
-            "model": self.spec.name,
-            "weights_sha256": self.spec.sha256 or sha256(self.spec.path),
-            "axes": self.layout.axes,
-            "strength": self.strength,
-            "tile": self.tiles.side if self.tiles.fixed else "auto",
-            "device": self.device,
-            "precision": "float32" if dtype is None else str(dtype).removeprefix("torch."),
-            "versions": {"napari-restore": __version__, "torch": str(torch.__version__)},
-        }
-        if report is not None:
-            record |= {
-                "device": report.device or self.device,
-                "clipped_samples": report.clipped,
-                "invalid_samples": report.invalid,
-                "notes": list(report.notes),
-            }
-        if seconds is not None:
-            record["seconds"] = round(seconds, 3)
-        return record
+    from .core.tiles import Region
 
 
 @dataclass(frozen=True)
@@ -86,51 +30,13 @@ class Restoration:
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
-def plan(
-    image: Any,
-    task: str,
-    *,
-    axes: str | None = None,
-    rgb: bool | None = None,
-    model: str = "auto",
-    device: str = "auto",
-    tile: int | str = "auto",
-    strength: float = 1.0,
-) -> Plan:
-    """Decide what will be done, or say why it cannot be. Reads no pixel; parameters as for `restore`.
-
-    Raises
-    ------
-    RestoreError
-        If image or options are of no use; the message names the value and the remedy.
-    """
-    if not hasattr(image, "shape") or not hasattr(image, "dtype"):
-        raise RestoreError(
-            f"An image must be an array with shape and dtype; got {type(image).__name__}. "
-            "Convert it with numpy.asarray."
-        )
-    layout = find_layout(image, axes, rgb)
-    spec = find_model(task, layout.channels, model)
-    if not (isinstance(strength, (int, float)) and 0 <= strength <= 1):
-        raise RestoreError(f"strength must lie between 0 and 1; got {strength!r}.")
-    device = resolve_device(device)
-    if tile == "auto":
-        tiles = default_tiles(device)
-    elif isinstance(tile, (int, np.integer)) and not isinstance(tile, bool) and tile >= 16:
-        tiles = TileOptions(int(tile), fixed=True)
-    else:
-        raise RestoreError(
-            f"tile must be 'auto' or a whole number of at least 16 pixels; got {tile!r}."
-        )
-    return Plan(layout, spec, device, tiles, float(strength))
-
-
 def restore_steps(
     image: Any,
     plan: Plan,
     *,
     regions: Sequence[tuple[tuple[int, ...], Region]] | None = None,
     scales: tuple[Scale, ...] | None = None,
+    out: Any = None,
 ) -> Generator[Progress, None, Restoration]:
     """Restore step by step: the generator behind `restore`, the docks and the command line.
 
@@ -143,6 +49,8 @@ def restore_steps(
         Compute these alone; the rest of the result is the input's.
     scales : tuple of Scale, optional
         Intensity scales, if they are known.
+    out : array, optional
+        Where a whole result goes, for example a memory map; of the image's shape and dtype.
 
     Yields
     ------
@@ -158,7 +66,11 @@ def restore_steps(
     started, report = time.monotonic(), Report()
     dtype = np.dtype(image.dtype)
     source = Planes(image, plan.layout)
-    result = np.empty(plan.layout.shape, dtype) if regions is None else np.array(image, copy=True)
+    if out is not None:
+        result = out
+    else:
+        whole = regions is None
+        result = np.empty(plan.layout.shape, dtype) if whole else np.array(image, copy=True)
     if plan.layout.pixels:
         yield Progress(0, plan.layout.pixels, "Loading the model")
         predictor = load_predictor(plan.spec, plan.device)
@@ -287,8 +199,9 @@ def restore(
         Two or more dimensions; integers, floats or booleans. NumPy, dask or zarr.
     task : {"deblur", "dehaze", "motion_deblur"}
     axes : str, optional
-        One letter for each axis, for example "TZCYX" or "YXS" (S: RGB samples, C: channels, each with its
-        own intensity scale). Without it the plane is the last two axes, before the colour axis.
+        One letter for each axis, for example "TZCYX" or "YXS" (S: RGB samples, C: channels, each
+        with its own intensity scale). Without it the plane is the last two axes, before the colour
+        axis.
     rgb : bool, optional
         Whether the last axis is RGB or RGBA. Without it, a last axis of 3 or 4 on uint8 is.
     model : str
@@ -305,8 +218,8 @@ def restore(
     Returns
     -------
     array
-        Same shape and dtype. For NumPy a new array; for dask and zarr a dask array of the same chunks
-        that restores each chunk when it is asked for.
+        Same shape and dtype. For NumPy a new array; for dask and zarr a dask array of the same
+        chunks that restores each chunk when it is asked for.
 
     Raises
     ------
@@ -315,8 +228,8 @@ def restore(
 
     Notes
     -----
-    Intensities are scaled once for the whole array (each channel), and what the network changes is added
-    to the original samples: units and offsets stay, alpha, NaN and infinities are untouched.
+    Intensities are scaled once for the whole array (each channel), and what the network changes is
+    added to the original samples: units and offsets stay, alpha, NaN and infinities are untouched.
     """
     decided = plan(
         image, task, axes=axes, rgb=rgb, model=model, device=device, tile=tile, strength=strength

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ..errors import ImageError
+from napari_restore.errors import ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,9 +21,13 @@ class ArrayLike(Protocol):
     """What the engine reads from: NumPy, a memory map, zarr, dask."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Length of each axis."""
+
     @property
-    def dtype(self) -> np.dtype[Any]: ...
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the samples."""
+
     def __getitem__(self, key: Any) -> Any: ...
 
 
@@ -148,8 +152,10 @@ def find_layout(array: ArrayLike, axes: str | None = None, rgb: bool | None = No
         if len(axes) != len(shape):
             raise ImageError(f"{len(shape)} dimensions are too many; give the image in parts.")
     else:
+        if not isinstance(axes, str):
+            raise ImageError(f"axes must be text such as 'TZCYX'; got {axes!r}.")
         axes = axes.upper()
-        if len(axes) != len(shape) or len(set(axes)) != len(axes):
+        if len(axes) != len(shape) or len(set(axes)) != len(axes) or not axes.isalpha():
             raise ImageError(
                 f"axes '{axes}' does not name the {len(shape)} axes of shape {shape}: give one "
                 "different letter for each."
@@ -198,13 +204,13 @@ class Planes:
         )
 
     def read(self, index: tuple[int, ...], region: Region) -> NDArray[Any]:
-        """Samples of a region inside the plane: (h, w, S), S being 1 for grey images."""
+        """Read a region inside the plane: (h, w, S), S being 1 for grey images."""
         return self.canonical(self.array[self._key(index, region)])
 
     def canonical(self, block: Any) -> NDArray[Any]:
         """Bring a block of one plane from the array's order to (h, w, S)."""
-        block = np.asarray(block).transpose(self.layout.plane_order)
-        return block if self.layout.colour else block[..., None]
+        plane: NDArray[Any] = np.asarray(block).transpose(self.layout.plane_order)
+        return plane if self.layout.colour else plane[..., None]
 
     def write(self, index: tuple[int, ...], region: Region, block: NDArray[Any]) -> None:
         """Write what `read` would return."""

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from ..errors import DeviceError
+from typing import TYPE_CHECKING, Any
+
+from napari_restore.errors import DeviceError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def available_devices() -> tuple[str, ...]:
@@ -16,7 +21,7 @@ def available_devices() -> tuple[str, ...]:
     return (*devices, "cpu")
 
 
-def import_torch():  # type: ignore[no-untyped-def]
+def import_torch() -> Any:
     """Import torch, explaining the failure that is common on Windows.
 
     Raises
@@ -28,8 +33,8 @@ def import_torch():  # type: ignore[no-untyped-def]
         import torch
     except OSError as error:
         raise DeviceError(
-            f"PyTorch's libraries could not be loaded ({error}). On Windows this happens when Qt was "
-            "loaded first: start napari with 'napari-restore gui', which loads PyTorch first."
+            f"PyTorch's libraries could not be loaded ({error}). On Windows this happens when Qt "
+            "was loaded first: start napari with 'napari-restore gui', which loads PyTorch first."
         ) from error
     return torch
 
@@ -59,19 +64,20 @@ def resolve_device(device: str = "auto") -> str:
     )
 
 
-def autocast_dtype(device: str):  # type: ignore[no-untyped-def]
+def autocast_dtype(device: str) -> torch.dtype | None:
     """Reduced precision that is quicker on a device, or None to stay with float32.
 
     On CPUs bfloat16 pays only where the processor computes in it.
     """
     torch = import_torch()
+    reduced = None
     if device.startswith("cuda"):
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if device == "cpu":
+        reduced = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    elif device == "cpu":
         checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        native = any(getattr(torch.cpu, check, lambda: False)() for check in checks)
-        return torch.bfloat16 if native else None
-    return None
+        if any(getattr(torch.cpu, check, lambda: False)() for check in checks):
+            reduced = torch.bfloat16
+    return reduced
 
 
 def is_out_of_memory(error: BaseException) -> bool:

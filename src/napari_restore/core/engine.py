@@ -7,16 +7,19 @@ of tiles, so that the caller may show it, or stop by closing the generator.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import DeviceError
+from napari_restore.errors import DeviceError
+
 from .device import free_memory, import_torch, is_out_of_memory
 from .intensity import add_change, fill_invalid
+from .protocol import Predictor, Progress, Report, TileOptions
 from .tiles import Grid, Region, reflect, split
+from .view import plane_view
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from .axes import Layout, Planes
+    from .axes import Planes
     from .intensity import Scale
 
 #: Planes whose global context is kept; a movie has thousands.
@@ -33,96 +36,10 @@ _CONTEXTS_KEPT = 64
 SMALLEST_TILE = 128
 
 
-class Predictor(Protocol):
-    """A network on a device, as the engine sees it.
-
-    Attributes
-    ----------
-    multiple_of, halo : int
-        Size requirement of the network, and pixels that influence a tile.
-    view : int
-        Longest side of the low-resolution view of a whole plane that it wants, 0 for none.
-    device : str
-    """
-
-    multiple_of: int
-    halo: int
-    view: int
-    device: str
-
-    def look(self, view: torch.Tensor) -> torch.Tensor:
-        """Global context of a plane from its view (1, C, h, w)."""
-        ...
-
-    def __call__(
-        self, tiles: torch.Tensor, context: torch.Tensor | None, boxes: torch.Tensor
-    ) -> torch.Tensor:
-        """Restore float32 tiles (N, C, h, w), on the CPU; ``boxes`` as `AffineDehazer` wants them."""
-        ...
-
-    def to_cpu(self) -> Predictor:
-        """Return the same predictor on the CPU."""
-        ...
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a restoration is: ``done`` of ``total`` pixels."""
-
-    done: int
-    total: int
-    message: str = ""
-
-
-@dataclass
-class Report:
-    """What happened while restoring, filled in as it happens.
-
-    Attributes
-    ----------
-    clipped : int
-        Samples that left the range of an integer dtype and were clipped.
-    invalid : int
-        NaN and infinite samples, kept as they were.
-    notes : list of str
-        Anything the user should be told, such as a fall back to the CPU.
-    device : str
-        Where the last tile was computed.
-    """
-
-    clipped: int = 0
-    invalid: int = 0
-    notes: list[str] = field(default_factory=list)
-    device: str = ""
-
-
-@dataclass(frozen=True)
-class TileOptions:
-    """Tile side and tiles in a batch; ``fixed`` if the user chose the side."""
-
-    side: int
-    batch: int = 1
-    fixed: bool = False
-
-
 @dataclass(frozen=True)
 class _Job:
     index: tuple[int, ...]
     tile: Region
-
-
-def default_tiles(device: str) -> TileOptions:
-    """Tile options that suit a device when the user does not choose."""
-    if device == "cpu":
-        # Large enough for little halo, small enough to stay near the processor.
-        return TileOptions(768)
-    if device == "mps":
-        return TileOptions(768)
-    torch = import_torch()
-    free, _ = torch.cuda.mem_get_info(device)
-    # About 700 bytes of activations for each pixel of the bundled networks, half for the rest.
-    side = int(min(2048, max(256, (free / 2 / 700) ** 0.5))) // 64 * 64
-    return TileOptions(side, batch=int(max(1, min(16, free / 2 / 700 / side**2))))
 
 
 def run(
@@ -178,7 +95,9 @@ def run(
         regions = list(regions)
         total = sum(region.pixels for _, region in regions)
     pending: deque[_Job] = deque()
-    stream = (_Job(index, tile) for index, region in regions for tile in split(region, tiles.side))
+    stream: Iterator[_Job] = (
+        _Job(index, tile) for index, region in regions for tile in split(region, tiles.side)
+    )
     contexts = dict(contexts or {})
     side, batch_size, done = tiles.side, tiles.batch, 0
     while True:
@@ -200,8 +119,8 @@ def run(
                 continue
             if tiles.fixed:
                 raise DeviceError(
-                    f"Memory of {predictor.device} ran out at the chosen tile of {tiles.side} pixels. "
-                    "Choose a smaller tile, or 'auto'."
+                    f"Memory of {predictor.device} ran out at the chosen tile of {tiles.side} "
+                    "pixels. Choose a smaller tile, or 'auto'."
                 ) from error
             if side > SMALLEST_TILE:
                 side //= 2
@@ -213,7 +132,8 @@ def run(
                 continue
             if predictor.device == "cpu":
                 raise DeviceError(
-                    f"Memory ran out even with tiles of {side} pixels. Close other programs and try again."
+                    f"Memory ran out even with tiles of {side} pixels. Close other programs and "
+                    "try again."
                 ) from error
             report.notes.append(f"Memory of {predictor.device} ran out; going on with the CPU.")
             predictor = predictor.to_cpu()
@@ -258,7 +178,8 @@ def _restore_batch(
     torch = import_torch()
     layout = source.layout
     grid = Grid(layout.size, predictor.multiple_of, predictor.halo)
-    windows, originals, changes, offsets = [], [], [], []
+    windows, originals, offsets = [], [], []
+    changes: list[tuple[int, NDArray[np.float32]]] = []
     for job in batch:
         scale = scales[layout.group(job.index)]
         window = grid.window(job.tile)
@@ -314,37 +235,3 @@ def _same_shape(windows: list[NDArray[np.float32]]) -> list[list[int]]:
     for position, window in enumerate(windows):
         groups.setdefault(window.shape, []).append(position)
     return list(groups.values())
-
-
-def plane_view(
-    source: Planes, index: tuple[int, ...], scales: Sequence[Scale], longest: int
-) -> torch.Tensor:
-    """Low-resolution view of one whole plane, normalised: (1, C, h, w).
-
-    Very large planes are first sampled at a regular stride, so that the memory stays bounded.
-    """
-    layout = source.layout
-    key = view_key(layout, index, longest)
-    return view_of(
-        source.canonical(source.array[key]), layout, scales[layout.group(index)], longest
-    )
-
-
-def view_key(layout: Layout, index: tuple[int, ...], longest: int) -> tuple[Any, ...]:
-    """Index expression for the samples that a plane's view is made of."""
-    stride = max(1, max(layout.size) // (4 * longest))
-    return layout.key(index, slice(stride // 2, None, stride), slice(stride // 2, None, stride))
-
-
-def view_of(block: NDArray[Any], layout: Layout, scale: Scale, longest: int) -> torch.Tensor:
-    """View of a plane from the samples of `view_key`, (h, w, S), as `plane_view` returns it."""
-    torch = import_torch()
-    filled, _ = fill_invalid(block)
-    normal = scale.normalise(filled[..., : layout.channels])
-    height, width = layout.size
-    tensor = torch.from_numpy(normal).permute(2, 0, 1)[None]
-    shrink = longest / max(height, width)
-    if shrink < 1:
-        size = [max(1, round(length * shrink)) for length in (height, width)]
-        tensor = torch.nn.functional.interpolate(tensor, size, mode="area")
-    return tensor

@@ -37,8 +37,9 @@ class Scale:
         """To the network's range; the difference is taken before precision is lost."""
         if self.span == 0:
             return np.zeros(block.shape, np.float32)
-        wide = np.float64 if block.dtype.itemsize > 2 else np.float32
-        return ((block.astype(wide) - wide(self.low)) / wide(self.span)).astype(np.float32)
+        wide = np.dtype(np.float64 if block.dtype.itemsize > 2 else np.float32)
+        normal: NDArray[Any] = (block.astype(wide) - wide.type(self.low)) / wide.type(self.span)
+        return normal.astype(np.float32)
 
 
 def sample_regions(
@@ -47,7 +48,8 @@ def sample_regions(
     """Choose a bounded, even sample of an image: (plane index, region).
 
     Small images are taken whole. Of large ones, planes are spread evenly over the stack and square
-    windows evenly over each plane, so that lazy data read few chunks. The choice depends on the shape alone.
+    windows evenly over each plane, so that lazy data read few chunks. The choice depends on the
+    shape alone.
     """
     height, width = layout.size
     if layout.pixels <= pixels:
@@ -74,15 +76,16 @@ def _spread(height: int, width: int, budget: int) -> Iterator[Region]:
     if height * width <= budget:
         yield Region(0, 0, height, width)
         return
-    count = max(1, int((budget / _WINDOW**2) ** 0.5))
-    for top in _starts(height, count):
-        for left in _starts(width, count):
-            yield Region(top, left, min(top + _WINDOW, height), min(left + _WINDOW, width))
+    side = max(1, min(_WINDOW, int(budget**0.5)))
+    count = max(1, int((budget / side**2) ** 0.5))
+    for top in _starts(height, count, side):
+        for left in _starts(width, count, side):
+            yield Region(top, left, min(top + side, height), min(left + side, width))
 
 
-def _starts(length: int, count: int) -> list[int]:
-    last = max(0, length - _WINDOW)
-    count = min(count, -(-length // _WINDOW))
+def _starts(length: int, count: int, side: int) -> list[int]:
+    last = max(0, length - side)
+    count = min(count, -(-length // side))
     if count == 1:
         return [last // 2]
     return np.linspace(0, last, count).round().astype(int).tolist()  # type: ignore[no-any-return]
@@ -101,8 +104,8 @@ def find_scales(planes: Planes, from_zero: bool = False) -> tuple[Scale, ...]:
     Returns
     -------
     tuple of Scale
-        One for each channel; one alone where there is no channel axis. 8-bit colour is /255, all else
-        lies between robust percentiles of a bounded sample. NaN and infinities do not count.
+        One for each channel; one alone where there is no channel axis. 8-bit colour is /255, all
+        else lies between robust percentiles of a bounded sample. NaN and infinities do not count.
     """
     fixed = _fixed_scale(planes.layout, np.dtype(planes.array.dtype))
     if fixed is not None:
@@ -139,9 +142,10 @@ def scales_from(
 def _scale(values: NDArray[Any], from_zero: bool) -> Scale:
     if values.size == 0:
         return Scale(0.0, 0.0)
+    # NumPy interpolates in the dtype, where differences of signed integers can wrap around.
     wide = (
         values.astype(np.float64)
-        if values.dtype.itemsize > 2 or values.dtype.kind == "f"
+        if values.dtype.itemsize > 2 or values.dtype.kind in "if"
         else values
     )
     low, high = (float(value) for value in np.percentile(wide, PERCENTILES))
@@ -207,22 +211,27 @@ def add_change(block: NDArray[Any], change: NDArray[np.float64]) -> tuple[NDArra
         return block.astype(np.float32) + change >= 0.5, 0
     if dtype.kind == "f":
         # A float16 sum may leave the range of the dtype; wider floats do not.
-        total = block.astype(np.float64) + change
+        wide = block.astype(np.float64)
+        with np.errstate(over="ignore"):
+            # Adding 0 would turn a negative zero into a positive one.
+            total = np.where(change == 0, wide, wide + change)
         limit = float(np.finfo(dtype).max)
         clipped = np.isfinite(block) & (np.abs(total) > limit)
         if clipped.any():
             total = np.where(clipped, np.clip(total, -limit, limit), total)
         return total.astype(dtype), int(np.count_nonzero(clipped))
     limits = np.iinfo(dtype)
-    total = np.rint(block.astype(np.float64) + change)
-    clipped = (total < limits.min) | (total > limits.max)
     if dtype.itemsize < 8:
+        total = np.rint(block.astype(np.float64) + change)
+        clipped = (total < limits.min) | (total > limits.max)
         result = np.clip(total, limits.min, limits.max).astype(dtype)
     else:
-        # float64 does not hold every 64-bit integer; the small change does fit.
-        step = np.where(clipped, 0, np.rint(change)).astype(np.int64)
-        result = (block + step.astype(dtype)).astype(dtype)
-        result = np.where(
-            clipped, np.where(total < 0, limits.min, limits.max).astype(dtype), result
-        )
+        # float64 does not hold every 64-bit integer: the room up to the limit is found in integers,
+        # modulo 2**64.
+        step, start = np.rint(change), block.astype(np.uint64)
+        size = np.minimum(np.abs(step), 2.0**64 - 2048).astype(np.uint64)
+        first = np.array(limits.min, dtype).astype(np.uint64)
+        room = np.where(step > 0, np.uint64(limits.max) - start, start - first)
+        clipped, size = size > room, np.minimum(size, room)
+        result = np.where(step > 0, start + size, start - size).astype(dtype)
     return result, int(np.count_nonzero(clipped))

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .axes import Planes
-from .engine import TileOptions, run, view_key, view_of
+from .engine import run
 from .intensity import sample_regions, scales_from
 from .tiles import Region
+from .view import view_key, view_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .axes import Layout
-    from .engine import Predictor
     from .intensity import Scale
+    from .protocol import Predictor, TileOptions
 
 
 def is_lazy(array: Any) -> bool:
@@ -33,12 +34,13 @@ def as_dask(array: Any) -> da.Array:
 
     if isinstance(array, da.Array):
         return array
-    return da.from_array(array, chunks=array.chunks)
+    wrapped: da.Array = da.from_array(array, chunks=array.chunks)
+    return wrapped
 
 
 def lazy_scales(image: da.Array, layout: Layout, from_zero: bool) -> Any:
     """Delayed tuple of `Scale`, found from a bounded sample of chunks, the same for every chunk."""
-    import dask
+    from dask.delayed import delayed
 
     samples = [
         (index, image[layout.key(index, slice(r.top, r.bottom), slice(r.left, r.right))])
@@ -46,7 +48,7 @@ def lazy_scales(image: da.Array, layout: Layout, from_zero: bool) -> Any:
     ]
     indices = [index for index, _ in samples]
     blocks = [block for _, block in samples]
-    return dask.delayed(_scales, pure=True)(blocks, indices, layout, from_zero)
+    return delayed(_scales, pure=True)(blocks, indices, layout, from_zero)
 
 
 def _scales(
@@ -92,9 +94,9 @@ def run_lazy(
     dask.array.Array
         Same shape, dtype and chunks. Each chunk reads itself and its halo.
     """
-    import dask
     import dask.array as da
     from dask.array.overlap import ensure_minimum_chunksize, overlap
+    from dask.delayed import delayed
 
     if layout.pixels == 0:
         return image
@@ -114,7 +116,7 @@ def run_lazy(
     contexts = None
     if view:
         contexts = {
-            index: dask.delayed(_context, pure=True)(
+            index: delayed(_context, pure=True)(
                 image[view_key(layout, index, view)], index, layout, scales, view, get_predictor
             )
             for index in layout.indices()
@@ -136,7 +138,8 @@ def run_lazy(
         scales=scales,
         contexts=contexts,
     )
-    return out.rechunk(image.chunks)
+    result: da.Array = out.rechunk(image.chunks)
+    return result
 
 
 def _context(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -116,7 +117,7 @@ def reflect(
 
 
 def _reflected(start: int, stop: int, length: int) -> NDArray[np.int64]:
-    """Indices start..stop-1 folded back into 0..length-1, the border pixel not repeated."""
+    """Fold the indices start..stop-1 back into 0..length-1, the border pixel not repeated."""
     if length == 1:
         return np.zeros(stop - start, np.int64)
     period = 2 * (length - 1)
@@ -133,6 +134,6 @@ def split(region: Region, tile: int) -> Iterator[Region]:
         .tolist()
         for start, stop in zip(region[:2], region[2:], strict=True)
     )
-    for top, bottom in zip(rows[:-1], rows[1:], strict=True):
-        for left, right in zip(columns[:-1], columns[1:], strict=True):
+    for top, bottom in itertools.pairwise(rows):
+        for left, right in itertools.pairwise(columns):
             yield Region(top, left, bottom, right)

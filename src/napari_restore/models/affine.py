@@ -51,7 +51,7 @@ class AffineDehazer(nn.Module):
         )
         self.trunk.ending = nn.Conv2d(width, 2 * channels, 3, padding=1)
         nn.init.zeros_(self.trunk.ending.weight)
-        nn.init.zeros_(self.trunk.ending.bias)
+        nn.init.zeros_(self.trunk.ending.bias)  # type: ignore[arg-type]
         self.multiple_of = 1
 
     def coefficients(self, view: Tensor) -> Tensor:

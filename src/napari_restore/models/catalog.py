@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import ModelError
+from napari_restore.errors import ModelError
+
 from .spec import TASKS, ModelSpec
 
 _NAFNET = {

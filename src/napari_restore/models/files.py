@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ModelError
+from napari_restore.errors import ModelError
+
 from .spec import ARCHITECTURES, ModelSpec
 from .weights import load_state, read_metadata, sha256
 
@@ -77,32 +78,27 @@ def published_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
     ModelError
         If the keys are not NAFNet's.
     """
-
-    def count(pattern: str) -> dict[str, int]:
-        blocks: dict[str, set[str]] = {}
-        for key in state:
-            found = re.match(pattern, key)
-            if found:
-                blocks.setdefault(found[1] if len(found.groups()) > 1 else "", set()).add(
-                    found[found.lastindex or 0]
-                )
-        return {
-            level: len(names)
-            for level, names in sorted(blocks.items(), key=lambda x: int(x[0] or 0))
-        }
-
     if "intro.weight" not in state or "ending.weight" not in state:
         raise ModelError(
-            "The file is not a NAFNet state dict: it lacks 'intro.weight' or 'ending.weight'. Train "
-            "one with 'napari-restore train', or give a published NAFNet checkpoint."
+            "The file is not a NAFNet state dict: it lacks 'intro.weight' or 'ending.weight'. "
+            "Train one with 'napari-restore train', or give a published NAFNet checkpoint."
         )
     attention = any(".sca." in key for key in state)
     return {
         "channels": int(state["intro.weight"].shape[1]),
         "width": int(state["intro.weight"].shape[0]),
-        "encoder_blocks": list(count(r"encoders\.(\d+)\.(\d+)\.").values()),
-        "middle_blocks": sum(count(r"middle_blks\.(\d+)\.").values()),
-        "decoder_blocks": list(count(r"decoders\.(\d+)\.(\d+)\.").values()),
+        "encoder_blocks": _blocks(state, "encoders"),
+        "middle_blocks": len(
+            {key.split(".")[1] for key in state if key.startswith("middle_blks.")}
+        ),
+        "decoder_blocks": _blocks(state, "decoders"),
         "unshuffle": 1,
         "attention_window": PUBLISHED_WINDOW if attention else None,
     }
+
+
+def _blocks(state: Mapping[str, Tensor], part: str) -> list[int]:
+    """Blocks of each level, from keys such as ``encoders.0.1.conv1.weight``."""
+    places = {tuple(key.split(".")[1:3]) for key in state if key.startswith(f"{part}.")}
+    counts = Counter(int(level) for level, _ in places)
+    return [counts[level] for level in sorted(counts)]

@@ -22,6 +22,7 @@ class LayerNorm2d(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise (N, C, H, W)."""
         # In channels_last memory the permutation is free and the fused kernel applies.
         nhwc = x.permute(0, 2, 3, 1)
         out = F.layer_norm(nhwc, nhwc.shape[-1:], self.weight, self.bias, self.eps)
@@ -46,6 +47,7 @@ class WindowMean(nn.Module):
         self.window = window
 
     def forward(self, x: Tensor) -> Tensor:
+        """Mean of (N, C, H, W): (N, C, 1, 1) or, over a window, of the same shape."""
         height, width = x.shape[-2:]
         if self.training or (self.window >= 2 * height and self.window >= 2 * width):
             return x.mean((2, 3), keepdim=True)
@@ -59,6 +61,7 @@ class SimpleGate(nn.Module):
     """Product of the two halves of the channels."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Turn (N, 2 C, H, W) into (N, C, H, W)."""
         first, second = x.chunk(2, dim=1)
         return first * second
 
@@ -93,12 +96,14 @@ class NAFBlock(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1, channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Refine features (N, C, H, W)."""
         y = self.sg(self.conv2(self.conv1(self.norm1(x))))
         if self.sca is not None:
             y = y * self.sca(y)
         x = x + self.conv3(y) * self.beta
         y = self.conv5(self.sg(self.conv4(self.norm2(x))))
-        return x + y * self.gamma
+        out: Tensor = x + y * self.gamma
+        return out
 
 
 class NAFNet(nn.Module):
@@ -153,7 +158,7 @@ class NAFNet(nn.Module):
         self.ending = nn.Conv2d(width, inside, 3, padding=1)
         # An untrained network returns its input.
         nn.init.zeros_(self.ending.weight)
-        nn.init.zeros_(self.ending.bias)
+        nn.init.zeros_(self.ending.bias)  # type: ignore[arg-type]
         self.encoders, self.downs = nn.ModuleList(), nn.ModuleList()
         self.ups, self.decoders = nn.ModuleList(), nn.ModuleList()
         scale = unshuffle
@@ -183,14 +188,14 @@ class NAFNet(nn.Module):
             The same shape.
         """
         inside = F.pixel_unshuffle(image, self.unshuffle) if self.unshuffle > 1 else image
-        residual = self.ending(self.features(inside))
+        residual: Tensor = self.ending(self.features(inside))
         if self.unshuffle > 1:
             residual = F.pixel_shuffle(residual, self.unshuffle)
         return image + residual
 
     def features(self, inside: Tensor) -> Tensor:
         """Features (N, width, h, w) of an unshuffled batch, before the last convolution."""
-        x = self.intro(inside)
+        x: Tensor = self.intro(inside)
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
             x = encoder(x)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import threading
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
-from ..core.device import autocast_dtype, import_torch
-from ..errors import ModelError
+import torch
+
+from napari_restore.core.device import autocast_dtype
+from napari_restore.errors import ModelError
+
 from .spec import ModelSpec, build_network
 from .weights import load_state
-
-if TYPE_CHECKING:
-    import torch
 
 
 class TorchPredictor:
@@ -26,7 +25,6 @@ class TorchPredictor:
     """
 
     def __init__(self, spec: ModelSpec, device: str) -> None:
-        torch = import_torch()
         network = build_network(spec.architecture, spec.options)
         try:
             network.load_state_dict(load_state(spec.path, spec.sha256))
@@ -36,33 +34,31 @@ class TorchPredictor:
             ) from error
         self.spec, self.device = spec, device
         self.multiple_of, self.halo, self.view = spec.multiple_of, spec.halo, spec.view
-        self._network = network.eval().to(device, memory_format=torch.channels_last)
+        network = network.eval().to(device)
+        self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._dtype = autocast_dtype(device)
         # Chunks of a lazy array are computed by many threads; one network at a time is quicker.
         self._lock = threading.Lock()
 
     def _autocast(self) -> torch.autocast:
-        torch = import_torch()
         kind = self.device.partition(":")[0]
         return torch.autocast(kind, self._dtype or torch.bfloat16, enabled=self._dtype is not None)
 
     def look(self, view: torch.Tensor) -> torch.Tensor:
         """Global context of a plane from its view (1, C, h, w)."""
-        torch = import_torch()
         with self._lock, torch.inference_mode(), self._autocast():
-            context: torch.Tensor = self._network.coefficients(view.to(self.device))  # type: ignore[operator]
+            context: torch.Tensor = self._network.coefficients(view.to(self.device))
         return context.float()
 
     def __call__(
         self, tiles: torch.Tensor, context: torch.Tensor | None, boxes: torch.Tensor
     ) -> torch.Tensor:
         """Restore float32 tiles (N, C, h, w) on the CPU; the same comes back."""
-        torch = import_torch()
         with self._lock, torch.inference_mode():
             tiles = tiles.to(self.device).contiguous(memory_format=torch.channels_last)
             if context is not None:
                 # Affine maps are cheap and want full precision.
-                restored = self._network.apply_coefficients(  # type: ignore[operator]
+                restored = self._network.apply_coefficients(
                     tiles, context.to(self.device), boxes.to(self.device)
                 )
             else:

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ModelError
+from napari_restore.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,7 +77,7 @@ class ModelSpec:
 
     @property
     def kind(self) -> str:
-        """ "color" or "mono"."""
+        """What it restores: ``color`` or ``mono``."""
         return "color" if self.channels == 3 else "mono"
 
 

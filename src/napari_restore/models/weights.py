@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ModelError
+from napari_restore.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
     from typing import Any
 
     from torch import Tensor
@@ -71,7 +71,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def load_state(path: Path, expected_sha256: str | None = None) -> dict[str, Tensor]:
-    """Read a state dict in float32 from ``.safetensors``, or from a ``.pth`` without unpickling code.
+    """Read a state dict in float32, from ``.safetensors`` or from ``.pth`` without unpickling code.
 
     Raises
     ------
@@ -89,6 +89,7 @@ def load_state(path: Path, expected_sha256: str | None = None) -> dict[str, Tens
             f"{path} is damaged: its SHA-256 is not the catalogue's. Reinstall the package."
         )
     try:
+        state: Any
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:

@@ -1,4 +1,4 @@
-"""Motion during the exposure: trajectories, the kernels they make, and blur that varies over the image."""
+"""Motion during the exposure: trajectories, their kernels, and blur that varies in space."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def shake(
     heading = rng.uniform(0, 2 * np.pi)
     velocity = np.array([np.sin(heading), np.cos(heading)])
     position = np.zeros(2)
-    path = np.empty((samples, 2))
+    path: Path = np.empty((samples, 2))
     for index in range(samples):
         if rng.random() < jerk:
             heading = rng.uniform(0, 2 * np.pi)
@@ -75,7 +75,8 @@ def shake(
         path[index] = position
     extent = np.ptp(path, axis=0).max()
     path *= length / max(extent, 1e-6)
-    return path - path.mean(0)
+    centred: Path = path - path.mean(0)
+    return centred
 
 
 def kernel(path: Path) -> NDArray[np.float32]:
@@ -101,7 +102,8 @@ def kernel(path: Path) -> NDArray[np.float32]:
     for dy, wy in ((0, 1 - fy), (1, fy)):
         for dx, wx in ((0, 1 - fx), (1, fx)):
             np.add.at(out, (y0 + half + dy, x0 + half + dx), wy * wx)
-    return (out / out.sum()).astype(np.float32)
+    normal: NDArray[np.float32] = (out / out.sum()).astype(np.float32)
+    return normal
 
 
 def rigid_blur(image: torch.Tensor, path: Path, angles: NDArray[np.float64]) -> torch.Tensor:

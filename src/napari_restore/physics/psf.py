@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 
 def _normalised(kernel: NDArray[np.floating]) -> Kernel:
-    return (kernel / kernel.sum()).astype(np.float32)
+    normal: Kernel = (kernel / kernel.sum()).astype(np.float32)
+    return normal
 
 
 def _grid(half: int, oversample: int = 1) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -176,7 +177,7 @@ def convolve(image: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
     size = [_fast_length(length) for length in padded.shape[-2:]]
     spectrum = torch.fft.rfft2(padded, s=size)
     spectrum *= torch.fft.rfft2(kernels.to(image.device).float(), s=size)[:, None]
-    out = torch.fft.irfft2(spectrum, s=size)
+    out: torch.Tensor = torch.fft.irfft2(spectrum, s=size)
     return out[..., 2 * half : 2 * half + height, 2 * half : 2 * half + width]
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from ..errors import RestoreError
+from napari_restore.errors import RestoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,20 +69,21 @@ def load_folder(folders: Iterable[str | Path], channels: int) -> list[SharpImage
     return images
 
 
-def _colour(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
+def _colour(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     pixels = pixels[..., :3]
     if pixels.dtype != np.uint8:
         pixels = (pixels / np.iinfo(pixels.dtype).max * 255).round().astype(np.uint8)
     return np.ascontiguousarray(pixels)
 
 
-def _grey(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
+def _grey(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     grey = pixels.astype(np.float32)
     if grey.ndim == 3:
-        grey = grey[..., :3] @ np.float32([0.299, 0.587, 0.114])
+        grey = grey[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)
     low, high = np.percentile(grey, (0.5, 99.9))
     stretched = (grey - low) / max(high - low, 1e-6) * 200
-    return stretched.clip(0, 255).round().astype(np.uint8)[..., None]
+    grey8: NDArray[np.uint8] = stretched.clip(0, 255).round().astype(np.uint8)[..., None]
+    return grey8
 
 
 def _shrink(pixels: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:

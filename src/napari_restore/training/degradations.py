@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..physics import camera, haze, motion, psf
+from napari_restore.physics import camera, haze, motion, psf
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,9 @@ class Degradation(Protocol):
 
     def __call__(
         self, sharp: torch.Tensor, rng: np.random.Generator, generator: torch.Generator
-    ) -> Pair: ...
+    ) -> Pair:
+        """Degrade a batch; ``generator`` is on the device of ``sharp``."""
+        ...
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
@@ -99,6 +101,7 @@ class ColourBlur:
     def __call__(
         self, sharp: torch.Tensor, rng: np.random.Generator, generator: torch.Generator
     ) -> Pair:
+        """Degrade a batch of crops in [0, 1]."""
         count = len(sharp)
         # Exposure changes keep the network from tying blur to brightness.
         exposure = _column([rng.uniform(0.6, 1.15) for _ in range(count)], sharp)
@@ -153,6 +156,7 @@ class MonoBlur:
     def __call__(
         self, sharp: torch.Tensor, rng: np.random.Generator, generator: torch.Generator
     ) -> Pair:
+        """Degrade a batch of crops in [0, 1]."""
         sharp = _random_polarity(sharp, rng)
         blurred = psf.convolve(sharp, psf.stack([self.kernel(rng) for _ in range(len(sharp))]))
         return _detect(_trim(blurred, self.margin), _trim(sharp, self.margin), rng, generator)
@@ -199,6 +203,7 @@ class OutOfFocusLight:
     def __call__(
         self, sharp: torch.Tensor, rng: np.random.Generator, generator: torch.Generator
     ) -> Pair:
+        """Degrade a batch of crops in [0, 1]."""
         count, _, height, width = sharp.shape
         sharp = (sharp - _quantile(sharp, 0.005)).clamp(min=0)
         light = torch.zeros_like(sharp)
@@ -244,6 +249,7 @@ class Haze:
     def __call__(
         self, sharp: torch.Tensor, rng: np.random.Generator, generator: torch.Generator
     ) -> Pair:
+        """Degrade a batch of crops in [0, 1]."""
         count, _, height, width = sharp.shape
         fields, airlights = [], []
         for index in range(count):

@@ -8,20 +8,21 @@ import math
 import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from ..errors import RestoreError
-from ..models.spec import build_network
-from ..models.weights import load_state, save_weights
+from napari_restore.errors import RestoreError
+from napari_restore.models.spec import build_network
+from napari_restore.models.weights import load_state, save_weights
+
 from .data import CropSource, SharpImage, centre_crop, load_folder
 from .losses import restoration_loss
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from torch import nn
 
@@ -63,8 +64,8 @@ class TrainOptions:
 def adapt_channels(state: dict[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
     """Fit the first and last convolutions of a state dict to another count of channels.
 
-    From colour to mono the first sums and the last averages over the colours; from mono to colour the
-    reverse. Everything else is kept.
+    From colour to mono the first sums and the last averages over the colours; from mono to colour
+    they share and repeat. Everything else is kept.
     """
     out = dict(state)
     for key, target in network.state_dict().items():
@@ -123,7 +124,7 @@ class Trainer:
         network = build_network(recipe.architecture, recipe.options)
         if options.init is not None:
             network.load_state_dict(adapt_channels(load_state(options.init), network))
-        self.network = network.to(self.device, memory_format=torch.channels_last)
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval()
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=1e-4
@@ -172,7 +173,7 @@ class Trainer:
             group["lr"] = rate
         loss = restoration_loss(self._forward(self.network, image), target)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 0.5)
         self.optimiser.step()
         # A short memory at first, so that the average forgets the untrained network.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..errors import ModelError
+from napari_restore.errors import ModelError
+
 from . import degradations
 
 if TYPE_CHECKING:

@@ -1,0 +1,17 @@
+"""The legacy hook: napari asks it only where it does not read the manifest."""
+
+from __future__ import annotations
+
+from napari_plugin_engine import napari_hook_implementation
+
+
+@napari_hook_implementation
+def napari_experimental_provide_dock_widget():  # type: ignore[no-untyped-def]
+    """Offer the three docks."""
+    from .gui.tasks import DeblurWidget, DehazeWidget, MotionDeblurWidget
+
+    return [
+        (DeblurWidget, {"name": "Deblur"}),
+        (DehazeWidget, {"name": "Dehaze"}),
+        (MotionDeblurWidget, {"name": "Motion deblur"}),
+    ]

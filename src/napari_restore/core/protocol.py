@@ -1,0 +1,101 @@
+"""What the engine and its callers agree on: predictor, progress, report, tile options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from .device import import_torch
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Predictor(Protocol):
+    """A network on a device, as the engine sees it.
+
+    Attributes
+    ----------
+    multiple_of, halo : int
+        Size requirement of the network, and pixels that influence a tile.
+    view : int
+        Longest side of the low-resolution view of a whole plane that it wants, 0 for none.
+    device : str
+    """
+
+    multiple_of: int
+    halo: int
+    view: int
+    device: str
+
+    def look(self, view: torch.Tensor) -> torch.Tensor:
+        """Global context of a plane from its view (1, C, h, w)."""
+        ...
+
+    def __call__(
+        self, tiles: torch.Tensor, context: torch.Tensor | None, boxes: torch.Tensor
+    ) -> torch.Tensor:
+        """Restore float32 tiles (N, C, h, w), which come and go on the CPU.
+
+        ``boxes`` (N, 4) holds the place of each tile in its plane: top, left, bottom, right as
+        shares of height and width.
+        """
+        ...
+
+    def to_cpu(self) -> Predictor:
+        """Return the same predictor on the CPU."""
+        ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a restoration is: ``done`` of ``total`` pixels."""
+
+    done: int
+    total: int
+    message: str = ""
+
+
+@dataclass
+class Report:
+    """What happened while restoring, filled in as it happens.
+
+    Attributes
+    ----------
+    clipped : int
+        Samples that left the range of an integer dtype and were clipped.
+    invalid : int
+        NaN and infinite samples, kept as they were.
+    notes : list of str
+        Anything the user should be told, such as a fall back to the CPU.
+    device : str
+        Where the last tile was computed.
+    """
+
+    clipped: int = 0
+    invalid: int = 0
+    notes: list[str] = field(default_factory=list)
+    device: str = ""
+
+
+@dataclass(frozen=True)
+class TileOptions:
+    """Tile side and tiles in a batch; ``fixed`` if the user chose the side."""
+
+    side: int
+    batch: int = 1
+    fixed: bool = False
+
+
+def default_tiles(device: str) -> TileOptions:
+    """Tile options that suit a device when the user does not choose."""
+    if device == "cpu":
+        # Large enough for little halo, small enough to stay near the processor.
+        return TileOptions(768)
+    if device == "mps":
+        return TileOptions(768)
+    torch = import_torch()
+    free, _ = torch.cuda.mem_get_info(device)
+    # About 700 bytes of activations for each pixel of the bundled networks, half for the rest.
+    side = int(min(2048, max(256, (free / 2 / 700) ** 0.5))) // 64 * 64
+    return TileOptions(side, batch=int(max(1, min(16, free / 2 / 700 / side**2))))

@@ -1,0 +1,143 @@
+"""An image file in memory: its samples, its axes, and what else it said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_restore.core.axes import Layout
+
+#: Letters for axes without a meaning, none of which the engine or a file format knows.
+_SPARE = "QRUVWABDEFGHIJKLMNOP"
+
+
+@dataclass
+class Picture:
+    """What was read from a file, and what the file of the result should say as well.
+
+    Attributes
+    ----------
+    path : Path
+    data : ndarray
+        Samples as the file holds them, memory-mapped where that is possible; without the alpha of a
+        grey image.
+    axes : str or None
+        Axes of ``data`` as the file names them: Y, X, S (RGB or other samples of a pixel), T, Z, C,
+        and Q or I where it does not say; None if it names none.
+    colour : bool
+        Whether the file says that the axis S is RGB or RGBA.
+    alpha : ndarray or None
+        Alpha of a grey image, which is no part of what is restored.
+    format : str
+        "tiff", "png", "jpeg" or "npy".
+    extras : mapping
+        What else a writer of the same format keeps; see the readers.
+    pixel_size : mapping
+        Size of a step along X, Y, Z or T with its unit: ``{"X": (0.1, "µm")}``.
+    dpi : (float, float) or None
+        Pixels for each inch, horizontally and vertically, where the file gives a printing resolution.
+    notes : list of str
+        What the user should be told.
+    """
+
+    path: Path
+    data: NDArray[Any]
+    axes: str | None
+    format: str
+    colour: bool = False
+    alpha: NDArray[Any] | None = None
+    extras: dict[str, Any] = field(default_factory=dict)
+    pixel_size: dict[str, tuple[float, str]] = field(default_factory=dict)
+    dpi: tuple[float, float] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def reading(self, axes: str | None, rgb: bool | None) -> tuple[str | None, bool | None]:
+        """Axes and rgb for `napari_restore.plan.plan`, the user's wish before the file's word.
+
+        Parameters
+        ----------
+        axes : str or None
+            What the user says.
+        rgb : bool or None
+            Whether the user wants the image taken as RGB.
+        """
+        if axes is not None or self.axes is None:
+            return axes, rgb
+        letters = self.axes
+        if rgb:
+            letters = self._as_colour(letters)
+        elif "S" in letters and (rgb is False or not self.colour):
+            letters = letters.replace("S", "S" if "C" in letters else "C")
+            if "S" in letters:
+                letters = letters.replace("S", _spare(letters))
+        return _distinct(letters), rgb
+
+    def _as_colour(self, letters: str) -> str:
+        sizes = dict(zip(letters, self.data.shape, strict=True))
+        if "S" in letters:
+            return letters
+        if sizes.get("C") in (3, 4):
+            return letters.replace("C", "S")
+        if len(letters) > 2 and self.data.shape[-1] in (3, 4):
+            return letters[:-3] + "YXS"
+        return letters
+
+    def name_axes(self, layout: Layout, named_by_user: bool) -> None:
+        """Note the axes that the result is written with, where the file did not name them."""
+        unsure = self.axes is None or (
+            self.format == "tiff" and not self.extras.get("flavour") and set(self.axes) & set("QI")
+        )
+        if named_by_user and unsure:
+            self.axes = layout.axes
+        elif self.axes is None:
+            plane = "YXS" if layout.colour else "YX"
+            self.axes = "Q" * (len(layout.shape) - len(plane)) + plane
+        self.colour = self.colour or (layout.colour and "S" in self.axes)
+
+
+def _spare(taken: str) -> str:
+    return next(letter for letter in _SPARE if letter not in taken)
+
+
+def _distinct(letters: str) -> str:
+    """Rename axes that share a letter; which letter they get means nothing."""
+    out = ""
+    for position, letter in enumerate(letters):
+        rest = letters[position + 1 :]
+        out += _spare(letters + out) if letter in out or letter in rest else letter
+    return out
+
+
+def stored_order(data: NDArray[Any], axes: str) -> tuple[NDArray[Any], str]:
+    """Bring an array into an order that image files can hold.
+
+    Parameters
+    ----------
+    data : ndarray
+    axes : str
+        One letter for each axis; Q may occur more than once.
+
+    Returns
+    -------
+    data, axes
+        Unchanged if the axes end in YX, YXS or SYX; else a view whose last axes are YX or YXS.
+    """
+    if axes.endswith(("YX", "YXS")):
+        return data, axes
+    plane = [axes.index(letter) for letter in "YXS" if letter in axes]
+    order = [axis for axis in range(len(axes)) if axis not in plane] + plane
+    return data.transpose(order), "".join(axes[axis] for axis in order)
+
+
+def with_alpha(data: NDArray[Any], axes: str, picture: Picture) -> tuple[NDArray[Any], str]:
+    """Join the alpha of a grey image to its samples again."""
+    if picture.alpha is None:
+        return data, axes
+    return np.stack([data, picture.alpha], axis=-1), axes + "S"

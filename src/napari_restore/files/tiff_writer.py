@@ -1,0 +1,189 @@
+"""Write TIFF files that say what the original said."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tifffile
+
+from napari_restore.errors import FileError
+
+from . import ome
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from .picture import Picture
+
+#: Bytes of samples that a classic TIFF holds beside its tags; more needs BigTIFF.
+CLASSIC_BYTES = 2**32 - 2**25
+
+_OME_DTYPES = "bool int8 int16 int32 uint8 uint16 uint32 float32 float64".split()
+
+
+def flavour_of(name: str, picture: Picture, axes: str, nbytes: int) -> str:
+    """Which kind of TIFF the result becomes: "ome", "imagej", "shaped" or "plain".
+
+    Parameters
+    ----------
+    name : str
+        File name of the result.
+    picture : Picture
+    axes : str
+        Axes of the array as it is written.
+    nbytes : int
+        Of the array.
+    """
+    if name.lower().endswith((".ome.tif", ".ome.tiff")):
+        return "ome"
+    flavour = picture.extras.get("flavour", "plain") if picture.format == "tiff" else "plain"
+    if flavour == "imagej" and not set(axes) <= set("TZCYXS"):
+        return "shaped"
+    if flavour == "imagej" and nbytes > CLASSIC_BYTES:
+        return "ome"  # ImageJ's own TIFF ends at 4 GB
+    if flavour == "plain" and len(axes.removesuffix("S")) > 3:
+        return "shaped"
+    return str(flavour)
+
+
+def check_tiff(name: str, picture: Picture, axes: str) -> None:
+    """Raise a `FileError` if TIFF, or this kind of TIFF, cannot hold the image."""
+    data = picture.data
+    if data.size == 0:
+        raise FileError(
+            f"TIFF cannot hold an empty image (shape {data.shape}). Name the result .npy."
+        )
+    if data.dtype.kind == "f" and data.dtype.itemsize > 8:
+        raise FileError(f"TIFF cannot hold {data.dtype} samples. Name the result .npy.")
+    if flavour_of(name, picture, axes, data.nbytes) != "ome":
+        return
+    if data.dtype.name not in _OME_DTYPES:
+        raise FileError(
+            f"OME-TIFF cannot hold {data.dtype} samples. Name the result .npy, or .tif without .ome."
+        )
+    unknown = set(axes) - set("TZCYXS") or len(set(axes)) != len(axes)
+    if unknown and picture.extras.get("flavour") != "ome":
+        raise FileError(
+            f"OME-TIFF names its axes T, Z and C; those of this image are '{axes}' (Q: unknown). "
+            "Give them with --axes, for example ZYX, or name the result .tif without .ome."
+        )
+
+
+def write_tiff(
+    path: Path, name: str, data: NDArray[Any], axes: str, picture: Picture, provenance: str
+) -> None:
+    """Write a TIFF file.
+
+    Parameters
+    ----------
+    path : Path
+        Where to write.
+    name : str
+        The name that the file gets at last; ``.ome.tif`` asks for OME.
+    data : ndarray
+    axes : str
+        Of ``data``; the last are YX, YXS or SYX.
+    picture : Picture
+        The original.
+    provenance : str
+        JSON in ASCII. It goes into the Software tag, and where people look for such things: a comment
+        annotation of OME, the Info of ImageJ.
+    """
+    from napari_restore import __version__
+
+    flavour = flavour_of(name, picture, axes, data.nbytes)
+    extras = picture.extras if picture.format == "tiff" else {}
+    options = _storage(data, axes, extras, picture)
+    options["software"] = f"napari-restore {__version__} {provenance}"
+    if flavour == "imagej":
+        data, options["metadata"] = _imagej(data, axes, extras["imagej"], provenance)
+        options |= {"imagej": True, "compression": None, "bigtiff": False}
+    elif flavour == "ome" and extras.get("flavour") == "ome" and set(axes) <= set("TZCYXS"):
+        planes = data[..., 0].size if axes.endswith("S") else data.size
+        planes //= int(np.prod([data.shape[axes.index(letter)] for letter in "YX"]))
+        if axes.endswith("SYX"):
+            planes //= data.shape[-3]
+        xml = ome.restored_document(extras["xml"], axes, planes, provenance)
+        options |= {"description": xml.encode(), "metadata": None, "ome": False, "shaped": False}
+    elif flavour == "ome":
+        comment = {"Namespace": ome.PROVENANCE, "Value": provenance}
+        options["metadata"] = {
+            "axes": axes,
+            "Name": picture.path.stem,
+            **ome.attributes(picture.pixel_size),
+            "CommentAnnotation": comment,
+        }
+        options["ome"] = True
+    else:
+        options |= {"ome": False, "description": extras.get("description", "").encode() or None}
+        kept = {
+            k: v for k, v in extras.get("shaped", {}).items() if k not in ("shape", "truncated")
+        }
+        options["metadata"] = None if flavour == "plain" else kept | {"axes": axes}
+    try:
+        tifffile.imwrite(path, data, **options)
+    except (ValueError, tifffile.OmeXmlError) as error:
+        raise FileError(f"The result cannot be written as TIFF: {error}. Name it .npy.") from error
+
+
+def _storage(
+    data: NDArray[Any], axes: str, extras: dict[str, Any], picture: Picture
+) -> dict[str, Any]:
+    """Arguments of `tifffile.imwrite` about samples and tags."""
+    samples = data.shape[axes.index("S")] if "S" in axes else 1
+    colours = 3 if picture.colour and samples > 2 else 1
+    photometric = "rgb" if colours == 3 else "minisblack"
+    if colours == 1 and extras.get("colormap") is not None:
+        photometric = "palette"
+    elif colours == 1 and extras.get("photometric") == tifffile.PHOTOMETRIC.MINISWHITE:
+        photometric = "miniswhite"
+    planar = {"YXS": "contig", "SYX": "separate"}
+    options: dict[str, Any] = {
+        "photometric": photometric,
+        "planarconfig": next((planar[p] for p in planar if axes.endswith(p)), None),
+        "bigtiff": data.nbytes > CLASSIC_BYTES,
+        "compression": "zlib" if extras.get("compressed") else None,
+        "iccprofile": extras.get("icc"),
+        "extratags": extras.get("tags") or None,
+    }
+    if photometric == "palette":
+        options["colormap"] = extras["colormap"]
+    if samples > colours:
+        kinds = extras.get("extrasamples", ())
+        alpha = picture.alpha is not None or (picture.colour and samples == 4)
+        if len(kinds) != samples - colours:
+            kinds = (2 if alpha else 0,) * (samples - colours)
+        options["extrasamples"] = [int(kind) for kind in kinds]
+    if extras.get("resolution"):
+        options |= {"resolution": extras["resolution"], "resolutionunit": extras["unit"]}
+    elif picture.dpi:
+        options |= {"resolution": picture.dpi, "resolutionunit": 2}
+    return options
+
+
+def _imagej(
+    data: NDArray[Any], axes: str, original: dict[str, Any], provenance: str
+) -> tuple[NDArray[Any], dict[str, Any]]:
+    """Array in ImageJ's order and its metadata."""
+    order = sorted(range(len(axes)), key=lambda axis: "TZCYXS".index(axes[axis]))
+    derived = ("images", "channels", "slices", "frames", "order")
+    meta = {key: _escaped(value) for key, value in original.items() if key not in derived}
+    meta.setdefault("hyperstack", False)
+    meta["axes"] = "".join(axes[axis] for axis in order)
+    info = original.get("Info", "")
+    meta["Info"] = f"{info}\n" if info else ""
+    meta["Info"] += f"napari-restore: {provenance}\n"
+    # These stand in a tag of their own, which holds any text.
+    meta |= {key: original[key] for key in ("Labels", "Properties") if key in original}
+    return data.transpose(order), meta
+
+
+def _escaped(value: Any) -> Any:
+    """ImageJ's description is ASCII and spells the micro sign out."""
+    if not isinstance(value, str):
+        return value
+    value = value.replace("µ", "\\u00B5").replace("μ", "\\u00B5")
+    return value.encode("ascii", "backslashreplace").decode()

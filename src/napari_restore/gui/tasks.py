@@ -1,0 +1,62 @@
+"""The three faces of the dock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .widget import RestoreWidget
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+
+@dataclass(frozen=True)
+class Face:
+    """What differs between the docks.
+
+    Attributes
+    ----------
+    task : str
+        As in `napari_restore.restore`.
+    title : str
+    purpose : str
+        One sentence under the title.
+    """
+
+    task: str
+    title: str
+    purpose: str
+
+
+DEBLUR = Face("deblur", "Deblur", "Sharpens what is out of focus or softened by the optics.")
+DEHAZE = Face(
+    "dehaze",
+    "Dehaze",
+    "Removes haze and smoke from colour images, out-of-focus light from single-channel ones.",
+)
+MOTION_DEBLUR = Face(
+    "motion_deblur", "Motion deblur", "Removes the smear of a moving camera, stage or subject."
+)
+FACES = (DEBLUR, DEHAZE, MOTION_DEBLUR)
+
+
+class DeblurWidget(RestoreWidget):
+    """Dock that removes defocus and optical blur."""
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__(viewer, DEBLUR)
+
+
+class DehazeWidget(RestoreWidget):
+    """Dock that removes haze, smoke and out-of-focus light."""
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__(viewer, DEHAZE)
+
+
+class MotionDeblurWidget(RestoreWidget):
+    """Dock that removes motion blur."""
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__(viewer, MOTION_DEBLUR)

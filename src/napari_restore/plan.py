@@ -1,0 +1,111 @@
+"""What will be done to one image: decided, checked and explained before anything is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .core.axes import Layout, find_layout
+from .core.device import autocast_dtype, import_torch, resolve_device
+from .core.protocol import TileOptions, default_tiles
+from .errors import RestoreError
+from .models.catalog import find_model
+from .models.weights import sha256
+
+if TYPE_CHECKING:
+    from .core.protocol import Report
+    from .models.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done to one image, decided before anything is computed.
+
+    Attributes
+    ----------
+    layout : Layout
+        How its axes are read.
+    spec : ModelSpec
+        The model.
+    device : str
+    tiles : TileOptions
+    strength : float
+    """
+
+    layout: Layout
+    spec: ModelSpec
+    device: str
+    tiles: TileOptions
+    strength: float
+
+    def provenance(
+        self, report: Report | None = None, seconds: float | None = None
+    ) -> dict[str, Any]:
+        """How the result is made, in plain types: enough to make it again."""
+        from . import __version__
+
+        dtype = autocast_dtype(self.device)
+        record: dict[str, Any] = {
+            "task": self.spec.task,
+            "model": self.spec.name,
+            "weights_sha256": self.spec.sha256 or sha256(self.spec.path),
+            "axes": self.layout.axes,
+            "strength": self.strength,
+            "tile": self.tiles.side if self.tiles.fixed else "auto",
+            "device": self.device,
+            "precision": "float32" if dtype is None else str(dtype).removeprefix("torch."),
+            "versions": {"napari-restore": __version__, "torch": str(import_torch().__version__)},
+        }
+        if report is not None:
+            record |= {
+                "device": report.device or self.device,
+                "clipped_samples": report.clipped,
+                "invalid_samples": report.invalid,
+                "notes": list(report.notes),
+            }
+        if seconds is not None:
+            record["seconds"] = round(seconds, 3)
+        return record
+
+
+def plan(
+    image: Any,
+    task: str,
+    *,
+    axes: str | None = None,
+    rgb: bool | None = None,
+    model: str = "auto",
+    device: str = "auto",
+    tile: int | str = "auto",
+    strength: float = 1.0,
+) -> Plan:
+    """Decide what will be done, or say why it cannot be. Reads no pixel.
+
+    Parameters are those of `restore`.
+
+    Raises
+    ------
+    RestoreError
+        If image or options are of no use; the message names the value and the remedy.
+    """
+    if not hasattr(image, "shape") or not hasattr(image, "dtype"):
+        raise RestoreError(
+            f"An image must be an array with shape and dtype; got {type(image).__name__}. "
+            "Convert it with numpy.asarray."
+        )
+    layout = find_layout(image, axes, rgb)
+    spec = find_model(task, layout.channels, model)
+    if not (isinstance(strength, (int, float)) and 0 <= strength <= 1):
+        raise RestoreError(f"strength must lie between 0 and 1; got {strength!r}.")
+    device = resolve_device(device)
+    if tile == "auto":
+        tiles = default_tiles(device)
+    elif isinstance(tile, (int, np.integer)) and not isinstance(tile, bool) and tile >= 16:
+        tiles = TileOptions(int(tile), fixed=True)
+    else:
+        raise RestoreError(
+            f"tile must be 'auto' or a whole number of at least 16 pixels; got {tile!r}."
+        )
+    return Plan(layout, spec, device, tiles, float(strength))

@@ -1,0 +1,86 @@
+"""Fixtures for all tests: a seeded generator, and small networks in files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from napari_restore.models import predictor
+from napari_restore.models.spec import build_network
+from napari_restore.models.weights import save_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+#: A network that looks at most 24 pixels far, so that its halo holds all it sees.
+SMALL = {"width": 8, "encoder_blocks": (1,), "middle_blocks": 1, "decoder_blocks": (1,)}
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20)
+
+
+@pytest.fixture
+def full_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Networks in float32 also where the processor would take bfloat16."""
+    predictor.load_predictor.cache_clear()
+    monkeypatch.setattr(predictor, "autocast_dtype", lambda device: None)
+    yield
+    predictor.load_predictor.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def scramble() -> Callable[[torch.nn.Module], torch.nn.Module]:
+    """Give a network random weights with which every part of it changes the result."""
+
+    def fill(network: torch.nn.Module) -> torch.nn.Module:
+        generator = torch.Generator().manual_seed(5)
+        with torch.no_grad():
+            for name, value in network.named_parameters():
+                fan = value[0].numel() if value.ndim == 4 and "beta" not in name else 4
+                noise = torch.randn(value.shape, generator=generator)
+                value.copy_(noise / max(fan, 1) ** 0.5 + (1.0 if "norm" in name else 0.0))
+            # A change of about a tenth of the range is that of a real restoration.
+            for name, value in network.named_parameters():
+                if "ending" in name:
+                    value.mul_(0.03)
+        return network.eval()
+
+    return fill
+
+
+@pytest.fixture(scope="session")
+def write_model(
+    tmp_path_factory: pytest.TempPathFactory,
+    scramble: Callable[[torch.nn.Module], torch.nn.Module],
+) -> Callable[..., str]:
+    """Write a random network as `napari_restore.training` would; gives the path."""
+
+    def write(name: str, task: str, architecture: str = "nafnet", **options: Any) -> str:
+        path: Path = tmp_path_factory.mktemp("models") / f"{name}.safetensors"
+        state = scramble(build_network(architecture, options)).state_dict()
+        metadata = {"name": name, "task": task, "architecture": architecture, "options": options}
+        save_weights(path, state, metadata)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def mono_model(write_model: Callable[..., str]) -> str:
+    return write_model("small-mono", "deblur", channels=1, **SMALL)
+
+
+@pytest.fixture(scope="session")
+def colour_model(write_model: Callable[..., str]) -> str:
+    return write_model("small-color", "deblur", channels=3, **SMALL)
+
+
+@pytest.fixture(scope="session")
+def affine_model(write_model: Callable[..., str]) -> str:
+    return write_model("small-haze", "dehaze", "affine", channels=3, view=32, **SMALL)

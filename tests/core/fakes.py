@@ -1,0 +1,120 @@
+"""Predictors that the engine cannot tell from networks, and whose reach is known exactly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from napari_restore.core.axes import Planes, find_layout
+from napari_restore.core.engine import Report, TileOptions, run
+from napari_restore.core.intensity import find_scales
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+WHOLE = TileOptions(10**6)
+
+
+class LocalPredictor:
+    """Blocks of ``multiple_of`` pixels averaged, a box mean of ``radius``, then a square.
+
+    Made of elementwise operations in one order, so that a pixel comes out the same to the last bit
+    wherever its tile lies. The blocks tell whether tiles begin at the right phase.
+    """
+
+    def __init__(
+        self,
+        radius: int = 3,
+        multiple_of: int = 1,
+        halo: int | None = None,
+        view: int = 0,
+        device: str = "cpu",
+    ) -> None:
+        self.radius, self.multiple_of, self.view, self.device = radius, multiple_of, view, device
+        self.halo = radius + multiple_of - 1 if halo is None else halo
+        self.shapes: list[tuple[int, ...]] = []
+        self.looks = 0
+
+    def look(self, view: torch.Tensor) -> torch.Tensor:
+        assert max(view.shape[-2:]) <= self.view
+        self.looks += 1
+        return view.mean((2, 3), keepdim=True)
+
+    def __call__(
+        self, tiles: torch.Tensor, context: torch.Tensor | None, boxes: torch.Tensor
+    ) -> torch.Tensor:
+        self.shapes.append(tuple(tiles.shape))
+        assert tiles.dtype == torch.float32
+        assert tiles.shape[2] % self.multiple_of == tiles.shape[3] % self.multiple_of == 0
+        x = tiles
+        if self.multiple_of > 1:
+            x = F.interpolate(F.avg_pool2d(x, self.multiple_of), scale_factor=self.multiple_of)
+        for axis in (-2, -1):
+            padding = (0, 0, self.radius, self.radius) if axis == -2 else (self.radius,) * 2
+            padded = F.pad(x, padding)
+            x = sum(padded.narrow(axis, k, x.shape[axis]) for k in range(2 * self.radius + 1))
+            x = x / (2 * self.radius + 1)
+        out = 0.5 * tiles + x + 0.25 * x * x
+        if context is not None:
+            assert context.shape[0] == boxes.shape[0] == len(tiles)
+            out = out + context * _places(boxes, tiles.shape[-2:])
+        return out
+
+    def to_cpu(self) -> LocalPredictor:
+        other = LocalPredictor(self.radius, self.multiple_of, self.halo, self.view)
+        other.shapes = self.shapes
+        return other
+
+
+def _places(boxes: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+    """Sum of the relative coordinates of every pixel, from the boxes alone."""
+    y, x = (
+        boxes[:, first, None]
+        + (boxes[:, first + 2] - boxes[:, first])[:, None] * (torch.arange(count) + 0.5) / count
+        for first, count in zip((0, 1), size, strict=True)
+    )
+    return (y[:, :, None] + x[:, None, :])[:, None]
+
+
+class FaultyPredictor(LocalPredictor):
+    """Raises an error where ``fails(shape of the tiles, number of the call)`` says so."""
+
+    def __init__(
+        self,
+        fails: Callable[[tuple[int, ...], int], bool],
+        error: Callable[[], Exception],
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.fails, self.error, self.calls = fails, error, 0
+
+    def __call__(self, tiles: torch.Tensor, *rest: Any) -> torch.Tensor:
+        self.calls += 1
+        if self.fails(tuple(tiles.shape), self.calls):
+            raise self.error()
+        return super().__call__(tiles, *rest)
+
+
+def restored(
+    image: np.ndarray,
+    predictor: LocalPredictor,
+    *,
+    tiles: TileOptions = WHOLE,
+    axes: str | None = None,
+    scales: Any = None,
+    report: Report | None = None,
+    **options: Any,
+) -> np.ndarray:
+    """Run the engine over a NumPy array."""
+    layout = find_layout(image, axes)
+    source, out = Planes(image, layout), np.empty_like(image)
+    if scales is None and layout.pixels:
+        scales = find_scales(source)
+    for _ in run(
+        source, Planes(out, layout), predictor, scales, tiles=tiles, report=report, **options
+    ):
+        pass
+    return out
