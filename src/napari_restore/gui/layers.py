@@ -240,12 +240,14 @@ def visible_region(
         int(np.clip(round(position[axis]), 0, shape[axis] - 1)) for axis in range(layer.ndim - 2)
     )
     corners = np.array(layer.corner_pixels, float)[:, -2:]
+    # Without a canvas the corners are all zero: take the whole plane.
+    everything = not corners.any()
+    corners[1] += 1
     if layer.multiscale:
         corners *= np.asarray(layer.downsample_factors)[layer.data_level][-2:]
     bounds = []
-    for start, stop, length in zip(corners[0], corners[1] + 1, shape[-2:], strict=True):
-        # Without a canvas the corners are all zero: take the whole plane.
-        first, last = (0, length) if corners.max() <= 0 else (int(start), int(stop))
+    for start, stop, length in zip(*corners, shape[-2:], strict=True):
+        first, last = (0, length) if everything else (int(start), int(stop))
         first, last = max(0, min(first, length - 1)), max(1, min(last, length))
         if last - first > longest:
             first = (first + last - longest) // 2

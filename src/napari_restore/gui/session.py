@@ -231,16 +231,19 @@ class Session:
         if self.worker is not None:
             self.worker.quit()
 
-    def close(self) -> None:
-        """Stop and let go of the viewer."""
-        self.viewer.layers.events.removed.disconnect(self._on_removed)
+    def abandon(self) -> None:
+        """Stop and add nothing: nobody is left to show a result to."""
         worker, self.worker = self.worker, None
         if worker is not None:
-            # Nobody is left to show a result to.
             worker.returned.disconnect()
             worker.quit()
         self._close_bar()
         self.remove_preview()
+
+    def close(self) -> None:
+        """Stop and let go of the viewer."""
+        self.viewer.layers.events.removed.disconnect(self._on_removed)
+        self.abandon()
 
     def _refuse_if_running(self) -> None:
         if self.running:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from magicgui.widgets import CheckBox, ComboBox, Container, FloatSlider
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
@@ -80,6 +80,12 @@ class RestoreWidget(QWidget):
         except RestoreError as error:
             show_error(str(error))
             return None
+
+    def event(self, event: Any) -> bool:
+        """Notice the end of the dock: napari takes the widget out of it and may keep it."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.session.abandon()
+        return bool(super().event(event))
 
     # ------------------------------------------------------------ building
 

@@ -1,0 +1,61 @@
+"""Fixtures of the GUI tests: a viewer without a window, and a fake network."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+
+from napari_restore.gui.session import Session
+
+
+class FakePredictor:
+    """Adds 0.1 of the range to every pixel; each tile may be made to wait or to fail."""
+
+    multiple_of, halo, view, device = 8, 8, 0, "cpu"
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.error: Exception | None = None
+        self.tiles = 0
+        self.begun = threading.Event()
+
+    def __call__(self, tiles, context, boxes):
+        self.begun.set()
+        self.tiles += len(tiles)
+        time.sleep(self.seconds)
+        if self.error is not None:
+            raise self.error
+        return tiles + 0.1
+
+    def to_cpu(self):
+        return self
+
+
+@pytest.fixture
+def predictor(monkeypatch) -> FakePredictor:
+    fake = FakePredictor()
+    monkeypatch.setattr("napari_restore.models.predictor.load_predictor", lambda *_: fake)
+    return fake
+
+
+@pytest.fixture
+def viewer(qapp) -> ViewerModel:
+    return ViewerModel()
+
+
+@pytest.fixture
+def session(viewer):
+    session = Session(viewer, "deblur")
+    yield session
+    session.close()
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    y, x = np.mgrid[:96, :120]
+    wave = 1000 + 400 * np.sin(x / 5) * np.cos(y / 7)
+    return wave.astype(np.uint16)

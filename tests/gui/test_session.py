@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from napari.layers import Image, Labels
+
+from napari_restore import RestoreError, restore
+from napari_restore.errors import DeviceError
+from napari_restore.gui.layers import METADATA_KEY
+from napari_restore.gui.session import Options, Session
+
+
+def wait_for(qtbot, session: Session) -> None:
+    qtbot.waitUntil(lambda: not session.running, timeout=20_000)
+
+
+@pytest.fixture
+def messages(session) -> list[str]:
+    heard: list[str] = []
+    session.ended.connect(heard.append)
+    return heard
+
+
+def test_result_is_added_above_its_source_and_the_selection_stays(
+    session, viewer, predictor, image, qtbot
+):
+    viewer.add_image(image, name="below")
+    viewer.add_image(image, name="above")
+    viewer.layers.selection = {viewer.layers["below"]}
+    session.restore(Options())
+    wait_for(qtbot, session)
+    assert [layer.name for layer in viewer.layers] == ["below", "below [deblurred]", "above"]
+    assert viewer.layers.selection == {viewer.layers["below"]}
+    assert viewer.layers.selection.active is viewer.layers["below"]
+    assert viewer.layers["below"].visible
+
+
+def test_all_selected_images_are_restored_and_others_left_out(
+    session, viewer, predictor, image, qtbot
+):
+    first, second = viewer.add_image(image, name="a"), viewer.add_image(image, name="b")
+    labels = viewer.add_labels(np.zeros(image.shape, int), name="labels")
+    viewer.layers.selection = {first, second, labels}
+    session.restore(Options(hide_source=True))
+    wait_for(qtbot, session)
+    names = [layer.name for layer in viewer.layers]
+    assert names == ["a", "a [deblurred]", "b", "b [deblurred]", "labels"]
+    assert not first.visible
+    assert not second.visible
+    assert labels.visible
+
+
+def test_result_equals_the_library(session, viewer, image, qtbot):
+    viewer.add_image(image, name="cells")
+    session.restore(Options(strength=0.4))
+    wait_for(qtbot, session)
+    result = viewer.layers["cells [deblurred]"]
+    np.testing.assert_array_equal(result.data, restore(image, "deblur", strength=0.4))
+    assert result.metadata[METADATA_KEY]["strength"] == 0.4
+
+
+def test_progress_reaches_the_end(session, viewer, predictor, image, qtbot):
+    seen = []
+    session.progressed.connect(seen.append)
+    viewer.add_image(np.stack([image] * 4))
+    session.restore(Options(tile=64))
+    wait_for(qtbot, session)
+    done = [step.done for step in seen]
+    assert done == sorted(done)
+    assert done[-1] == seen[-1].total == 4 * image.size
+
+
+def test_cancel_leaves_the_viewer_as_it_was(session, viewer, predictor, image, qtbot, messages):
+    viewer.add_image(np.stack([image] * 200))
+    predictor.seconds = 0.05
+    session.restore(Options(tile=128))
+    qtbot.waitUntil(predictor.begun.is_set, timeout=10_000)
+    started = time.monotonic()
+    session.cancel()
+    wait_for(qtbot, session)
+    assert time.monotonic() - started < 2
+    assert len(viewer.layers) == 1
+    assert predictor.tiles < 100
+    assert "Cancelled" in messages[-1]
+    # and the session is ready for the next run
+    predictor.seconds = 0
+    session.restore(Options())
+    wait_for(qtbot, session)
+    assert len(viewer.layers) == 2
+
+
+def test_one_layer_that_fails_does_not_take_the_others(
+    session, viewer, predictor, image, qtbot, monkeypatch, messages
+):
+    from napari_restore.gui import session as module
+
+    real = module.restore_layer_steps
+
+    def steps(layer, plan):
+        if layer.name == "bad":
+            raise DeviceError("Memory ran out. Choose a smaller tile.")
+        return (yield from real(layer, plan))
+
+    monkeypatch.setattr(module, "restore_layer_steps", steps)
+    shown = []
+    monkeypatch.setattr(module, "show_error", shown.append)
+    layers = {viewer.add_image(image, name="bad"), viewer.add_image(image, name="good")}
+    viewer.layers.selection = layers
+    session.restore(Options())
+    wait_for(qtbot, session)
+    assert [layer.name for layer in viewer.layers] == ["bad", "good", "good [deblurred]"]
+    assert "bad" in shown[0]
+    assert "smaller tile" in shown[0]
+    assert "failed" in messages[-1]
+
+
+def test_a_bug_keeps_its_traceback_and_frees_the_session(
+    session, viewer, predictor, image, qtbot, messages
+):
+    predictor.error = ZeroDivisionError("a bug")
+    viewer.add_image(image)
+    with qtbot.captureExceptions() as caught:
+        session.restore(Options())
+        wait_for(qtbot, session)
+        qtbot.wait(50)
+    assert "a bug" in messages[-1]
+    assert [kind for kind, _, _ in caught] == [ZeroDivisionError]
+    assert len(viewer.layers) == 1
+
+
+def test_source_deleted_in_the_middle(session, viewer, predictor, image, qtbot):
+    predictor.seconds = 0.1
+    layer = viewer.add_image(np.stack([image] * 5), name="gone")
+    session.restore(Options())
+    qtbot.waitUntil(predictor.begun.is_set, timeout=10_000)
+    viewer.layers.remove(layer)
+    wait_for(qtbot, session)
+    assert [layer.name for layer in viewer.layers] == ["gone [deblurred]"]
+
+
+def test_closing_in_the_middle_adds_nothing(viewer, predictor, image, qtbot):
+    session = Session(viewer, "deblur")
+    predictor.seconds = 0.1
+    viewer.add_image(np.stack([image] * 5))
+    worker = session.restore(Options())
+    qtbot.waitUntil(predictor.begun.is_set, timeout=10_000)
+    session.close()
+    qtbot.waitUntil(lambda: not worker.is_running, timeout=10_000)
+    qtbot.wait(50)
+    assert len(viewer.layers) == 1
+
+
+def test_second_run_is_refused_while_one_is_going(session, viewer, predictor, image, qtbot):
+    predictor.seconds = 0.2
+    viewer.add_image(image)
+    session.restore(Options())
+    with pytest.raises(RestoreError, match="Cancel"):
+        session.preview(Options())
+    wait_for(qtbot, session)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [(None, "Select one"), (Labels(np.zeros((4, 4), int), name="nuclei"), "nuclei.*Image layer")],
+)
+def test_nothing_to_restore_is_said(session, viewer, layer, message):
+    if layer is not None:
+        viewer.add_layer(layer)
+    with pytest.raises(RestoreError, match=message):
+        session.restore(Options())
+
+
+def test_unfit_model_names_the_layer(session, viewer, image):
+    viewer.add_image(image, name="cells")
+    with pytest.raises(RestoreError, match=r"'cells'.*deblur-color.*3 channels.*mono"):
+        session.plans(Options(model="deblur-color"))
+
+
+def test_description_says_what_will_be_done(session, viewer, image):
+    viewer.add_image(np.zeros((12, 2048, 2048), np.uint8), name="stack")
+    text = session.describe(session.plans(Options(device="cpu")))
+    for part in ("stack", "deblur-mono", "12 × 2048 × 2048", "CPU", "about"):
+        assert part in text
+    viewer.add_image(np.zeros((30, 40, 3), np.uint8), name="photo", rgb=True)
+    viewer.layers.select_all()
+    text = session.describe(session.plans(Options(device="cpu")))
+    for part in ("2 layers", "deblur-color and deblur-mono"):
+        assert part in text
+
+
+# ---------------------------------------------------------------- preview
+
+
+def preview_of(viewer) -> Image:
+    return next(layer for layer in viewer.layers if "[preview]" in layer.name)
+
+
+@pytest.mark.parametrize("task", ["deblur", "dehaze", "motion_deblur"])
+@pytest.mark.parametrize("rgb", [False, True])
+def test_preview_equals_that_region_of_the_full_run(viewer, qtbot, task, rgb):
+    shape = (3, 150, 170, 3) if rgb else (3, 150, 170)
+    data = np.random.default_rng(1).integers(0, 255, shape, dtype=np.uint8)
+    session = Session(viewer, task)
+    layer = viewer.add_image(data, rgb=rgb, name="x")
+    viewer.dims.set_current_step(0, 2)
+    layer.corner_pixels = np.array([[0, 21, 33], [0, 99, 120]])
+    session.preview(Options())
+    wait_for(qtbot, session)
+    preview = preview_of(viewer)
+    full = restore(data, task, rgb=rgb)[2, 21:100, 33:121].astype(int)
+    assert np.abs(preview.data[0].astype(int) - full).max() <= 2
+    assert session.sources() == [layer]
+    session.close()
+    assert len(viewer.layers) == 1
+
+
+def test_preview_gives_way_to_the_next_and_to_the_result(session, viewer, predictor, image, qtbot):
+    viewer.add_image(image, name="cells")
+    for _ in range(2):
+        session.preview(Options())
+        wait_for(qtbot, session)
+    assert [layer.name for layer in viewer.layers] == ["cells", "cells [preview]"]
+    session.restore(Options())
+    wait_for(qtbot, session)
+    assert [layer.name for layer in viewer.layers] == ["cells", "cells [deblurred]"]
+
+
+def test_preview_goes_with_its_source(session, viewer, predictor, image, qtbot):
+    viewer.add_image(image, name="cells")
+    session.preview(Options())
+    wait_for(qtbot, session)
+    viewer.layers.remove("cells")
+    assert len(viewer.layers) == 0
+
+
+def test_preview_of_one_layer_in_a_deeper_viewer(session, viewer, predictor, image, qtbot):
+    viewer.add_image(np.zeros((4, 6, 96, 120)), name="deep")
+    flat = viewer.add_image(image, name="flat")
+    viewer.layers.selection = {flat}
+    session.preview(Options())
+    wait_for(qtbot, session)
+    assert preview_of(viewer).data.shape == image.shape

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+
+from napari_restore.gui.tasks import FACES, DeblurWidget, DehazeWidget, MotionDeblurWidget
+
+WIDGETS = {"Deblur": DeblurWidget, "Dehaze": DehazeWidget, "Motion deblur": MotionDeblurWidget}
+
+
+@pytest.fixture(params=WIDGETS.values(), ids=WIDGETS.keys())
+def widget(request, viewer, qtbot):
+    widget = request.param(viewer)
+    qtbot.addWidget(widget)
+    yield widget
+    widget.session.close()
+
+
+def finished(qtbot, widget) -> None:
+    qtbot.waitUntil(lambda: not widget.session.running, timeout=20_000)
+
+
+def test_dock_says_what_to_do_before_anything_is_selected(widget):
+    assert "Select" in widget.summary.text()
+    assert not widget.restore_button.isEnabled()
+    assert not widget.preview_button.isEnabled()
+    assert not widget.cancel_button.isEnabled()
+
+
+def test_buttons_restore_preview_and_cancel(widget, viewer, predictor, image, qtbot):
+    viewer.add_image(np.stack([image] * 50), name="cells")
+    assert "50 × 96 × 120" in widget.summary.text()
+    qtbot.mouseClick(widget.preview_button, Qt.MouseButton.LeftButton)
+    finished(qtbot, widget)
+    assert viewer.layers[-1].name == "cells [preview]"
+    predictor.seconds = 0.02
+    predictor.begun.clear()
+    qtbot.mouseClick(widget.restore_button, Qt.MouseButton.LeftButton)
+    assert widget.cancel_button.isEnabled()
+    assert not widget.restore_button.isEnabled()
+    qtbot.waitUntil(predictor.begun.is_set, timeout=10_000)
+    qtbot.mouseClick(widget.cancel_button, Qt.MouseButton.LeftButton)
+    finished(qtbot, widget)
+    assert [layer.name for layer in viewer.layers] == ["cells"]
+    assert "Cancelled" in widget.status.text()
+    predictor.seconds = 0
+    qtbot.mouseClick(widget.restore_button, Qt.MouseButton.LeftButton)
+    finished(qtbot, widget)
+    assert len(viewer.layers) == 2
+    assert "cells [" in widget.status.text()
+    assert widget.restore_button.isEnabled()
+
+
+def test_controls_reach_the_result(widget, viewer, image, qtbot):
+    viewer.add_image(image, name="cells")
+    widget.strength.value = 0.0
+    widget.tile.value = 128
+    widget.device.value = "cpu"
+    widget.hide_source.value = True
+    widget.restore()
+    finished(qtbot, widget)
+    source, result = viewer.layers
+    np.testing.assert_array_equal(result.data, image)
+    record = result.metadata["napari_restore"]
+    assert (record["strength"], record["tile"], record["device"]) == (0.0, 128, "cpu")
+    assert not source.visible
+
+
+def test_only_models_of_the_task_are_offered(widget):
+    task = widget.face.task.split("_")[0]
+    assert widget.model.choices[0] == "auto"
+    assert len(widget.model.choices) >= 3
+    assert all(name.startswith(task) for name in widget.model.choices[1:])
+
+
+def test_unfit_model_is_said_before_the_run(widget, viewer, image, monkeypatch):
+    viewer.add_image(image, name="cells")
+    colour = next(name for name in widget.model.choices if name.endswith("color"))
+    widget.model.value = colour
+    assert "3 channels" in widget.summary.text()
+    assert not widget.restore_button.isEnabled()
+    shown = []
+    monkeypatch.setattr("napari_restore.gui.widget.show_error", shown.append)
+    assert widget.restore() is None
+    assert "mono" in shown[0]
+
+
+# ---------------------------------------------------------------- in a real napari
+
+
+@pytest.mark.parametrize("name", WIDGETS)
+def test_dock_opens_from_the_manifest_and_closes_in_a_run(
+    name, make_napari_viewer, predictor, image, qtbot
+):
+    viewer = make_napari_viewer()
+    dock, widget = viewer.window.add_plugin_dock_widget("napari-restore", name)
+    assert isinstance(widget, WIDGETS[name])
+    viewer.add_image(image, name="cells")
+    widget.restore()
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=20_000)
+    predictor.seconds = 0.1
+    predictor.begun.clear()
+    long = viewer.add_image(np.stack([image] * 20), name="long")
+    viewer.layers.selection = {long}
+    worker = widget.restore()
+    qtbot.waitUntil(predictor.begun.is_set, timeout=10_000)
+    viewer.window.remove_dock_widget(dock)
+    dock.deleteLater()
+    qtbot.waitUntil(lambda: not worker.is_running, timeout=10_000)
+    qtbot.wait(100)
+    assert len(viewer.layers) == 3
+    assert predictor.tiles < 15
+    # The viewer goes on without the dock.
+    viewer.layers.clear()
+    viewer.add_image(image)
+
+
+def test_preview_follows_the_canvas(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer(show=True)
+    _, widget = viewer.window.add_plugin_dock_widget("napari-restore", "Deblur")
+    data = np.random.default_rng(0).integers(0, 255, (600, 800), dtype=np.uint8)
+    viewer.add_image(data, scale=(0.5, 0.5))
+    viewer.camera.center = (0, 150, 200)
+    viewer.camera.zoom = 12
+    qtbot.wait(200)
+    widget.preview()
+    finished(qtbot, widget)
+    preview = viewer.layers[-1]
+    height, width = preview.data.shape
+    assert 10 < height < 300
+    assert 10 < width < 400
+    low, high = preview.extent.world
+    assert (low <= (150, 200)).all()
+    assert (high >= (150, 200)).all()
+
+
+def test_legacy_hook_offers_the_same_three():
+    from napari_plugin_engine import PluginManager
+
+    from napari_restore import _npe1
+
+    manager = PluginManager("napari", discover_entry_point="")
+    manager.register(_npe1, "napari-restore")
+    offered = _npe1.napari_experimental_provide_dock_widget()
+    assert {options["name"]: cls for cls, options in offered} == WIDGETS
+    assert [face.title for face in FACES] == list(WIDGETS)
