@@ -97,10 +97,10 @@ def plan(
         )
     layout = find_layout(image, axes, rgb)
     spec = find_model(task, layout.channels, model)
-    if not (isinstance(strength, (int, float)) and 0 <= strength <= 1):
+    if not (isinstance(strength, (int, float, np.integer, np.floating)) and 0 <= strength <= 1):
         raise RestoreError(f"strength must lie between 0 and 1; got {strength!r}.")
     device = resolve_device(device)
-    if tile == "auto":
+    if isinstance(tile, str) and tile == "auto":
         tiles = default_tiles(device)
     elif isinstance(tile, (int, np.integer)) and not isinstance(tile, bool) and tile >= 16:
         tiles = TileOptions(int(tile), fixed=True)

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from napari_restore.core.axes import Planes, find_layout
-from napari_restore.core.engine import Report, TileOptions, run
+from napari_restore.core.engine import run
 from napari_restore.core.intensity import find_scales
+from napari_restore.core.protocol import Report, TileOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,8 +8,9 @@ import torch
 from fakes import WHOLE, FaultyPredictor, LocalPredictor, restored
 
 from napari_restore.core.axes import Planes, find_layout
-from napari_restore.core.engine import Progress, Report, TileOptions, default_tiles, run
+from napari_restore.core.engine import run
 from napari_restore.core.intensity import Scale
+from napari_restore.core.protocol import Progress, Report, TileOptions, default_tiles
 from napari_restore.core.tiles import Region
 from napari_restore.errors import DeviceError
 
@@ -230,7 +231,7 @@ def test_first_the_batch_is_halved(error, rng: np.random.Generator) -> None:  # 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY.values(), ids=OUT_OF_MEMORY)
 def test_then_the_tile_is_halved(error, rng: np.random.Generator) -> None:  # type: ignore[no-untyped-def]
     image = rng.random((600, 560), np.float32)
-    predictor = FaultyPredictor(lambda shape, call: shape[-2] * shape[-1] > 300**2, error)
+    predictor = FaultyPredictor(lambda shape, call: shape[-2] * shape[-1] > 250**2, error)
     result, report, _ = climb(image, predictor, TileOptions(512, batch=2))
     np.testing.assert_array_equal(result, restored(image, LocalPredictor(), scales=UNIT))
     assert any("tiles of 256 pixels" in note for note in report.notes)
@@ -306,12 +307,10 @@ def test_failures_at_random_change_nothing(seed: int) -> None:
     fails = rng.random(10_000) < 0.3
     predictor = FaultyPredictor(
         lambda shape, call: bool(fails[call]) and shape[-1] > 100,
-        OUT_OF_MEMORY["mps"],
-        device="mps",
+        OUT_OF_MEMORY["cuda"],
         radius=5,
         multiple_of=4,
     )
-    # No fall back below the smallest tile: the CPU would hide what is asked here.
     result, _, _ = climb(image, predictor, TileOptions(256, batch=5))
     np.testing.assert_array_equal(result, restored(image, LocalPredictor(5, 4), scales=UNIT))
 

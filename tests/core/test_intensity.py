@@ -9,7 +9,6 @@ import pytest
 from fakes import LocalPredictor, restored
 
 from napari_restore.core.axes import Layout, Planes, find_layout
-from napari_restore.core.engine import Report
 from napari_restore.core.intensity import (
     Scale,
     add_change,
@@ -17,6 +16,7 @@ from napari_restore.core.intensity import (
     find_scales,
     sample_regions,
 )
+from napari_restore.core.protocol import Report
 
 INTEGERS = ["u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8"]
 

@@ -127,6 +127,11 @@ def find_layout(array: ArrayLike, axes: str | None = None, rgb: bool | None = No
     ImageError
         If dtype, dimensions or axes do not describe an image.
     """
+    if any(length != length for length in array.shape):
+        raise ImageError(
+            f"An array of shape {tuple(array.shape)} has chunks of unknown size. Call its "
+            "compute_chunk_sizes() first."
+        )
     shape, dtype = tuple(int(length) for length in array.shape), np.dtype(array.dtype)
     if dtype.kind not in "buif":
         raise ImageError(

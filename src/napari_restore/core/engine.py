@@ -99,6 +99,8 @@ def run(
         _Job(index, tile) for index, region in regions for tile in split(region, tiles.side)
     )
     contexts = dict(contexts or {})
+    # Contexts that came with the call cannot be found again from a window of the image.
+    keep = max(_CONTEXTS_KEPT, len(contexts))
     side, batch_size, done = tiles.side, tiles.batch, 0
     while True:
         batch = _next_batch(pending, stream, batch_size)
@@ -142,7 +144,7 @@ def run(
             continue
         report.clipped += clipped
         report.invalid += invalid
-        while len(contexts) > _CONTEXTS_KEPT:
+        while len(contexts) > keep:
             del contexts[next(iter(contexts))]
         done += sum(job.tile.pixels for job in batch)
         yield Progress(done, total, report.notes[-1] if report.notes else "")

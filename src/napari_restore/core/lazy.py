@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 def is_lazy(array: Any) -> bool:
     """Whether an array is read in chunks: dask or zarr."""
-    return not isinstance(array, np.ndarray) and hasattr(array, "chunks")
+    # Arrays of h5py and xarray have the attribute too; it is None where there are no chunks.
+    return not isinstance(array, np.ndarray) and getattr(array, "chunks", None) is not None
 
 
 def as_dask(array: Any) -> da.Array:
@@ -109,7 +110,9 @@ def run_lazy(
     depth = {}
     for letter in "YX":
         axis = layout.axes.index(letter)
-        if len(chunks[axis]) > 1 and image.shape[axis] >= reach:
+        if image.shape[axis] < reach:
+            chunks[axis] = (image.shape[axis],)
+        elif len(chunks[axis]) > 1:
             chunks[axis] = ensure_minimum_chunksize(reach, chunks[axis])
         depth[axis] = reach if len(chunks[axis]) > 1 else 0
     source = image.rechunk(tuple(chunks))

@@ -34,7 +34,11 @@ def plane_view(
 def view_key(layout: Layout, index: tuple[int, ...], longest: int) -> tuple[Any, ...]:
     """Index expression for the samples that a plane's view is made of."""
     stride = max(1, max(layout.size) // (4 * longest))
-    return layout.key(index, slice(stride // 2, None, stride), slice(stride // 2, None, stride))
+    # A side that is shorter than the stride still gives one sample.
+    rows, columns = (
+        slice(min(stride // 2, (length - 1) // 2), None, stride) for length in layout.size
+    )
+    return layout.key(index, rows, columns)
 
 
 def view_of(block: NDArray[Any], layout: Layout, scale: Scale, longest: int) -> torch.Tensor:

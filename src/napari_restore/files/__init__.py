@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from .tiff_writer import check_tiff, write_tiff
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -119,7 +119,7 @@ def check_target(target: Path, picture: Picture, *, force: bool = False) -> None
         raise FileError(f"There is no folder {target.parent} for the result. Make it first.")
     if target.exists():
         if os.path.samefile(target, picture.path):
-            raise FileError("The result would replace its input. Name another file or folder.")
+            raise FileError(f"{target} is an input and stays. Name another file or folder.")
         if not force:
             raise FileError(f"{target} exists already. Use --force to replace it.")
     _, axes = stored_order(picture.data, picture.axes or "")

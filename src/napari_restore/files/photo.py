@@ -81,8 +81,8 @@ def _refuse(image: Image.Image, path: Path, kind: str) -> None:
         raise FileError(f"The file is an animation of {frames} frames. Convert it to TIFF.")
     if image.mode not in (*_MODES, "P", "PA", "I"):
         raise FileError(
-            f"Its samples are stored as {image.mode}, which are no intensities. Convert it to RGB or "
-            "grey."
+            f"Its samples are stored as {image.mode}, which are no intensities. Convert it to "
+            "RGB or grey."
         )
     if kind == "png":
         # The header: 8 bytes of signature, then length, name, width, height, bits and colour type.
@@ -91,13 +91,14 @@ def _refuse(image: Image.Image, path: Path, kind: str) -> None:
         bits, colour = header[24], header[25]
         if bits == 16 and colour != 0:
             raise FileError(
-                "PNG with 16-bit colour or alpha would lose bits in reading. Convert it to TIFF."
+                "PNG with 16-bit colour or alpha would lose bits here. Convert it to TIFF."
             )
 
 
 def _plain_mode(image: Image.Image) -> Image.Image:
     if image.mode in ("P", "PA"):
-        return image.convert("RGBA" if image.mode == "PA" or "transparency" in image.info else "RGB")
+        clear = image.mode == "PA" or "transparency" in image.info
+        return image.convert("RGBA" if clear else "RGB")
     if image.mode == "I":
         return Image.fromarray(np.asarray(image).astype(np.uint16))
     if "transparency" in image.info and image.mode in ("1", "L", "RGB"):

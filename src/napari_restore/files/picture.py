@@ -42,7 +42,7 @@ class Picture:
     pixel_size : mapping
         Size of a step along X, Y, Z or T with its unit: ``{"X": (0.1, "µm")}``.
     dpi : (float, float) or None
-        Pixels for each inch, horizontally and vertically, where the file gives a printing resolution.
+        Pixels for each inch, horizontally and vertically, where the file gives such a figure.
     notes : list of str
         What the user should be told.
     """
@@ -92,14 +92,14 @@ class Picture:
     def name_axes(self, layout: Layout, named_by_user: bool) -> None:
         """Note the axes that the result is written with, where the file did not name them."""
         unsure = self.axes is None or (
-            self.format == "tiff" and not self.extras.get("flavour") and set(self.axes) & set("QI")
+            self.extras.get("flavour") in ("plain", "shaped") and set(self.axes) & set("QI")
         )
-        if named_by_user and unsure:
-            self.axes = layout.axes
-        elif self.axes is None:
+        if self.axes is None:
             plane = "YXS" if layout.colour else "YX"
             self.axes = "Q" * (len(layout.shape) - len(plane)) + plane
-        self.colour = self.colour or (layout.colour and "S" in self.axes)
+            self.colour = layout.colour
+        if named_by_user and unsure:
+            self.axes, self.colour = layout.axes, layout.colour
 
 
 def _spare(taken: str) -> str:

@@ -82,6 +82,8 @@ def _read(tif: TiffFile, path: Path, notes: list[str]) -> Picture:
     extras = _storage(page, series)
     if tif.is_ome and series.kind == "ome":
         extras |= {"flavour": "ome", "xml": tif.ome_metadata}
+        if not set(axes) <= set("TZCYXS"):
+            notes.append("Of the OME metadata, the result keeps axes and pixel sizes alone.")
     elif series.kind == "imagej":
         extras |= {"flavour": "imagej", "imagej": dict(tif.imagej_metadata or {})}
     elif series.kind == "shaped":
@@ -198,7 +200,6 @@ def _find_sizes(picture: Picture, page: Any) -> None:
     resolution = extras["resolution"]
     if extras["flavour"] == "ome":
         sizes |= ome.pixel_size(extras["xml"])
-        return
     if extras["flavour"] == "imagej":
         meta = extras["imagej"]
         unit = _UNITS.get(str(meta.get("unit", "")).lower())

@@ -44,8 +44,8 @@ def flavour_of(name: str, picture: Picture, axes: str, nbytes: int) -> str:
         return "shaped"
     if flavour == "imagej" and nbytes > CLASSIC_BYTES:
         return "ome"  # ImageJ's own TIFF ends at 4 GB
-    if flavour == "plain" and len(axes.removesuffix("S")) > 3:
-        return "shaped"
+    if flavour == "plain" and (set(axes) & set("TZC") or len(axes.replace("S", "")) > 3):
+        return "shaped"  # bare pages have but one axis, without a name
     return str(flavour)
 
 
@@ -62,7 +62,8 @@ def check_tiff(name: str, picture: Picture, axes: str) -> None:
         return
     if data.dtype.name not in _OME_DTYPES:
         raise FileError(
-            f"OME-TIFF cannot hold {data.dtype} samples. Name the result .npy, or .tif without .ome."
+            f"OME-TIFF cannot hold {data.dtype} samples. Name the result .npy, or .tif without "
+            ".ome."
         )
     unknown = set(axes) - set("TZCYXS") or len(set(axes)) != len(axes)
     if unknown and picture.extras.get("flavour") != "ome":
@@ -89,8 +90,8 @@ def write_tiff(
     picture : Picture
         The original.
     provenance : str
-        JSON in ASCII. It goes into the Software tag, and where people look for such things: a comment
-        annotation of OME, the Info of ImageJ.
+        JSON in ASCII. It goes into the Software tag, and where people look for such things: a
+        comment annotation of OME, the Info of ImageJ.
     """
     from napari_restore import __version__
 

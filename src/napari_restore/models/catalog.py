@@ -72,7 +72,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         channels=3,
         architecture="nafnet",
         weights="motion-color.safetensors",
-        sha256="443439e957c354c54bc38d8793672945e4cdc1601c8b24b50b06e409b0c55aac",
+        sha256="af4389accbaf812d06ea00947fee0503faa08de054f386660b39f0c31d712ff2",
         options={"channels": 3, **_NAFNET},
     ),
     ModelSpec(
@@ -114,10 +114,10 @@ def find_model(task: str, channels: int, model: str = "auto") -> ModelSpec:
     check_task(task)
     if model == "auto":
         return next(s for s in CATALOG if s.task == task and s.channels == channels)
-    if Path(model).suffix in (".safetensors", ".pth", ".pt"):
+    if Path(str(model)).suffix in (".safetensors", ".pth", ".pt"):
         from .files import spec_from_file
 
-        spec = spec_from_file(Path(model), task)
+        spec = spec_from_file(Path(str(model)), task)
     else:
         found = [s for s in CATALOG if s.name == model]
         if not found:

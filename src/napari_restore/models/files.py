@@ -42,7 +42,7 @@ def spec_from_file(path: Path, task: str) -> ModelSpec:
     if architecture not in ARCHITECTURES:
         raise ModelError(f"{path} holds a '{architecture}', which this version does not know.")
     if "options" in metadata:
-        options: dict[str, Any] = json.loads(metadata["options"])
+        options = _options(path, metadata["options"])
     else:
         options = published_options(load_state(path))
     affine = architecture == "affine"
@@ -68,6 +68,16 @@ def spec_from_file(path: Path, task: str) -> ModelSpec:
         black_is_zero=affine,
         licence=metadata.get("licence", "unknown"),
     )
+
+
+def _options(path: Path, text: str) -> dict[str, Any]:
+    try:
+        options = json.loads(text)
+    except ValueError:
+        options = None
+    if not isinstance(options, dict):
+        raise ModelError(f"{path} has options that are not a JSON object: {text!r}.")
+    return options
 
 
 def published_options(state: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -94,12 +94,15 @@ def build_network(architecture: str, options: Mapping[str, object]) -> nn.Module
     Raises
     ------
     ModelError
-        If there is no such architecture.
+        If there is no such architecture, or not with these options.
     """
     if architecture not in ARCHITECTURES:
         raise ModelError(
             f"No architecture '{architecture}'. Choose one of: {', '.join(ARCHITECTURES)}."
         )
     module, _, name = ARCHITECTURES[architecture].partition(":")
-    network: nn.Module = getattr(import_module(module), name)(**options)
+    try:
+        network: nn.Module = getattr(import_module(module), name)(**options)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"No '{architecture}' with {dict(options)}: {error}.") from error
     return network

@@ -66,7 +66,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise ModelError(
             f"No weights at {path}. Reinstall the package or name another file."
         ) from None
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is not a readable safetensors file ({error}).") from None
 
 
@@ -95,11 +95,13 @@ def load_state(path: Path, expected_sha256: str | None = None) -> dict[str, Tens
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
             # Published checkpoints wrap their state dict.
-            for key in ("params", "state_dict", "model"):
+            for key in ("params", "params_ema", "state_dict", "model"):
                 state = state.get(key, state) if isinstance(state, dict) else state
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
         raise ModelError(f"{path} cannot be read as weights: {error}") from error
     except Exception as error:
         # torch raises pickle.UnpicklingError for a file that holds more than tensors.
         raise ModelError(f"{path} holds more than tensors and was not opened: {error}") from error
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise ModelError(f"{path} is not a state dict: it must hold tensors by name, alone.")
     return {key: value.float() for key, value in state.items()}

@@ -41,7 +41,7 @@ def disk(radius: float) -> Kernel:
     """
     half, oversample = int(np.ceil(radius)), 8
     y, x = _grid(half, oversample)
-    fine = (np.hypot(y, x) <= max(radius, 0.5 / oversample)).astype(np.float64)
+    fine = (np.hypot(y, x) <= max(radius, 1 / oversample)).astype(np.float64)
     size = 2 * half + 1
     return _normalised(fine.reshape(size, oversample, size, oversample).mean((1, 3)))
 

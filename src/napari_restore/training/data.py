@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from napari_restore.errors import RestoreError
+from napari_restore.errors import FileError, RestoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,18 +41,15 @@ def load_folder(folders: Iterable[str | Path], channels: int) -> list[SharpImage
     Raises
     ------
     RestoreError
-        If no image was found.
+        If no image was found, or a file is not one grey or colour image.
     """
-    from skimage.io import imread
-
     images = []
     for folder in folders:
         for path in sorted(Path(folder).rglob("*")):
             if path.suffix.lower() not in SUFFIXES:
                 continue
-            pixels = imread(path)
-            colour = pixels.ndim == 3 and pixels.shape[-1] >= 3
-            if channels == 3 and not colour:
+            pixels = _read(path)
+            if channels == 3 and pixels.ndim == 2:
                 continue
             pixels = _colour(pixels) if channels == 3 else _grey(pixels)
             words = []
@@ -69,8 +66,32 @@ def load_folder(folders: Iterable[str | Path], channels: int) -> list[SharpImage
     return images
 
 
+def _read(path: Path) -> NDArray[Any]:
+    """One image, (H, W) or (H, W, 3), without alpha."""
+    from skimage.io import imread
+
+    try:
+        pixels: NDArray[Any] = imread(path)
+    except Exception as error:
+        # Each format has its own errors; which file it was is what the user needs to know.
+        raise FileError(f"{path} cannot be read ({error}). Repair it or take it out.") from error
+    if pixels.ndim == 3 and pixels.shape[-1] in (1, 2):
+        pixels = pixels[..., 0]
+    elif pixels.ndim == 3 and pixels.shape[-1] == 4:
+        pixels = pixels[..., :3]
+    if pixels.ndim != 2 and pixels.shape[2:] != (3,):
+        raise FileError(
+            f"{path} of shape {pixels.shape} is not one grey or colour image. Save its planes as "
+            "files of their own."
+        )
+    if pixels.ndim == 3 and pixels.dtype.kind != "u":
+        raise FileError(
+            f"{path} holds colour as {pixels.dtype}. Save it with 8 or 16 bits for each sample."
+        )
+    return pixels
+
+
 def _colour(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    pixels = pixels[..., :3]
     if pixels.dtype != np.uint8:
         pixels = (pixels / np.iinfo(pixels.dtype).max * 255).round().astype(np.uint8)
     return np.ascontiguousarray(pixels)
@@ -79,7 +100,7 @@ def _colour(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 def _grey(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     grey = pixels.astype(np.float32)
     if grey.ndim == 3:
-        grey = grey[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)
+        grey = grey @ np.array([0.299, 0.587, 0.114], np.float32)
     low, high = np.percentile(grey, (0.5, 99.9))
     stretched = (grey - low) / max(high - low, 1e-6) * 200
     grey8: NDArray[np.uint8] = stretched.clip(0, 255).round().astype(np.uint8)[..., None]

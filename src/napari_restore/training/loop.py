@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from napari_restore.errors import RestoreError
+from napari_restore.errors import ModelError, RestoreError
 from napari_restore.models.spec import build_network
 from napari_restore.models.weights import load_state, save_weights
 
@@ -123,7 +123,12 @@ class Trainer:
         torch.manual_seed(options.seed)
         network = build_network(recipe.architecture, recipe.options)
         if options.init is not None:
-            network.load_state_dict(adapt_channels(load_state(options.init), network))
+            try:
+                network.load_state_dict(adapt_channels(load_state(options.init), network))
+            except (KeyError, RuntimeError) as error:
+                raise ModelError(
+                    f"Weights {options.init} do not fit the network of '{recipe.name}': {error}"
+                ) from error
         self.network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval()
         self.optimiser = torch.optim.AdamW(

@@ -1,0 +1,207 @@
+"""The sample images that ship: real images with free licences, one or more for each task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import FileError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample image; where it comes from in full stands in sample_data/README.md.
+
+    Attributes
+    ----------
+    key : str
+        Identifier.
+    title : str
+        As File ▸ Open Sample shows it.
+    file : str
+        Name in the folder of samples.
+    task : str
+        What it wants: "deblur", "dehaze" or "motion_deblur".
+    subject : str
+        "microscopy", "medical" or "photograph".
+    source, licence : str
+        For the layer's metadata.
+    rgb : bool
+        Whether its last axis is colour.
+    scale : tuple of float or None
+        Pixel size along each axis, if it is known.
+    units : str or None
+        Unit of the scale.
+    contrast_limits : (float, float) or None
+        Range to show, where the range of the data is a poor choice.
+    """
+
+    key: str
+    title: str
+    file: str
+    task: str
+    subject: str
+    source: str
+    licence: str
+    rgb: bool = False
+    scale: tuple[float, ...] | None = None
+    units: str | None = None
+    contrast_limits: tuple[float, float] | None = None
+
+
+SAMPLES: tuple[Sample, ...] = (
+    Sample(
+        key="mitochondria",
+        title="Mitochondria, out of focus",
+        file="mitochondria.ome.tif",
+        task="deblur",
+        subject="microscopy",
+        source="R. D'Antuono, napari-zelda",
+        licence="BSD-3-Clause",
+        scale=(0.5239, 0.5239),
+        units="micrometer",
+    ),
+    Sample(
+        key="tissue",
+        title="Stained tissue, out of focus",
+        file="tissue.png",
+        task="deblur",
+        subject="microscopy",
+        source="CMMI, scikit-image",
+        licence="no known copyright restrictions",
+        rgb=True,
+    ),
+    Sample(
+        key="chest_ct",
+        title="Chest CT, soft (stack)",
+        file="chest_ct.ome.tif",
+        task="deblur",
+        subject="medical",
+        source="Harvard Medical School, PyRadiomics",
+        licence="BSD-3-Clause",
+        scale=(5.0, 0.5703125, 0.5703125),
+        units="millimeter",
+        contrast_limits=(-1000, 600),
+    ),
+    Sample(
+        key="brain_section",
+        title="In situ sequencing, out-of-focus light",
+        file="brain_section.ome.tif",
+        task="dehaze",
+        subject="microscopy",
+        source="A. Dominguez Mantes and M. Weigert, Spotiflow",
+        licence="BSD-3-Clause",
+    ),
+    Sample(
+        key="pagoda",
+        title="Pagoda in fog",
+        file="pagoda.png",
+        task="dehaze",
+        subject="photograph",
+        source="Daniel Büchele, scikit-learn",
+        licence="CC-BY-2.0",
+        rgb=True,
+    ),
+    Sample(
+        key="actin",
+        title="Actin, shaken",
+        file="actin.ome.tif",
+        task="motion_deblur",
+        subject="microscopy",
+        source="R. D'Antuono, napari-zelda",
+        licence="BSD-3-Clause",
+        scale=(0.5239, 0.5239),
+        units="micrometer",
+    ),
+    Sample(
+        key="retina",
+        title="Retina, moved",
+        file="retina.png",
+        task="motion_deblur",
+        subject="medical",
+        source="Mikael Häggström, scikit-image",
+        licence="CC0-1.0",
+        rgb=True,
+    ),
+    Sample(
+        key="raccoon",
+        title="Raccoon, camera shake",
+        file="raccoon.png",
+        task="motion_deblur",
+        subject="photograph",
+        source="public-domain-image.com, SciPy",
+        licence="public domain",
+        rgb=True,
+    ),
+)
+
+
+def samples_folder() -> Path:
+    """Where the files are: in the package, or beside it in a checkout.
+
+    Raises
+    ------
+    FileError
+        If they are in neither place.
+    """
+    package = Path(__file__).parent
+    for folder in (package / "sample_data", package.parents[1] / "sample_data"):
+        if folder.is_dir():
+            return folder
+    raise FileError(f"No folder sample_data in {package}. Reinstall napari-restore.")
+
+
+def load_sample(key: str) -> tuple[np.ndarray[Any, np.dtype[Any]], dict[str, Any]]:
+    """Load a sample.
+
+    Parameters
+    ----------
+    key : str
+        One of the keys in `SAMPLES`.
+
+    Returns
+    -------
+    array : ndarray
+        Axes (Y, X), (Z, Y, X), or (Y, X, 3) for colour; uint8, uint16 or int16.
+    options : dict
+        Keyword arguments of a napari image layer.
+
+    Raises
+    ------
+    FileError
+        If there is no such sample or its file is missing.
+    """
+    sample = next((sample for sample in SAMPLES if sample.key == key), None)
+    if sample is None:
+        keys = ", ".join(sample.key for sample in SAMPLES)
+        raise FileError(f"No sample '{key}'. Choose one of: {keys}.")
+    path = samples_folder() / sample.file
+    if not path.is_file():
+        raise FileError(f"{path} is missing. Reinstall napari-restore.")
+    options: dict[str, Any] = {
+        "name": sample.title,
+        "rgb": sample.rgb,
+        "metadata": {"source": sample.source, "licence": sample.licence},
+    }
+    pixels = _read(path)
+    if sample.scale is not None:
+        options |= {"scale": sample.scale, "units": (sample.units,) * len(sample.scale)}
+        options["axis_labels"] = tuple("zyx"[-len(sample.scale) :])
+    if sample.contrast_limits is not None:
+        options["contrast_limits"] = sample.contrast_limits
+    return pixels, options
+
+
+def _read(path: Path) -> np.ndarray[Any, np.dtype[Any]]:
+    if path.suffix == ".tif":
+        import tifffile
+
+        return tifffile.imread(path)
+    import numpy as np
+    from PIL import Image
+
+    return np.array(Image.open(path))

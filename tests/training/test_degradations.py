@@ -1,0 +1,172 @@
+"""Degradations: what every training pair must be, whatever is drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from napari_restore.errors import ModelError
+from napari_restore.training import degradations
+from napari_restore.training.losses import charbonnier, fourier, restoration_loss
+from napari_restore.training.recipes import RECIPES, get_recipe
+
+if TYPE_CHECKING:
+    from napari_restore.training.recipes import Recipe
+
+every_recipe = pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+
+
+def sharp_batch(recipe: Recipe, count: int, size: int, seed: int = 0) -> torch.Tensor:
+    """Crops with structure at a few scales, in [0, 1]."""
+    rng = np.random.default_rng(seed)
+    side = size + 2 * recipe.degradation.margin
+    shape = (count, recipe.channels, side, side)
+    image = sum(
+        ndimage.gaussian_filter(rng.normal(size=shape), (0, 0, s, s)) * s for s in (0.7, 2, 6)
+    )
+    image = (image - image.min()) / (image.max() - image.min())
+    return torch.from_numpy(image.astype(np.float32))
+
+
+def pair(recipe: Recipe, count: int, size: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return recipe.degradation(
+        sharp_batch(recipe, count, size),
+        np.random.default_rng(seed),
+        torch.Generator().manual_seed(seed),
+    )
+
+
+@every_recipe
+def test_pairs_have_the_size_that_was_asked_for(recipe: Recipe) -> None:
+    image, target = pair(recipe, 5, 48, 1)
+    for tensor in (image, target):
+        assert tensor.shape == (5, recipe.channels, 48, 48)
+        assert tensor.dtype == torch.float32
+        assert bool(torch.isfinite(tensor).all())
+
+
+@every_recipe
+def test_one_seed_gives_one_pair(recipe: Recipe) -> None:
+    first, again, other = (pair(recipe, 3, 40, seed) for seed in (1, 1, 2))
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])
+
+
+@every_recipe
+def test_values_stay_near_the_range_of_a_network(recipe: Recipe) -> None:
+    for seed in range(4):
+        image, target = pair(recipe, 6, 48, seed)
+        if recipe.channels == 3:
+            assert 0 <= float(image.min())
+            assert float(image.max()) <= 1
+            assert 0 <= float(target.min())
+            assert float(target.max()) <= 1
+        assert -1 < float(image.median()) < 1.5
+        assert -1 < float(target.median()) < 2
+
+
+@every_recipe
+def test_a_tenth_comes_back_as_it_was(recipe: Recipe) -> None:
+    share = getattr(recipe.degradation, "identity_share", degradations.IDENTITY_SHARE)
+    same = total = 0
+    for seed in range(25):
+        image, target = pair(recipe, 16, 24, seed)
+        same += int((image - target).abs().flatten(1).amax(1).lt(1e-6).sum())
+        total += 16
+    # Four standard deviations of the binomial law.
+    assert abs(same / total - share) < 4 * (share * (1 - share) / total) ** 0.5
+    assert 0.08 <= share <= 0.2
+
+
+@every_recipe
+def test_all_others_are_degraded(recipe: Recipe) -> None:
+    errors = []
+    for seed in range(6):
+        image, target = pair(recipe, 8, 48, seed)
+        errors += (image - target).square().flatten(1).mean(1).sqrt().tolist()
+    errors = sorted(errors)
+    # Something to learn in most pairs, and something left to see.
+    assert errors[len(errors) // 4] > 0.002
+    assert errors[len(errors) // 2] < 0.6
+
+
+@pytest.mark.parametrize("name", ["deblur-mono", "motion-mono"])
+def test_both_sides_of_a_mono_pair_share_gain_and_offset(name: str) -> None:
+    recipe = get_recipe(name)
+    slopes = []
+    for seed in range(6):
+        image, target = pair(recipe, 8, 48, seed)
+        # Blur keeps means: whatever gain and offset were drawn, they were drawn for both.
+        means = (image.mean((1, 2, 3)) - target.mean((1, 2, 3))).abs()
+        assert float(means.max()) < 0.1
+        slopes.append(float(target.std((1, 2, 3)).max() / target.std((1, 2, 3)).min()))
+    assert max(slopes) > 1.5
+
+
+@pytest.mark.parametrize(
+    "draw", [degradations.random_defocus, degradations.random_motion], ids=["defocus", "motion"]
+)
+def test_random_kernels_are_kernels_and_fit_the_margin(draw) -> None:  # type: ignore[no-untyped-def]
+    sizes = set()
+    for seed in range(150):
+        kernel = draw(np.random.default_rng(seed))
+        assert kernel.shape[0] == kernel.shape[1]
+        assert kernel.shape[0] % 2 == 1
+        assert kernel.min() >= 0
+        assert kernel.sum() == pytest.approx(1, abs=1e-4)
+        half = kernel.shape[0] // 2
+        near = kernel[max(0, half - 20) : half + 21, max(0, half - 20) : half + 21]
+        assert near.sum() > 0.995
+        sizes.add(kernel.shape[0])
+    assert len(sizes) > 5
+
+
+def test_recipes_are_found_by_name() -> None:
+    assert [get_recipe(recipe.name) for recipe in RECIPES] == list(RECIPES)
+    with pytest.raises(ModelError, match=r"'deblur-grey'.*deblur-mono"):
+        get_recipe("deblur-grey")
+
+
+@every_recipe
+def test_recipes_belong_to_the_catalogue(recipe: Recipe) -> None:
+    from napari_restore.models.catalog import CATALOG
+    from napari_restore.models.spec import build_network
+
+    spec = next(spec for spec in CATALOG if spec.name == recipe.name)
+    assert (spec.task, spec.channels, spec.architecture) == (
+        recipe.task,
+        recipe.channels,
+        recipe.architecture,
+    )
+    shapes = [
+        {k: v.shape for k, v in build_network(spec.architecture, options).state_dict().items()}
+        for options in (spec.options, recipe.options)
+    ]
+    assert shapes[0] == shapes[1]
+    assert recipe.start_from is None or get_recipe(recipe.start_from)
+    assert recipe.crops[0][0] == 0
+    assert all(size % spec.multiple_of == 0 for _, size, _ in recipe.crops)
+
+
+# ---------------------------------------------------------------- losses
+
+
+def test_losses_are_least_where_the_target_is() -> None:
+    target = torch.rand(2, 3, 16, 16)
+    off = target + 0.1
+    assert float(charbonnier(target, target)) == pytest.approx(1e-3)
+    assert float(charbonnier(off, target)) == pytest.approx(0.1, rel=1e-3)
+    assert float(fourier(target, target)) == 0
+    assert float(restoration_loss(off, target)) > float(restoration_loss(target, target))
+
+
+def test_white_errors_weigh_the_same_in_the_image_and_its_spectrum() -> None:
+    noise = torch.randn(4, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    in_image = float(noise.abs().mean())
+    in_spectrum = float(fourier(noise, torch.zeros_like(noise)))
+    assert in_spectrum == pytest.approx(in_image / 2**0.5, rel=0.1)
