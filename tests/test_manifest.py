@@ -2,7 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from npe2 import PluginManifest
+
+from napari_restore.samples import SAMPLES
 
 PACKAGE = Path(__file__).parents[1] / "src" / "napari_restore"
 
@@ -37,3 +40,20 @@ def test_napari_finds_the_installed_plugin():
     manager = PluginManager()
     manager.discover()
     assert manager.get_manifest("napari-restore").display_name == "Restore"
+
+
+def test_every_sample_opens_from_the_menu():
+    found = {item.key: item for item in manifest().contributions.sample_data}
+    assert {key: item.display_name for key, item in found.items()} == {
+        sample.key: sample.title for sample in SAMPLES
+    }
+
+
+def test_samples_become_layers_with_their_pixel_size(make_napari_viewer):
+    viewer = make_napari_viewer()
+    for sample in SAMPLES:
+        (layer,) = viewer.open_sample("napari-restore", sample.key)
+        assert layer.rgb == sample.rgb
+        if sample.scale is not None:
+            np.testing.assert_allclose(layer.scale, sample.scale)
+            assert {str(unit) for unit in layer.units} == {sample.units}

@@ -75,7 +75,9 @@ def restore_steps(
         yield Progress(0, plan.layout.pixels, "Loading the model")
         predictor = load_predictor(plan.spec, plan.device)
         if scales is None:
+            yield Progress(0, plan.layout.pixels, "Finding the range of intensities")
             scales = find_scales(source, plan.spec.black_is_zero)
+        yield Progress(0, plan.layout.pixels, "Restoring")
         yield from run(
             source,
             Planes(result, plan.layout),

@@ -40,7 +40,7 @@ RECIPE = Recipe(
     MonoBlur(lambda rng: psf.gaussian(rng.uniform(1.2, 1.6)), margin=6),
     SMALL,
     crops=((0.0, 32, 4), (0.5, 40, 2)),
-    learning_rate=8e-2,
+    learning_rate=3e-2,
     minutes=1.0,
 )
 
@@ -104,7 +104,7 @@ def test_twenty_steps_lower_the_loss(make: Callable[..., loop.Trainer]) -> None:
     losses = [trainer.train_step() for _ in range(20)]
     assert all(np.isfinite(losses))
     assert trainer.step == 20
-    assert loss() < 0.9 * before
+    assert loss() < 0.97 * before
 
 
 def test_steps_depend_on_the_seed_alone(make: Callable[..., loop.Trainer]) -> None:

@@ -140,7 +140,7 @@ class RestoreWidget(QWidget):
         )
         for container in (main, more):
             container.margins = (0, 0, 0, 0)
-        self.advanced = QCollapsible("Advanced")
+        self.advanced = QCollapsible("Advanced", expandedIcon="▼", collapsedIcon="▶")
         self.advanced.setDuration(0)
         self.advanced.addWidget(more.native)
         # The containers own their Qt widgets; without a reference they would go.

@@ -66,6 +66,11 @@ def adapt_channels(state: dict[str, torch.Tensor], network: nn.Module) -> dict[s
 
     From colour to mono the first sums and the last averages over the colours; from mono to colour
     they share and repeat. Everything else is kept.
+
+    Raises
+    ------
+    KeyError, ValueError
+        If the weights are of another network.
     """
     out = dict(state)
     for key, target in network.state_dict().items():
@@ -79,8 +84,10 @@ def adapt_channels(state: dict[str, torch.Tensor], network: nn.Module) -> dict[s
             )
             if have == want:
                 continue
+            colours = 3
+            if max(have, want) != colours * min(have, want):
+                raise ValueError(f"{key} is {tuple(source.shape)} and not {tuple(target.shape)}")
             # Pixel-unshuffled channels are ordered (colour, place).
-            colours = max(have, want) // min(have, want)
             if have > want:
                 parts = source.unflatten(axis, (colours, want))
                 source = parts.mean(axis) if mean else parts.sum(axis)
@@ -125,7 +132,7 @@ class Trainer:
         if options.init is not None:
             try:
                 network.load_state_dict(adapt_channels(load_state(options.init), network))
-            except (KeyError, RuntimeError) as error:
+            except (KeyError, RuntimeError, ValueError) as error:
                 raise ModelError(
                     f"Weights {options.init} do not fit the network of '{recipe.name}': {error}"
                 ) from error

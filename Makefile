@@ -1,0 +1,32 @@
+# Everything here works in .venv and installs nothing outside it but Debian packages for Qt and
+# OpenGL, where they are missing and apt-get may be used (see scripts/setup.sh).
+
+PYTHON_IN_VENV := .venv/bin/python
+INSTALLED := .venv/.installed
+
+.PHONY: help demo test lint clean
+
+help:
+	@echo "make demo    install, restore the sample images into demo/, open napari if there is a display"
+	@echo "make test    install and run all tests; ARGS='-k tiles' passes options to pytest"
+	@echo "make lint    ruff and mypy"
+	@echo "make clean   remove .venv, demo/ and what builds leave behind"
+
+demo: $(INSTALLED)
+	$(PYTHON_IN_VENV) scripts/demo.py
+
+test: $(INSTALLED)
+	scripts/with_display.sh $(PYTHON_IN_VENV) -m pytest $(ARGS)
+
+lint: $(INSTALLED)
+	$(PYTHON_IN_VENV) -m ruff check
+	$(PYTHON_IN_VENV) -m ruff format --check
+	$(PYTHON_IN_VENV) -m mypy
+
+clean:
+	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache
+	find src tests scripts examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt scripts/setup.sh
+	scripts/setup.sh
+	@touch $@
