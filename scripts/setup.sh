@@ -82,7 +82,7 @@ if ! .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/de
         exit 1
     }
 fi
-say "Installing into .venv with $("$python" --version) …"
+say "Installing into .venv with $("$python" --version); the first time takes minutes …"
 # Dependency groups need pip 25.1.
 .venv/bin/python -m pip install --quiet --constraint constraints.txt "pip>=25.1"
 .venv/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[all]" --group dev

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dask.array as da
 import numpy as np
 import pytest
+import torch
 import zarr
 
 import napari_restore
@@ -379,6 +380,7 @@ COLOUR = np.zeros((20, 20, 3), np.uint8)
 ERRORS: dict[str, tuple[Any, dict[str, Any], type[RestoreError], list[str]]] = {
     "list": ([[1, 2], [3, 4]], {}, RestoreError, ["list", "numpy.asarray"]),
     "nothing": (None, {}, RestoreError, ["NoneType", "numpy.asarray"]),
+    "tensor": (torch.zeros(4, 4), {}, ImageError, ["Tensor", "torch.float32", "numpy.asarray"]),
     "complex": (GREY.astype(complex), {}, ImageError, ["complex128", "modulus"]),
     "objects": (GREY.astype(object), {}, ImageError, ["object"]),
     "0-d": (np.float32(3), {}, ImageError, ["()"]),

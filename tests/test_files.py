@@ -355,7 +355,7 @@ def test_more_than_4_gb_become_bigtiff(tmp_path, monkeypatch):
     same_stack(source, target)
 
 
-def test_lzw_is_read_with_or_without_imagecodecs(tmp_path):
+def test_lzw_is_read(tmp_path):
     source, target = tmp_path / "in.tif", tmp_path / "out.tif"
     data = samples((3, 20, 30), "uint16")
     frames = [Image.fromarray(plane) for plane in data]

@@ -120,6 +120,17 @@ def test_strength_is_linear(rng: np.random.Generator) -> None:
         np.testing.assert_allclose(result, image + strength * (full - image), atol=1e-12)
 
 
+def test_gaps_make_no_seams(rng: np.random.Generator) -> None:
+    image = rng.random((150, 160), np.float32)
+    image[:, 70:88] = np.nan
+    image[100:, :40] = np.inf
+    image[rng.random(image.shape) < 0.05] = np.nan
+    whole = restored(image, LocalPredictor(9), scales=UNIT)
+    tiled = restored(image, LocalPredictor(9), scales=UNIT, tiles=TileOptions(32))
+    # Of two valid pixels equally near to a gap, each tile may take another.
+    np.testing.assert_allclose(tiled, whole, atol=0.02)
+
+
 # ---------------------------------------------------------------- context of the whole plane
 
 

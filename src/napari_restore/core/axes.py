@@ -132,7 +132,14 @@ def find_layout(array: ArrayLike, axes: str | None = None, rgb: bool | None = No
             f"An array of shape {tuple(array.shape)} has chunks of unknown size. Call its "
             "compute_chunk_sizes() first."
         )
-    shape, dtype = tuple(int(length) for length in array.shape), np.dtype(array.dtype)
+    shape = tuple(int(length) for length in array.shape)
+    try:
+        dtype = np.dtype(array.dtype)
+    except TypeError:
+        raise ImageError(
+            f"{type(array).__name__} of dtype {array.dtype} is not an array that NumPy knows. Convert "
+            "it with numpy.asarray."
+        ) from None
     if dtype.kind not in "buif":
         raise ImageError(
             f"An image of dtype {dtype} cannot be restored. Give integers, floats or booleans"

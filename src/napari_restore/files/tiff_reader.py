@@ -103,38 +103,9 @@ def _samples(tif: TiffFile, series: Any, path: Path) -> NDArray[Any]:
     if series.dataoffset is not None and series.nbytes:
         dtype = np.dtype(tif.byteorder + series.dtype.char)
         return np.memmap(path, dtype, "r", series.dataoffset, series.shape)
-    try:
-        out = "memmap" if series.nbytes > SCRATCH_BYTES else None
-        data: NDArray[Any] = series.asarray(out=out)
-        return data
-    except ValueError as error:
-        # tifffile leaves LZW, JPEG and the like to a package that need not be there.
-        if "imagecodecs" not in str(error):
-            raise
-        return _decode_with_pillow(path, series, str(error))
-
-
-def _decode_with_pillow(path: Path, series: Any, reason: str) -> NDArray[Any]:
-    from PIL import Image
-
-    refusal = FileError(
-        f"The file cannot be decoded here: {reason}. Install it with 'pip install imagecodecs', or "
-        "save the file without compression."
-    )
-    page = series.keyframe
-    if page.photometric == PHOTOMETRIC.MINISWHITE:
-        raise refusal  # Pillow would invert it
-    planes = np.empty((len(series.pages), *page.shape), series.dtype)
-    with Image.open(path) as image:
-        for number, frame in enumerate(series.pages):
-            if frame is None or not isinstance(frame.index, int):
-                raise refusal
-            image.seek(frame.index)
-            plane = np.asarray(image)
-            if plane.shape != page.shape or plane.dtype != series.dtype:
-                raise refusal
-            planes[number] = plane
-    return planes.reshape(series.shape)
+    out = "memmap" if series.nbytes > SCRATCH_BYTES else None
+    data: NDArray[Any] = series.asarray(out=out)
+    return data
 
 
 def _storage(page: Any, series: Any) -> dict[str, Any]:

@@ -291,7 +291,7 @@ class Trainer:
         Parameters
         ----------
         progress : bool
-            Show a progress bar.
+            Show a progress bar, and the figures of each validation.
 
         Returns
         -------
@@ -320,5 +320,6 @@ class Trainer:
                         self.best = figures["output"]
                         self._export(figures)
                     self._save(figures)
-                    bar.write(f"{self.recipe.name} {self.elapsed / 60:.1f} min {figures}")
+                    if progress:
+                        bar.write(f"{self.recipe.name} {self.elapsed / 60:.1f} min {figures}")
         return self.weights

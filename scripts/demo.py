@@ -1,0 +1,149 @@
+"""Restore the sample images, write before/after pictures into demo/, and open napari.
+
+``--figure FILE`` writes the one picture of the README instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from napari_restore.api import restore_steps
+from napari_restore.plan import plan
+from napari_restore.samples import SAMPLES, Sample, load_sample
+
+ROOT = Path(__file__).parents[1]
+#: Crops of the README's picture: sample, top, left; and their side in pixels.
+FIGURE = (("tissue", 150, 90), ("pagoda", 90, 60), ("raccoon", 120, 290))
+FIGURE_SIDE = 300
+_BAR = 26
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def restore_sample(sample: Sample) -> tuple[Array, Array, dict[str, Any], dict[str, Any]]:
+    """Return a sample, its restoration, its layer options and the provenance."""
+    image, options = load_sample(sample.key)
+    steps = restore_steps(image, plan(image, sample.task, rgb=sample.rgb))
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            return image, stop.value.data, options, stop.value.provenance
+
+
+def to_picture(pixels: Array, limits: tuple[float, float], rgb: bool) -> Image.Image:
+    """8-bit picture of an image; of a stack its middle plane."""
+    if rgb:
+        return Image.fromarray(pixels[..., :3])
+    while pixels.ndim > 2:
+        pixels = pixels[len(pixels) // 2]
+    low, high = limits
+    shown = (pixels.astype(np.float32) - low) / max(high - low, 1e-6)
+    return Image.fromarray((shown.clip(0, 1) * 255).round().astype(np.uint8)).convert("RGB")
+
+
+def labelled(pictures: list[Image.Image], labels: list[str]) -> Image.Image:
+    """Pictures of one size beside each other, each under its label."""
+    width, height = pictures[0].size
+    sheet = Image.new("RGB", (len(pictures) * (width + 4) - 4, height + _BAR), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
+    for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+        draw.text((number * (width + 4) + 6, 4), label, fill="black", font=font)
+        sheet.paste(picture, (number * (width + 4), _BAR))
+    return sheet
+
+
+def before_after(
+    before: Array, after: Array, options: dict[str, Any], labels: list[str]
+) -> Image.Image:
+    """Both at the same brightness, side by side."""
+    limits = options.get("contrast_limits") or tuple(np.percentile(before, (0.1, 99.8)))
+    return labelled([to_picture(p, limits, options["rgb"]) for p in (before, after)], labels)
+
+
+def write_all(folder: Path) -> None:
+    """Restore every sample and write its picture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for sample in SAMPLES:
+        started = time.monotonic()
+        before, after, options, provenance = restore_sample(sample)
+        path = folder / f"{sample.key}.png"
+        labels = [f"{sample.title}: as it is", f"after {provenance['model']}"]
+        before_after(before, after, options, labels).save(path)
+        seconds = time.monotonic() - started
+        print(f"{path}  {provenance['model']} on {provenance['device']}, {seconds:.1f} s")
+
+
+def write_figure(path: Path) -> None:
+    """Write the README's picture: a crop of one sample for each task."""
+    rows = []
+    for key, top, left in FIGURE:
+        sample = next(sample for sample in SAMPLES if sample.key == key)
+        before, after, options, _ = restore_sample(sample)
+        crop = np.s_[..., top : top + FIGURE_SIDE, left : left + FIGURE_SIDE, :]
+        task = sample.task.replace("_", " ").capitalize()
+        rows.append(before_after(before[crop], after[crop], options, [f"{task}: before", "after"]))
+    sheet = Image.new("RGB", (sum(row.width for row in rows) + 24, rows[0].height), "white")
+    for number, row in enumerate(rows):
+        sheet.paste(row, (number * (row.width + 12), 0))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, optimize=True)
+    print(path)
+
+
+def open_napari(key: str = "mitochondria") -> None:
+    """Open napari with a sample and its dock, and stay until it is closed."""
+    import napari
+
+    sample = next(sample for sample in SAMPLES if sample.key == key)
+    viewer = napari.Viewer(title="napari-restore")
+    array, options = load_sample(key)
+    viewer.add_image(array, **options)
+    viewer.window.add_plugin_dock_widget("napari-restore", sample.task.capitalize())
+    napari.run()
+
+
+def has_display() -> bool:
+    """Whether a window can be expected to open here."""
+    if sys.platform.startswith("linux"):
+        return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    return True
+
+
+def main() -> None:
+    """Run the demo."""
+    parser = argparse.ArgumentParser(description="Restore the sample images.")
+    parser.add_argument("--output", type=Path, default=ROOT / "demo", help="folder of the pictures")
+    parser.add_argument("--figure", type=Path, help="write the README's picture to this file")
+    parser.add_argument("--no-window", action="store_true", help="do not open napari")
+    parser.add_argument("--window", action="store_true", help="only open napari")
+    args = parser.parse_args()
+    if args.window:
+        open_napari()
+    elif args.figure:
+        write_figure(args.figure)
+    else:
+        write_all(args.output)
+        print(f"Before/after pictures are in {args.output}")
+        if args.no_window:
+            return
+        if not has_display():
+            print("There is no display here, so napari is not opened.")
+            return
+        print("Opening napari: select the layer, press Preview or Restore. Close it to go on.")
+        # Qt ends the whole process where the display cannot be reached.
+        if subprocess.run([sys.executable, __file__, "--window"], check=False).returncode:
+            print("napari could not be opened on this display; the pictures are written.")
+
+
+if __name__ == "__main__":
+    main()
