@@ -24,7 +24,8 @@ ROOT = Path(__file__).parents[1]
 #: Crops of the README's picture: sample, top, left; and their side in pixels.
 FIGURE = (("tissue", 150, 90), ("pagoda", 90, 60), ("raccoon", 120, 290))
 FIGURE_SIDE = 300
-_BAR = 26
+#: Height of the labels and width of the gap between two pictures.
+_BAR, _GAP = 26, 4
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -54,11 +55,11 @@ def to_picture(pixels: Array, limits: tuple[float, float], rgb: bool) -> Image.I
 def labelled(pictures: list[Image.Image], labels: list[str]) -> Image.Image:
     """Pictures of one size beside each other, each under its label."""
     width, height = pictures[0].size
-    sheet = Image.new("RGB", (len(pictures) * (width + 4) - 4, height + _BAR), "white")
+    sheet = Image.new("RGB", (len(pictures) * (width + _GAP) - _GAP, height + _BAR), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
     for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
-        draw.text((number * (width + 4) + 6, 4), label, fill="black", font=font)
-        sheet.paste(picture, (number * (width + 4), _BAR))
+        draw.text((number * (width + _GAP) + 6, 4), label, fill="black", font=font)
+        sheet.paste(picture, (number * (width + _GAP), _BAR))
     return sheet
 
 
@@ -85,16 +86,22 @@ def write_all(folder: Path) -> None:
 
 def write_figure(path: Path) -> None:
     """Write the README's picture: a crop of one sample for each task."""
-    rows = []
+    columns = []
     for key, top, left in FIGURE:
         sample = next(sample for sample in SAMPLES if sample.key == key)
         before, after, options, _ = restore_sample(sample)
-        crop = np.s_[..., top : top + FIGURE_SIDE, left : left + FIGURE_SIDE, :]
+        crop = np.s_[top : top + FIGURE_SIDE, left : left + FIGURE_SIDE]
         task = sample.task.replace("_", " ").capitalize()
-        rows.append(before_after(before[crop], after[crop], options, [f"{task}: before", "after"]))
-    sheet = Image.new("RGB", (sum(row.width for row in rows) + 24, rows[0].height), "white")
-    for number, row in enumerate(rows):
-        sheet.paste(row, (number * (row.width + 12), 0))
+        columns.append(
+            before_after(before[crop], after[crop], options, [f"{task}: before", f"{task}: after"])
+        )
+    # Side by side becomes one above the other, so that three tasks fit the width of a page.
+    side, height = FIGURE_SIDE, columns[0].height
+    sheet = Image.new("RGB", (len(columns) * (side + 12) - 12, 2 * height), "white")
+    for number, column in enumerate(columns):
+        for row, start in enumerate((0, side + _GAP)):
+            picture = column.crop((start, 0, start + side, height))
+            sheet.paste(picture, (number * (side + 12), row * height))
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, optimize=True)
     print(path)

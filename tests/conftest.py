@@ -13,7 +13,7 @@ from napari_restore.models.spec import build_network
 from napari_restore.models.weights import save_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
 #: A network that looks at most 24 pixels far, so that its halo holds all it sees.
@@ -32,6 +32,20 @@ def full_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(predictor, "autocast_dtype", lambda device: None)
     yield
     predictor.load_predictor.cache_clear()
+
+
+@pytest.fixture
+def finished() -> Callable[[Generator[Any, None, Any]], Any]:
+    """Run a generator to its end and give what it returns."""
+
+    def finish(steps: Generator[Any, None, Any]) -> Any:
+        while True:
+            try:
+                next(steps)
+            except StopIteration as stop:
+                return stop.value
+
+    return finish
 
 
 @pytest.fixture(scope="session")

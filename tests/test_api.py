@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import numpy as np
 import pytest
-import torch
 import zarr
 
 import napari_restore
 from napari_restore.api import restore_lazily, restore_region, restore_steps
+from napari_restore.core.intensity import Scale
 from napari_restore.core.tiles import Region
-from napari_restore.errors import DeviceError, ImageError, ModelError, RestoreError
 from napari_restore.models.catalog import CATALOG
 from napari_restore.plan import plan
 
@@ -22,24 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from napari_restore.core.protocol import Progress
-
 pytestmark = pytest.mark.usefixtures("full_precision")
 
 DTYPES = [
     *("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8"),
     *("f2", "f4", "f8", "?", ">u2", ">i4", ">f4", ">f8"),
 ]
-
-
-def finish(steps: Any) -> tuple[list[Progress], Any]:
-    """Run a generator to its end: (what it yielded, what it returned)."""
-    seen = []
-    while True:
-        try:
-            seen.append(next(steps))
-        except StopIteration as stop:
-            return seen, stop.value
 
 
 @pytest.fixture
@@ -228,18 +214,19 @@ def test_a_region_is_that_part_of_the_full_result(
     colour_model: str,
     affine_model: str,
     rng: np.random.Generator,
+    finished: Callable[..., Any],
 ) -> None:
     model = {"mono": mono_model, "colour": colour_model, "haze": affine_model}[kind]
     shape = (2, 150, 131) if kind == "mono" else (2, 150, 131, 3)
     image = rng.integers(0, 4000, shape).astype(np.uint16)
     decided = plan(image, "dehaze" if kind == "haze" else "deblur", model=model, rgb=kind != "mono")
-    _, full = finish(restore_steps(image, decided))
+    full = finished(restore_steps(image, decided))
     place = Region(*region)
     part = restore_region(image, decided, (1,), place)
     expected = full.data[1, place.top : place.bottom, place.left : place.right]
     assert (part.shape, part.dtype) == (expected.shape, expected.dtype)
     assert abs(part.astype(int) - expected).max() <= 1
-    _, some = finish(restore_steps(image, decided, regions=[((1,), place)]))
+    some = finished(restore_steps(image, decided, regions=[((1,), place)]))
     inside = some.data[1, place.top : place.bottom, place.left : place.right]
     assert abs(inside.astype(int) - expected).max() <= 1
     np.testing.assert_array_equal(some.data[0], image[0])
@@ -282,150 +269,12 @@ def test_zarr_gives_dask(
     assert abs(result.compute().astype(int) - deblur(image, strength=0.5)).max() <= 1
 
 
-def test_lazy_arrays_may_share_a_scale(mono_model: str, rng: np.random.Generator) -> None:
-    from napari_restore.core.intensity import Scale
-
+def test_lazy_arrays_may_share_a_scale(
+    mono_model: str, rng: np.random.Generator, finished: Callable[..., Any]
+) -> None:
     image = rng.random((40, 40))
     scales = (Scale(0.0, 2.0),)
     decided = plan(image, "deblur", model=mono_model)
     lazy = restore_lazily(da.from_array(image, chunks=20), decided, scales)
-    _, known = finish(restore_steps(image, decided, scales=scales))
+    known = finished(restore_steps(image, decided, scales=scales))
     np.testing.assert_allclose(lazy.compute(), known.data, atol=1e-5)
-
-
-# ---------------------------------------------------------------- tasks, progress, provenance
-
-
-@pytest.mark.parametrize("task", ["deblur", "dehaze", "motion_deblur"])
-def test_each_task_has_a_function(task: str, rng: np.random.Generator) -> None:
-    image = rng.integers(0, 255, (40, 48, 3)).astype(np.uint8)
-    np.testing.assert_array_equal(
-        getattr(napari_restore, task)(image), napari_restore.restore(image, task)
-    )
-
-
-def test_progress_is_reported_up_to_the_end(
-    deblur: Callable[..., Any], rng: np.random.Generator
-) -> None:
-    seen: list[Progress] = []
-    deblur(rng.random((2, 70, 80)), tile=32, progress=seen.append)
-    done = [step.done for step in seen]
-    assert done == sorted(done)
-    assert done[0] == 0
-    assert done[-1] == seen[-1].total == 2 * 70 * 80
-    assert len(done) > 10
-
-
-def test_the_plan_reads_nothing_and_decides_everything(rng: np.random.Generator) -> None:
-    class Unreadable:
-        shape, dtype = (5, 900, 1000, 3), np.dtype("u1")
-
-        def __getitem__(self, key: object) -> None:
-            raise AssertionError("read")
-
-    decided = plan(Unreadable(), "dehaze", device="cpu", tile=64, strength=0.5)
-    assert decided.spec.name == "dehaze-color"
-    assert (decided.layout.planes, decided.layout.colour) == (5, True)
-    assert (decided.device, decided.strength) == ("cpu", 0.5)
-    assert (decided.tiles.side, decided.tiles.fixed) == (64, True)
-
-
-def test_provenance_says_all_that_is_needed_to_do_it_again(
-    mono_model: str, rng: np.random.Generator
-) -> None:
-    image = rng.random((40, 50)).astype(np.float32)
-    image[3, 4] = np.nan
-    decided = plan(image, "deblur", model=mono_model, tile=32, strength=0.75, axes="yx")
-    _, restoration = finish(restore_steps(image, decided))
-    record = json.loads(json.dumps(restoration.provenance))
-    assert record["task"] == "deblur"
-    assert record["model"] == "small-mono"
-    assert len(record["weights_sha256"]) == 64
-    assert (record["axes"], record["tile"], record["strength"]) == ("YX", 32, 0.75)
-    assert record["device"] == decided.device
-    assert record["precision"]
-    assert record["invalid_samples"] == 1
-    assert record["clipped_samples"] == 0
-    assert record["notes"] == []
-    assert 0 < record["seconds"] < 60
-    assert record["versions"]["napari-restore"] == napari_restore.__version__
-    assert "torch" in record["versions"]
-
-
-def test_provenance_counts_what_was_clipped(colour_model: str, rng: np.random.Generator) -> None:
-    image = (rng.random((40, 50, 3)) > 0.5).astype(np.uint8) * 255
-    decided = plan(image, "deblur", model=colour_model)
-    _, restoration = finish(restore_steps(image, decided))
-    exact = napari_restore.restore(image.astype(np.float64), "deblur", model=colour_model, rgb=True)
-    # A float scale between percentiles that are 0 and 255 is the same scale.
-    outside = (np.rint(exact) < 0) | (np.rint(exact) > 255)
-    assert restoration.provenance["clipped_samples"] == np.count_nonzero(outside) > 0
-
-
-def test_closing_early_stops_the_work(mono_model: str, rng: np.random.Generator) -> None:
-    image = rng.random((100, 100))
-    steps = restore_steps(image, plan(image, "deblur", model=mono_model, tile=32))
-    assert next(steps).done == 0
-    assert 0 < next(steps).done < image.size
-    steps.close()
-    with pytest.raises(StopIteration):
-        next(steps)
-
-
-# ---------------------------------------------------------------- errors
-
-GREY = np.zeros((20, 20), np.float32)
-COLOUR = np.zeros((20, 20, 3), np.uint8)
-# image, arguments, the error, what its message must name
-ERRORS: dict[str, tuple[Any, dict[str, Any], type[RestoreError], list[str]]] = {
-    "list": ([[1, 2], [3, 4]], {}, RestoreError, ["list", "numpy.asarray"]),
-    "nothing": (None, {}, RestoreError, ["NoneType", "numpy.asarray"]),
-    "tensor": (torch.zeros(4, 4), {}, ImageError, ["Tensor", "torch.float32", "numpy.asarray"]),
-    "complex": (GREY.astype(complex), {}, ImageError, ["complex128", "modulus"]),
-    "objects": (GREY.astype(object), {}, ImageError, ["object"]),
-    "0-d": (np.float32(3), {}, ImageError, ["()"]),
-    "1-d": (GREY[0], {}, ImageError, ["(20,)"]),
-    "axes": (GREY, {"axes": "TYX"}, ImageError, ["'TYX'", "(20, 20)"]),
-    "unknown chunks": (
-        da.from_array(GREY)[da.from_array(GREY[:, 0]) == 0], {}, ImageError, ["nan", "chunk"],
-    ),
-    "task": (GREY, {"task": "sharpen"}, ModelError, ["'sharpen'", "motion_deblur"]),
-    "model": (GREY, {"model": "magic"}, ModelError, ["'magic'", "deblur-mono"]),
-    "model of nothing": (GREY, {"model": None}, ModelError, ["None", "deblur-mono"]),
-    "model file": (GREY, {"model": "no/such.pth"}, ModelError, ["such.pth"]),
-    "model of another task": (
-        GREY, {"model": "dehaze-mono"}, ModelError, ["'dehaze-mono'", "not deblur", "deblur-mono"],
-    ),
-    "colour model": (
-        GREY, {"model": "deblur-color"}, ModelError, ["'deblur-color'", "3 channels", "mono"],
-    ),
-    "mono model": (
-        COLOUR, {"model": "deblur-mono"}, ModelError, ["'deblur-mono'", "1 channel;", "color"],
-    ),
-    "device": (GREY, {"device": "abacus"}, DeviceError, ["'abacus'", "cpu"]),
-    "device number": (GREY, {"device": "cuda:99"}, DeviceError, ["'cuda:99'", "cpu"]),
-    "strength high": (GREY, {"strength": 1.5}, RestoreError, ["1.5", "0 and 1"]),
-    "strength low": (GREY, {"strength": -0.1}, RestoreError, ["-0.1", "0 and 1"]),
-    "strength nan": (GREY, {"strength": float("nan")}, RestoreError, ["nan", "0 and 1"]),
-    "strength text": (GREY, {"strength": "1"}, RestoreError, ["'1'", "0 and 1"]),
-    "tile small": (GREY, {"tile": 15}, RestoreError, ["15", "16"]),
-    "tile float": (GREY, {"tile": 64.0}, RestoreError, ["64.0", "'auto'"]),
-    "tile text": (GREY, {"tile": "large"}, RestoreError, ["'large'", "'auto'"]),
-    "tile truth": (GREY, {"tile": True}, RestoreError, ["True", "'auto'"]),
-    "tile pair": (GREY, {"tile": np.array([64, 64])}, RestoreError, ["64", "'auto'"]),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("image", "options", "error", "words"), ERRORS.values(), ids=ERRORS)
-def test_bad_input_is_named_with_its_remedy(
-    image: Any, options: dict[str, Any], error: type[RestoreError], words: list[str]
-) -> None:
-    with pytest.raises(error) as caught:
-        napari_restore.restore(image, **{"task": "deblur", **options})
-    for word in words:
-        assert word in str(caught.value)
-
-
-def test_every_error_is_a_restore_error() -> None:
-    for error in (ImageError, ModelError, DeviceError):
-        assert issubclass(error, napari_restore.RestoreError)

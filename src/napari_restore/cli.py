@@ -90,6 +90,8 @@ def _add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
     names = ", ".join(spec.name for spec in CATALOG if spec.task == task)
     parser = commands.add_parser(
         task.replace("_", "-"),
+        # The library's name of the task works as well.
+        aliases=[task] if "_" in task else [],
         help=_TASK_HELP[task],
         description=_TASK_HELP[task].capitalize() + ".",
         epilog=_RESTORE_NOTES,
@@ -188,8 +190,7 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.set_defaults(module="evaluate")
     add = parser.add_argument
     add("--sharp", required=True, nargs="+", type=_folder, metavar="DIR", help="sharp images")
-    names = [task.replace("_", "-") for task in TASKS]
-    add("--task", required=True, choices=names, help="what is to be removed")
+    add("--task", required=True, type=_task, choices=TASKS, help="what is to be removed")
     add("--kind", choices=["color", "mono", "both"], help="default: both, or what the model is for")
     add(
         "--model", default="auto", metavar="NAME", help="auto, a model's name, or a file of weights"
@@ -198,6 +199,10 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     add("--limit", type=_count, metavar="N", help="take N images, spread over the folder")
     add("--seed", type=int, default=0, metavar="N", help="seed of the degradations (default: 0)")
     add("--size", type=_size, default=256, metavar="N", help="side of the crops (default: 256)")
+
+
+def _task(text: str) -> str:
+    return text.replace("-", "_")
 
 
 def _share(text: str) -> float:

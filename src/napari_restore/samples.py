@@ -102,7 +102,7 @@ SAMPLES: tuple[Sample, ...] = (
         file="pagoda.png",
         task="dehaze",
         subject="photograph",
-        source="Daniel Büchele, scikit-learn",
+        source="danielbuechele (Flickr), scikit-learn",
         licence="CC-BY-2.0",
         rgb=True,
     ),

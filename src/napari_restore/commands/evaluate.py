@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from napari_restore.evaluation.pairs import load_sharp
     from napari_restore.evaluation.report import evaluate
 
-    task = args.task.replace("-", "_")
+    task = args.task
     kinds = _kinds(task, args.model, args.kind)
     device = resolve_device(args.device)
     shown = 0

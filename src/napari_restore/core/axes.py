@@ -137,8 +137,8 @@ def find_layout(array: ArrayLike, axes: str | None = None, rgb: bool | None = No
         dtype = np.dtype(array.dtype)
     except TypeError:
         raise ImageError(
-            f"{type(array).__name__} of dtype {array.dtype} is not an array that NumPy knows. Convert "
-            "it with numpy.asarray."
+            f"A {type(array).__name__} of dtype {array.dtype} is not an array that NumPy knows. "
+            "Convert it with numpy.asarray."
         ) from None
     if dtype.kind not in "buif":
         raise ImageError(

@@ -23,7 +23,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         channels=3,
         architecture="nafnet",
         weights="deblur-color.safetensors",
-        sha256="42d3c2b93f731413cab7155245e31cebe342595c3045ed1699d725451dcfaf40",
+        sha256="75c20714ba2e3b8069ba595d3ef09a90db209e22699ef07704107e605211565d",
         options={"channels": 3, **_NAFNET},
     ),
     ModelSpec(

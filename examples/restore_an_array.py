@@ -1,0 +1,29 @@
+"""Restore a stack held in memory, and see what was done to it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from napari_restore import deblur
+from napari_restore.plan import plan
+from napari_restore.samples import load_sample
+
+# A CT of the chest: int16, Hounsfield units, axes (Z, Y, X).
+image, _ = load_sample("chest_ct")
+
+# What will be done is decided, and can be looked at, before anything is computed.
+decided = plan(image, "deblur")
+print(f"axes {decided.layout.axes}, model {decided.spec.name}, on {decided.device}")
+
+restored = deblur(image, progress=lambda step: print(f"\r{step.done / step.total:4.0%}", end=""))
+print()
+
+# Same shape, same dtype, same units: air is still about -1000, bone still bright.
+assert restored.shape == image.shape and restored.dtype == image.dtype
+for name, array in (("before", image), ("after", restored)):
+    low, middle, high = np.percentile(array, (1, 50, 99))
+    print(f"{name:6}  1 %: {low:6.0f}   median: {middle:6.0f}   99 %: {high:6.0f} HU")
+
+# Half the change, if the full result is too much.
+gentle = deblur(image[3], strength=0.5)
+print(f"largest change at half strength: {np.abs(gentle - image[3]).max()} HU")

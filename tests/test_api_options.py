@@ -1,0 +1,158 @@
+"""Around the restoration: tasks, plan, progress, provenance and errors."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import dask.array as da
+import numpy as np
+import pytest
+import torch
+
+import napari_restore
+from napari_restore.api import restore_steps
+from napari_restore.errors import DeviceError, ImageError, ModelError, RestoreError
+from napari_restore.plan import plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_restore.core.protocol import Progress
+
+pytestmark = pytest.mark.usefixtures("full_precision")
+
+
+@pytest.mark.parametrize("task", ["deblur", "dehaze", "motion_deblur"])
+def test_each_task_has_a_function(task: str, rng: np.random.Generator) -> None:
+    image = rng.integers(0, 255, (40, 48, 3)).astype(np.uint8)
+    np.testing.assert_array_equal(
+        getattr(napari_restore, task)(image), napari_restore.restore(image, task)
+    )
+
+
+def test_progress_is_reported_up_to_the_end(mono_model: str, rng: np.random.Generator) -> None:
+    seen: list[Progress] = []
+    image = rng.random((2, 70, 80))
+    napari_restore.deblur(image, model=mono_model, tile=32, progress=seen.append)
+    done = [step.done for step in seen]
+    assert done == sorted(done)
+    assert done[0] == 0
+    assert done[-1] == seen[-1].total == 2 * 70 * 80
+    assert len(done) > 10
+
+
+def test_the_plan_reads_nothing_and_decides_everything(rng: np.random.Generator) -> None:
+    class Unreadable:
+        shape, dtype = (5, 900, 1000, 3), np.dtype("u1")
+
+        def __getitem__(self, key: object) -> None:
+            raise AssertionError("read")
+
+    decided = plan(Unreadable(), "dehaze", device="cpu", tile=64, strength=0.5)
+    assert decided.spec.name == "dehaze-color"
+    assert (decided.layout.planes, decided.layout.colour) == (5, True)
+    assert (decided.device, decided.strength) == ("cpu", 0.5)
+    assert (decided.tiles.side, decided.tiles.fixed) == (64, True)
+
+
+def test_provenance_says_all_that_is_needed_to_do_it_again(
+    mono_model: str, rng: np.random.Generator, finished: Callable[..., Any]
+) -> None:
+    image = rng.random((40, 50)).astype(np.float32)
+    image[3, 4] = np.nan
+    decided = plan(image, "deblur", model=mono_model, tile=32, strength=0.75, axes="yx")
+    restoration = finished(restore_steps(image, decided))
+    record = json.loads(json.dumps(restoration.provenance))
+    assert record["task"] == "deblur"
+    assert record["model"] == "small-mono"
+    assert len(record["weights_sha256"]) == 64
+    assert (record["axes"], record["tile"], record["strength"]) == ("YX", 32, 0.75)
+    assert record["device"] == decided.device
+    assert record["precision"]
+    assert record["invalid_samples"] == 1
+    assert record["clipped_samples"] == 0
+    assert record["notes"] == []
+    assert 0 < record["seconds"] < 60
+    assert record["versions"]["napari-restore"] == napari_restore.__version__
+    assert "torch" in record["versions"]
+
+
+def test_provenance_counts_what_was_clipped(
+    colour_model: str, rng: np.random.Generator, finished: Callable[..., Any]
+) -> None:
+    image = (rng.random((40, 50, 3)) > 0.5).astype(np.uint8) * 255
+    decided = plan(image, "deblur", model=colour_model)
+    restoration = finished(restore_steps(image, decided))
+    exact = napari_restore.restore(image.astype(np.float64), "deblur", model=colour_model, rgb=True)
+    # A float scale between percentiles that are 0 and 255 is the same scale.
+    outside = (np.rint(exact) < 0) | (np.rint(exact) > 255)
+    assert restoration.provenance["clipped_samples"] == np.count_nonzero(outside) > 0
+
+
+def test_closing_early_stops_the_work(mono_model: str, rng: np.random.Generator) -> None:
+    image = rng.random((100, 100))
+    steps = restore_steps(image, plan(image, "deblur", model=mono_model, tile=32))
+    assert 0 < next(step.done for step in steps if step.done) < image.size
+    steps.close()
+    with pytest.raises(StopIteration):
+        next(steps)
+
+
+# ---------------------------------------------------------------- errors
+
+GREY = np.zeros((20, 20), np.float32)
+COLOUR = np.zeros((20, 20, 3), np.uint8)
+# image, arguments, the error, what its message must name
+ERRORS: dict[str, tuple[Any, dict[str, Any], type[RestoreError], list[str]]] = {
+    "list": ([[1, 2], [3, 4]], {}, RestoreError, ["list", "numpy.asarray"]),
+    "nothing": (None, {}, RestoreError, ["NoneType", "numpy.asarray"]),
+    "tensor": (torch.zeros(4, 4), {}, ImageError, ["Tensor", "torch.float32", "numpy.asarray"]),
+    "complex": (GREY.astype(complex), {}, ImageError, ["complex128", "modulus"]),
+    "objects": (GREY.astype(object), {}, ImageError, ["object"]),
+    "0-d": (np.float32(3), {}, ImageError, ["()"]),
+    "1-d": (GREY[0], {}, ImageError, ["(20,)"]),
+    "axes": (GREY, {"axes": "TYX"}, ImageError, ["'TYX'", "(20, 20)"]),
+    "unknown chunks": (
+        da.from_array(GREY)[da.from_array(GREY[:, 0]) == 0], {}, ImageError, ["nan", "chunk"],
+    ),
+    "task": (GREY, {"task": "sharpen"}, ModelError, ["'sharpen'", "motion_deblur"]),
+    "model": (GREY, {"model": "magic"}, ModelError, ["'magic'", "deblur-mono"]),
+    "model of nothing": (GREY, {"model": None}, ModelError, ["None", "deblur-mono"]),
+    "model file": (GREY, {"model": "no/such.pth"}, ModelError, ["such.pth"]),
+    "model of another task": (
+        GREY, {"model": "dehaze-mono"}, ModelError, ["'dehaze-mono'", "not deblur", "deblur-mono"],
+    ),
+    "colour model": (
+        GREY, {"model": "deblur-color"}, ModelError, ["'deblur-color'", "3 channels", "mono"],
+    ),
+    "mono model": (
+        COLOUR, {"model": "deblur-mono"}, ModelError, ["'deblur-mono'", "1 channel;", "color"],
+    ),
+    "device": (GREY, {"device": "abacus"}, DeviceError, ["'abacus'", "cpu"]),
+    "device number": (GREY, {"device": "cuda:99"}, DeviceError, ["'cuda:99'", "cpu"]),
+    "strength high": (GREY, {"strength": 1.5}, RestoreError, ["1.5", "0 and 1"]),
+    "strength low": (GREY, {"strength": -0.1}, RestoreError, ["-0.1", "0 and 1"]),
+    "strength nan": (GREY, {"strength": float("nan")}, RestoreError, ["nan", "0 and 1"]),
+    "strength text": (GREY, {"strength": "1"}, RestoreError, ["'1'", "0 and 1"]),
+    "tile small": (GREY, {"tile": 15}, RestoreError, ["15", "16"]),
+    "tile float": (GREY, {"tile": 64.0}, RestoreError, ["64.0", "'auto'"]),
+    "tile text": (GREY, {"tile": "large"}, RestoreError, ["'large'", "'auto'"]),
+    "tile truth": (GREY, {"tile": True}, RestoreError, ["True", "'auto'"]),
+    "tile pair": (GREY, {"tile": np.array([64, 64])}, RestoreError, ["64", "'auto'"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("image", "options", "error", "words"), ERRORS.values(), ids=ERRORS)
+def test_bad_input_is_named_with_its_remedy(
+    image: Any, options: dict[str, Any], error: type[RestoreError], words: list[str]
+) -> None:
+    with pytest.raises(error) as caught:
+        napari_restore.restore(image, **{"task": "deblur", **options})
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_every_error_is_a_restore_error() -> None:
+    for error in (ImageError, ModelError, DeviceError):
+        assert issubclass(error, napari_restore.RestoreError)
