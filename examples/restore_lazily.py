@@ -9,7 +9,7 @@ import dask.array as da
 from napari_restore import dehaze
 from napari_restore.samples import load_sample
 
-# Stands for a slide of 8192 × 8192 pixels on disk; with zarr it would be da.from_zarr("slide.zarr").
+# Stands for a slide of 8192 × 8192 pixels on disk, which would be da.from_zarr("slide.zarr").
 field, _ = load_sample("brain_section")
 slide = da.tile(da.from_array(field, chunks=512), (16, 16))
 print(f"{slide.shape} {slide.dtype}, {slide.nbytes / 1e6:.0f} MB")

@@ -20,10 +20,10 @@ FORBIDDEN = {
     "errors": ABOVE_MODELS | {"core", "models", "physics", "samples"},
     "core": ABOVE_MODELS | {"models", "physics", "samples"},
     "models": ABOVE_MODELS | {"physics", "samples"},
-    "physics": ABOVE_MODELS | {"core", "models", "samples"},
+    "physics": ABOVE_MODELS | {"core", "errors", "models", "samples"},
     "files": {"api", "cli", "commands", "evaluation", "gui", "models", "plan", "training"},
     "training": {"api", "cli", "commands", "gui", "plan"},
-    "evaluation": {"cli", "commands", "gui", "training"},
+    "evaluation": {"cli", "commands", "gui"},
     "plan": {"api", "cli", "commands", "gui", "training"},
     "api": {"cli", "commands", "gui", "training"},
     "commands": {"cli", "gui"},
@@ -96,4 +96,5 @@ def test_qt_is_reached_through_qtpy(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_file_is_one_idea(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST
+    lines = path.read_text(encoding="utf-8").count("\n")
+    assert lines <= LONGEST

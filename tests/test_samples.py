@@ -35,7 +35,7 @@ def test_there_is_one_for_every_dock_and_every_kind_of_user():
     assert {(sample.task, sample.rgb) for sample in SAMPLES} == {
         (task, rgb) for task in TASKS for rgb in (True, False)
     }
-    assert any(load_sample(key)[0].ndim - sample.rgb > 2 for key, sample in zip(KEYS, SAMPLES))
+    assert any(load_sample(sample.key)[0].ndim - sample.rgb > 2 for sample in SAMPLES)
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=KEYS)
@@ -60,7 +60,7 @@ def test_pixel_size_is_the_one_in_the_file(sample):
         axes = file.series[0].axes
         pixels = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"]
     assert len(axes) == len(sample.scale)
-    for axis, step in zip(axes, sample.scale):
+    for axis, step in zip(axes, sample.scale, strict=True):
         assert pixels[f"PhysicalSize{axis}"] == pytest.approx(step)
         assert pixels[f"PhysicalSize{axis}Unit"] == SHORT[sample.units]
 

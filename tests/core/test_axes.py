@@ -23,6 +23,8 @@ LAYOUTS = {
     "uint8 of 4 is colour": ((7, 9, 4), "u1", None, None, True, (7, 9), 1, 1),
     "uint8 of 5 is not": ((7, 9, 5), "u1", None, None, False, (9, 5), 7, 1),
     "uint16 of 3 is not": ((7, 9, 3), "u2", None, None, False, (9, 3), 7, 1),
+    "int8 of 3 is not": ((7, 9, 3), "i1", None, None, False, (9, 3), 7, 1),
+    "booleans of 3 are not": ((7, 9, 3), "?", None, None, False, (9, 3), 7, 1),
     "two axes are not": ((7, 3), "u1", None, None, False, (7, 3), 1, 1),
     "rgb=False": ((7, 9, 3), "u1", None, False, False, (9, 3), 7, 1),
     "rgb=True": ((7, 9, 3), "f4", None, True, True, (7, 9), 1, 1),

@@ -63,6 +63,7 @@ def test_the_cpu_computes_in_a_type_that_torch_knows() -> None:
         (RuntimeError("MPS backend out of memory"), True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (RuntimeError("required rank 4 tensor to use channels_last memory format"), False),
         (ValueError("out of memory"), False),
         (OSError("Cannot allocate memory"), False),
     ],

@@ -159,6 +159,16 @@ def test_a_view_exists_for_planes_of_any_shape(
     assert predictor.looks == 1
 
 
+def test_a_view_has_no_gaps(rng: np.random.Generator) -> None:
+    image = rng.random((60, 70), np.float32)
+    clean = restored(image, LocalPredictor(view=16), scales=UNIT)
+    image[10:13, 20:22] = np.nan
+    image[40, 50] = np.inf
+    result = restored(image, LocalPredictor(view=16), scales=UNIT)
+    np.testing.assert_allclose(result[25:35], clean[25:35], atol=0.01)
+    np.testing.assert_array_equal(np.isfinite(result), np.isfinite(image))
+
+
 # ---------------------------------------------------------------- progress and cancelling
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 
@@ -95,6 +96,29 @@ def test_the_affine_network_maps_colours_by_smooth_positive_gains(
         assert bool((second > first).all())
         torch.testing.assert_close(first, low)
     assert not torch.equal(low, high)
+
+
+@pytest.mark.parametrize("box", [(0.0, 0.0, 1.0, 1.0), (0.25, 0.5, 0.75, 1.5)], ids=str)
+def test_coefficients_are_interpolated_between_the_centres_of_their_cells(
+    box: tuple[float, float, float, float],
+) -> None:
+    rows, columns = torch.rand(2, 3), torch.rand(2, 5)
+    field = torch.zeros(1, 2, 3, 5)
+    field[:, 0], field[:, 1] = rows[0][:, None] * columns[0], rows[1][:, None] + columns[1]
+    image = torch.rand(1, 1, 24, 35)
+    out = AffineDehazer.apply_coefficients(image, field, torch.tensor([box]))[0, 0]
+
+    def along(values: torch.Tensor, start: float, stop: float, count: int) -> torch.Tensor:
+        places = start + (stop - start) * (np.arange(count) + 0.5) / count
+        centres = (np.arange(len(values)) + 0.5) / len(values)
+        return torch.from_numpy(np.interp(places, centres, values.numpy())).float()
+
+    gain, offset = (
+        (along(rows[k], box[0], box[2], 24)[:, None], along(columns[k], box[1], box[3], 35))
+        for k in (0, 1)
+    )
+    expected = image[0, 0] * (gain[0] * gain[1]) + (offset[0] + offset[1])
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
 
 
 def test_an_untrained_affine_network_returns_its_input() -> None:

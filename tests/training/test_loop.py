@@ -26,13 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-SMALL = {
-    "channels": 1,
-    "width": 8,
-    "encoder_blocks": [1],
-    "middle_blocks": 1,
-    "decoder_blocks": [1],
-}
+BLOCKS = {"encoder_blocks": [1], "middle_blocks": 1, "decoder_blocks": [1]}
+SMALL = {"channels": 1, "width": 8, **BLOCKS}
 RECIPE = Recipe(
     "small-mono",
     "deblur",
@@ -105,6 +100,19 @@ def test_twenty_steps_lower_the_loss(make: Callable[..., loop.Trainer]) -> None:
     assert all(np.isfinite(losses))
     assert trainer.step == 20
     assert loss() < 0.97 * before
+
+
+def test_the_average_follows_the_network_and_forgets_its_start(
+    make: Callable[..., loop.Trainer],
+) -> None:
+    trainer = make()
+    key = "intro.weight"
+    start = trainer.network.state_dict()[key].clone()
+    for _ in range(6):
+        trainer.train_step()
+    network, average = (n.state_dict()[key] for n in (trainer.network, trainer.average))
+    assert not torch.equal(network, average)
+    assert float((average - network).norm()) < 0.5 * float((average - start).norm())
 
 
 def test_steps_depend_on_the_seed_alone(make: Callable[..., loop.Trainer]) -> None:
@@ -244,36 +252,6 @@ def test_one_image_is_too_few(images: Path, tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- starting from other weights
-
-
-@pytest.mark.parametrize("unshuffle", [1, 2, 4])
-@pytest.mark.parametrize("direction", ["colour to mono", "mono to colour"])
-def test_channels_adapt_so_that_grey_images_come_out_the_same(
-    unshuffle: int, direction: str, scramble: Callable[[torch.nn.Module], torch.nn.Module]
-) -> None:
-    options = {**SMALL, "unshuffle": unshuffle}
-    colour, mono = (build_network("nafnet", {**options, "channels": c}) for c in (3, 1))
-    source, target = (colour, mono) if direction == "colour to mono" else (mono, colour)
-    scramble(source)
-    target.load_state_dict(loop.adapt_channels(source.state_dict(), target))
-    grey = torch.rand(1, 1, 16, 24)
-    with torch.inference_mode():
-        in_colour = colour.eval()(grey.expand(1, 3, -1, -1))
-        in_mono = mono.eval()(grey)
-    assert float((in_mono - grey).abs().max()) > 0.01
-    torch.testing.assert_close(in_colour.mean(1, keepdim=True), in_mono, atol=1e-5, rtol=0)
-    if direction == "mono to colour":
-        torch.testing.assert_close(in_colour, in_mono.expand_as(in_colour), atol=1e-5, rtol=0)
-
-
-def test_weights_that_fit_are_kept_as_they_are(
-    scramble: Callable[[torch.nn.Module], torch.nn.Module],
-) -> None:
-    network = scramble(build_network("nafnet", SMALL))
-    state = network.state_dict()
-    assert all(
-        torch.equal(value, state[key]) for key, value in loop.adapt_channels(state, network).items()
-    )
 
 
 def test_a_training_starts_from_given_weights(
