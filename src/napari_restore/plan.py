@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,7 +50,8 @@ class Plan:
         dtype = autocast_dtype(self.device)
         record: dict[str, Any] = {
             "task": self.spec.task,
-            "model": self.spec.name,
+            # A user's own file is found again by its path.
+            "model": self.spec.weights if Path(self.spec.weights).is_absolute() else self.spec.name,
             "weights_sha256": self.spec.sha256 or sha256(self.spec.path),
             "axes": self.layout.axes,
             "strength": self.strength,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from napari_restore.models.spec import build_network
-from napari_restore.training import loop
+from napari_restore.training.warm_start import adapt_channels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ def test_channels_adapt_so_that_grey_images_come_out_the_same(
     colour, mono = (build_network("nafnet", {**options, "channels": c}) for c in (3, 1))
     source, target = (colour, mono) if direction == "colour to mono" else (mono, colour)
     scramble(source)
-    target.load_state_dict(loop.adapt_channels(source.state_dict(), target))
+    target.load_state_dict(adapt_channels(source.state_dict(), target))
     grey = torch.rand(1, 1, 16, 24)
     with torch.inference_mode():
         in_colour = colour.eval()(grey.expand(1, 3, -1, -1))
@@ -43,5 +43,5 @@ def test_weights_that_fit_are_kept_as_they_are(
     network = scramble(build_network("nafnet", SMALL))
     state = network.state_dict()
     assert all(
-        torch.equal(value, state[key]) for key, value in loop.adapt_channels(state, network).items()
+        torch.equal(value, state[key]) for key, value in adapt_channels(state, network).items()
     )

@@ -127,6 +127,11 @@ def find_layout(array: ArrayLike, axes: str | None = None, rgb: bool | None = No
     ImageError
         If dtype, dimensions or axes do not describe an image.
     """
+    if isinstance(array, np.ma.MaskedArray):
+        raise ImageError(
+            "The mask of a masked array would be lost. Restore array.filled(numpy.nan) or "
+            "array.data."
+        )
     if any(length != length for length in array.shape):
         raise ImageError(
             f"An array of shape {tuple(array.shape)} has chunks of unknown size. Call its "

@@ -88,7 +88,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     # MPS and the CPU allocator raise plain RuntimeErrors.
     text = str(error).lower()
     return isinstance(error, RuntimeError) and (
-        "out of memory" in text or "can't allocate memory" in text
+        "out of memory" in text or "can't allocate memory" in text or "_alloc_failed" in text
     )
 
 

@@ -6,9 +6,6 @@ of tiles, so that the caller may show it, or stop by closing the generator.
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,12 +14,13 @@ from napari_restore.errors import DeviceError
 
 from .device import free_memory, import_torch, is_out_of_memory
 from .intensity import add_change, fill_invalid
+from .jobs import SMALLEST_TILE, Job, JobQueue
 from .protocol import Predictor, Progress, Report, TileOptions
-from .tiles import Grid, Region, reflect, split
+from .tiles import Grid, Region, reflect
 from .view import plane_view
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Sequence
 
     import torch
     from numpy.typing import NDArray
@@ -32,14 +30,6 @@ if TYPE_CHECKING:
 
 #: Planes whose global context is kept; a movie has thousands.
 _CONTEXTS_KEPT = 64
-#: Smallest tile side that the memory ladder goes down to before it leaves the GPU.
-SMALLEST_TILE = 128
-
-
-@dataclass(frozen=True)
-class _Job:
-    index: tuple[int, ...]
-    tile: Region
 
 
 def run(
@@ -94,82 +84,43 @@ def run(
     else:
         regions = list(regions)
         total = sum(region.pixels for _, region in regions)
-    pending: deque[_Job] = deque()
-    stream: Iterator[_Job] = (
-        _Job(index, tile) for index, region in regions for tile in split(region, tiles.side)
-    )
+    queue, done = JobQueue(regions, tiles), 0
     contexts = dict(contexts or {})
     # Contexts that came with the call cannot be found again from a window of the image.
     keep = max(_CONTEXTS_KEPT, len(contexts))
-    side, batch_size, done = tiles.side, tiles.batch, 0
-    while True:
-        batch = _next_batch(pending, stream, batch_size)
-        if not batch:
-            return
+    while batch := queue.take():
         try:
-            clipped, invalid = _restore_batch(
-                batch, source, target, predictor, scales, strength, contexts
-            )
+            counts = _restore_batch(batch, source, target, predictor, scales, strength, contexts)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            pending.extendleft(reversed(batch))
+            counts = None
+        if counts is None:
+            # Outside of the except block: its traceback holds the batch's tensors.
             free_memory(predictor.device)
-            if len(batch) > 1:
-                batch_size = max(1, len(batch) // 2)
-                report.notes.append(f"Memory ran out; going on with {batch_size} tiles at a time.")
-                continue
-            if tiles.fixed:
-                raise DeviceError(
-                    f"Memory of {predictor.device} ran out at the chosen tile of {tiles.side} "
-                    "pixels. Choose a smaller tile, or 'auto'."
-                ) from error
-            if side > SMALLEST_TILE:
-                side //= 2
-                report.notes.append(f"Memory ran out; going on with tiles of {side} pixels.")
-                pending = deque(
-                    _Job(job.index, tile) for job in pending for tile in split(job.tile, side)
-                )
-                stream = _resplit(stream, side)
-                continue
-            if predictor.device == "cpu":
-                raise DeviceError(
-                    f"Memory ran out even with tiles of {side} pixels. Close other programs and "
-                    "try again."
-                ) from error
-            report.notes.append(f"Memory of {predictor.device} ran out; going on with the CPU.")
-            predictor = predictor.to_cpu()
-            contexts = {index: context.cpu() for index, context in contexts.items()}
-            report.device = predictor.device
+            note = queue.put_back_smaller(batch, predictor.device)
+            if note is None:
+                if predictor.device == "cpu":
+                    raise DeviceError(
+                        f"Memory ran out even with tiles of {SMALLEST_TILE} pixels. Close other "
+                        "programs and try again."
+                    )
+                note = f"Memory of {predictor.device} ran out; going on with the CPU."
+                predictor = predictor.to_cpu()
+                contexts = {index: context.cpu() for index, context in contexts.items()}
+                report.device = predictor.device
+            report.notes.append(note)
             continue
-        report.clipped += clipped
-        report.invalid += invalid
+        report.clipped += counts[0]
+        report.invalid += counts[1]
         while len(contexts) > keep:
             del contexts[next(iter(contexts))]
         done += sum(job.tile.pixels for job in batch)
         yield Progress(done, total, report.notes[-1] if report.notes else "")
 
 
-def _resplit(stream: Iterator[_Job], side: int) -> Iterator[_Job]:
-    for job in stream:
-        for tile in split(job.tile, side):
-            yield _Job(job.index, tile)
-
-
-def _next_batch(pending: deque[_Job], stream: Iterator[_Job], count: int) -> list[_Job]:
-    """Up to ``count`` jobs in a row whose tiles have one shape."""
-    pending.extend(islice(stream, max(0, count - len(pending))))
-    batch: list[_Job] = []
-    while pending and len(batch) < count:
-        first = batch[0].tile if batch else pending[0].tile
-        if (pending[0].tile.height, pending[0].tile.width) != (first.height, first.width):
-            break
-        batch.append(pending.popleft())
-    return batch
-
-
 def _restore_batch(
-    batch: list[_Job],
+    batch: list[Job],
     source: Planes,
     target: Planes,
     predictor: Predictor,

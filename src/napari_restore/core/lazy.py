@@ -97,7 +97,6 @@ def run_lazy(
     """
     import dask.array as da
     from dask.array.overlap import ensure_minimum_chunksize, overlap
-    from dask.delayed import delayed
 
     if layout.pixels == 0:
         return image
@@ -116,19 +115,13 @@ def run_lazy(
             chunks[axis] = ensure_minimum_chunksize(reach, chunks[axis])
         depth[axis] = reach if len(chunks[axis]) > 1 else 0
     source = image.rechunk(tuple(chunks))
-    contexts = None
-    if view:
-        contexts = {
-            index: delayed(_context, pure=True)(
-                image[view_key(layout, index, view)], index, layout, scales, view, get_predictor
-            )
-            for index in layout.indices()
-        }
     starts = tuple(np.concatenate([[0], np.cumsum(lengths)]).tolist() for lengths in source.chunks)
     windows = overlap(source, depth=depth, boundary="none", allow_rechunk=False)
+    views = [_contexts(source, layout, scales, view, get_predictor)] if view else []
     out = da.map_blocks(
         _restore_chunk,
         windows,
+        *views,
         dtype=image.dtype,
         chunks=source.chunks,
         meta=np.empty((0,) * image.ndim, image.dtype),
@@ -139,26 +132,75 @@ def run_lazy(
         tiles=tiles,
         strength=strength,
         scales=scales,
-        contexts=contexts,
     )
     result: da.Array = out.rechunk(image.chunks)
     return result
 
 
-def _context(
+def _contexts(
+    source: da.Array,
+    layout: Layout,
+    scales: Any,
+    view: int,
+    get_predictor: Callable[[], Predictor],
+) -> da.Array:
+    """Contexts of all planes, chunked over the leading axes as the image is.
+
+    A chunk of the result then asks for those of its own planes alone.
+    """
+    import dask.array as da
+    from dask.delayed import delayed
+
+    lengths = tuple(
+        source.chunks[axis] if axis in layout.leading else (1,) for axis in range(source.ndim)
+    )
+    blocks = np.empty(tuple(len(axis) for axis in lengths), object)
+    # The samples of a view, with one index for each leading axis to be replaced by a range.
+    key = list(view_key(layout, (0,) * len(layout.leading), view))
+    for place in np.ndindex(blocks.shape):
+        first = [sum(axis[:number]) for axis, number in zip(lengths, place, strict=True)]
+        shape = tuple(axis[number] for axis, number in zip(lengths, place, strict=True))
+        for axis in layout.leading:
+            key[axis] = slice(first[axis], first[axis] + shape[axis])
+        origin = tuple(first[axis] for axis in layout.leading)
+        block = delayed(_look, pure=True)(
+            source[tuple(key)], origin, layout, scales, view, get_predictor
+        )
+        blocks[place] = da.from_delayed(block, shape, meta=np.empty((0,) * source.ndim, object))
+    contexts: da.Array = da.block(blocks.tolist())
+    return contexts
+
+
+def _look(
     samples: NDArray[Any],
-    index: tuple[int, ...],
+    origin: tuple[int, ...],
     layout: Layout,
     scales: tuple[Scale, ...],
     view: int,
     get_predictor: Callable[[], Predictor],
-) -> Any:
-    block = Planes(None, layout).canonical(samples)
-    return get_predictor().look(view_of(block, layout, scales[layout.group(index)], view))
+) -> NDArray[Any]:
+    """Contexts of the planes of one chunk: objects, of length 1 along the plane's axes."""
+    shape = tuple(
+        length if axis in layout.leading else 1 for axis, length in enumerate(samples.shape)
+    )
+    out = np.empty(shape, object)
+    planes, predictor, everything = Planes(None, layout), get_predictor(), slice(None)
+    for local in np.ndindex(*(samples.shape[axis] for axis in layout.leading)):
+        index = tuple(a + b for a, b in zip(origin, local, strict=True))
+        block = planes.canonical(samples[layout.key(local, everything, everything)])
+        scale = scales[layout.group(index)]
+        context = predictor.look(view_of(block, layout, scale, view))
+        place = tuple(
+            0 if isinstance(part, slice) else part
+            for part in layout.key(local, everything, everything)
+        )
+        out[place] = context
+    return out
 
 
 def _restore_chunk(
     window: NDArray[Any],
+    views: NDArray[Any] | None = None,
     *,
     starts: tuple[list[int], ...],
     depth: dict[int, int],
@@ -167,7 +209,6 @@ def _restore_chunk(
     tiles: TileOptions,
     strength: float,
     scales: tuple[Scale, ...],
-    contexts: dict[tuple[int, ...], Any] | None,
     block_id: tuple[int, ...],
 ) -> NDArray[Any]:
     first = tuple(starts[axis][number] for axis, number in enumerate(block_id))
@@ -181,6 +222,9 @@ def _restore_chunk(
     regions = [
         (tuple(r[i] for r, i in zip(leading, index, strict=True)), region) for index in indices
     ]
+    contexts = {}
+    if views is not None:
+        contexts = {index: context for (index, _), context in zip(regions, views.flat, strict=True)}
     steps = run(
         Planes(window, layout, origin),
         Planes(out, layout, first),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -9,7 +10,9 @@ from napari.layers import Image, Labels
 from napari.utils.transforms import Affine
 
 from napari_restore.api import Restoration, restore_lazily, restore_steps
-from napari_restore.core.lazy import as_dask, is_lazy, lazy_scales
+from napari_restore.core.axes import Planes, find_layout
+from napari_restore.core.intensity import find_scales
+from napari_restore.core.lazy import as_dask, is_lazy
 from napari_restore.core.tiles import Region
 from napari_restore.errors import ImageError
 from napari_restore.plan import Plan, plan
@@ -109,9 +112,9 @@ def restore_layer_steps(layer: Image, plan: Plan) -> Generator[Progress, None, R
     """
     image = read_layer(layer)
     if is_lazy(image.array):
-        first = as_dask(image.array)
+        # Found now, from a bounded sample: else every look at a slice would read the sample again.
         # The finest level's scale serves all, or levels would differ in contrast.
-        scales = lazy_scales(first, plan.layout, plan.spec.black_is_zero)
+        scales = find_scales(Planes(as_dask(image.array), plan.layout), plan.spec.black_is_zero)
         levels = [_restore_level(level, plan, scales) for level in image.levels]
         data: Any = levels if layer.multiscale else levels[0]
         return Restoration(data, {**plan.provenance(), "lazy": True})
@@ -123,10 +126,6 @@ def restore_layer_steps(layer: Image, plan: Plan) -> Generator[Progress, None, R
 
 
 def _restore_level(level: Any, plan: Plan, scales: Any) -> Any:
-    from dataclasses import replace
-
-    from napari_restore.core.axes import find_layout
-
     layout = find_layout(level, plan.layout.axes)
     return restore_lazily(level, replace(plan, layout=layout), scales)
 

@@ -8,12 +8,31 @@ from napari_restore.errors import ModelError
 
 from .spec import TASKS, ModelSpec
 
-_NAFNET = {
+#: Options of the networks that sharpen, but for their channels.
+SHARPENER: dict[str, object] = {
     "width": 32,
     "encoder_blocks": (2, 4),
     "middle_blocks": 6,
     "decoder_blocks": (2, 2),
     "unshuffle": 2,
+}
+
+#: Haze is wide: coarser pixels see twice as far for a quarter of the time.
+OUT_OF_FOCUS_LIGHT: dict[str, object] = {
+    "channels": 1,
+    "width": 48,
+    "encoder_blocks": (2, 2),
+    "middle_blocks": 4,
+    "decoder_blocks": (2, 2),
+    "unshuffle": 4,
+}
+HAZE: dict[str, object] = {
+    "channels": 3,
+    "width": 16,
+    "encoder_blocks": (1, 1, 1, 2),
+    "middle_blocks": 2,
+    "decoder_blocks": (1, 1, 1, 1),
+    "view": 256,
 }
 
 CATALOG: tuple[ModelSpec, ...] = (
@@ -24,7 +43,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         architecture="nafnet",
         weights="deblur-color.safetensors",
         sha256="75c20714ba2e3b8069ba595d3ef09a90db209e22699ef07704107e605211565d",
-        options={"channels": 3, **_NAFNET},
+        options={"channels": 3, **SHARPENER},
     ),
     ModelSpec(
         name="deblur-mono",
@@ -33,7 +52,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         architecture="nafnet",
         weights="deblur-mono.safetensors",
         sha256="08a8465422c9132cebccb1fd0fec8b93cbc6c88a363919c6e0ed17e30d6496d2",
-        options={"channels": 1, **_NAFNET},
+        options={"channels": 1, **SHARPENER},
     ),
     ModelSpec(
         name="dehaze-color",
@@ -42,7 +61,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         architecture="affine",
         weights="dehaze-color.safetensors",
         sha256="16fd82f7a6e3cce0073d845492ee51700afc4856c6e04aa764cf73a30fb9646c",
-        options={"channels": 3},
+        options=HAZE,
         multiple_of=1,
         halo=0,
         view=256,
@@ -55,14 +74,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         architecture="nafnet",
         weights="dehaze-mono.safetensors",
         sha256="c36d4292de6e0a25073eb250e61542763c53385b39941d1dcf1b118a5114cc51",
-        options={
-            "channels": 1,
-            "width": 48,
-            "unshuffle": 4,
-            "encoder_blocks": (2, 2),
-            "middle_blocks": 4,
-            "decoder_blocks": (2, 2),
-        },
+        options=OUT_OF_FOCUS_LIGHT,
         multiple_of=16,
         halo=96,
     ),
@@ -73,7 +85,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         architecture="nafnet",
         weights="motion-color.safetensors",
         sha256="af4389accbaf812d06ea00947fee0503faa08de054f386660b39f0c31d712ff2",
-        options={"channels": 3, **_NAFNET},
+        options={"channels": 3, **SHARPENER},
     ),
     ModelSpec(
         name="motion-mono",
@@ -82,7 +94,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         architecture="nafnet",
         weights="motion-mono.safetensors",
         sha256="7a936182c89dda057dbbb0f69aae12fc1e5be3cf34f0e0828fbae58137614d74",
-        options={"channels": 1, **_NAFNET},
+        options={"channels": 1, **SHARPENER},
     ),
 )
 

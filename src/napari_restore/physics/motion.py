@@ -126,9 +126,9 @@ def rigid_blur(image: torch.Tensor, path: Path, angles: NDArray[np.float64]) -> 
     height, width = image.shape[-2:]
     cos, sin = np.cos(angles), np.sin(angles)
     theta = np.zeros((len(path), 2, 3), np.float32)
-    # grid_sample works in units of half the image on each axis.
-    theta[:, 0] = np.stack([cos, -sin * height / width, 2 * path[:, 1] / width], 1)
-    theta[:, 1] = np.stack([sin * width / height, cos, 2 * path[:, 0] / height], 1)
+    # grid_sample works in units of half the image on each axis, and looks where a pixel comes from.
+    theta[:, 0] = np.stack([cos, -sin * height / width, -2 * path[:, 1] / width], 1)
+    theta[:, 1] = np.stack([sin * width / height, cos, -2 * path[:, 0] / height], 1)
     poses = torch.from_numpy(theta).to(image.device)
     total = torch.zeros_like(image)
     for pose in poses:

@@ -19,6 +19,7 @@ from napari_restore.models.weights import load_state, save_weights
 
 from .data import CropSource, SharpImage, centre_crop, load_folder
 from .losses import restoration_loss
+from .warm_start import adapt_channels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,45 +60,6 @@ class TrainOptions:
     seed: int = 0
     init: Path | None = None
     checkpoint_seconds: float = 150.0
-
-
-def adapt_channels(state: dict[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
-    """Fit the first and last convolutions of a state dict to another count of channels.
-
-    From colour to mono the first sums and the last averages over the colours; from mono to colour
-    they share and repeat. Everything else is kept.
-
-    Raises
-    ------
-    KeyError, ValueError
-        If the weights are of another network.
-    """
-    out = dict(state)
-    for key, target in network.state_dict().items():
-        source = state[key]
-        if source.shape == target.shape:
-            continue
-        for axis, mean in ((0, True), (1, False)):
-            have, want = (
-                source.shape[axis] if source.ndim > axis else 0,
-                (target.shape[axis] if target.ndim > axis else 0),
-            )
-            if have == want:
-                continue
-            colours = 3
-            if max(have, want) != colours * min(have, want):
-                raise ValueError(f"{key} is {tuple(source.shape)} and not {tuple(target.shape)}")
-            # Pixel-unshuffled channels are ordered (colour, place).
-            if have > want:
-                parts = source.unflatten(axis, (colours, want))
-                source = parts.mean(axis) if mean else parts.sum(axis)
-            else:
-                source = source.repeat_interleave(1, axis).repeat(
-                    *(colours if i == axis else 1 for i in range(source.ndim))
-                )
-                source = source if mean else source / colours
-        out[key] = source
-    return out
 
 
 def psnr(result: torch.Tensor, target: torch.Tensor) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from napari_restore.errors import ModelError
+from napari_restore.models.catalog import HAZE, OUT_OF_FOCUS_LIGHT, SHARPENER
 
 from . import degradations
 
@@ -59,14 +60,14 @@ RECIPES: tuple[Recipe, ...] = (
         "motion_deblur",
         "nafnet",
         degradations.ColourBlur(degradations.random_motion, margin=20, rotation_share=0.06),
-        {"channels": 3},
+        {"channels": 3, **SHARPENER},
     ),
     Recipe(
         "deblur-color",
         "deblur",
         "nafnet",
         degradations.ColourBlur(degradations.random_defocus, margin=12),
-        {"channels": 3},
+        {"channels": 3, **SHARPENER},
         start_from="motion-color",
         minutes=20,
     ),
@@ -75,7 +76,7 @@ RECIPES: tuple[Recipe, ...] = (
         "deblur",
         "nafnet",
         degradations.MonoBlur(degradations.random_defocus, margin=12),
-        {"channels": 1},
+        {"channels": 1, **SHARPENER},
         start_from="deblur-color",
         minutes=20,
     ),
@@ -84,7 +85,7 @@ RECIPES: tuple[Recipe, ...] = (
         "motion_deblur",
         "nafnet",
         degradations.MonoBlur(degradations.random_motion, margin=20),
-        {"channels": 1},
+        {"channels": 1, **SHARPENER},
         start_from="motion-color",
         minutes=20,
     ),
@@ -93,15 +94,7 @@ RECIPES: tuple[Recipe, ...] = (
         "dehaze",
         "nafnet",
         degradations.OutOfFocusLight(),
-        # Haze is wide: coarser pixels see twice as far for a quarter of the time.
-        {
-            "channels": 1,
-            "width": 48,
-            "unshuffle": 4,
-            "encoder_blocks": (2, 2),
-            "middle_blocks": 4,
-            "decoder_blocks": (2, 2),
-        },
+        OUT_OF_FOCUS_LIGHT,
         crops=((0.0, 192, 8), (0.7, 256, 4)),
         minutes=15,
     ),
@@ -110,7 +103,7 @@ RECIPES: tuple[Recipe, ...] = (
         "dehaze",
         "affine",
         degradations.Haze(),
-        {"channels": 3},
+        HAZE,
         crops=((0.0, 192, 8), (0.6, 256, 5)),
         minutes=15,
     ),
