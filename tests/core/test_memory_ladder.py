@@ -107,7 +107,6 @@ def test_a_chosen_tile_is_never_overridden(device: str, rng: np.random.Generator
     with pytest.raises(DeviceError, match=r"64 pixels.*smaller tile") as caught:
         climb(image, predictor, TileOptions(64, fixed=True))
     assert device in str(caught.value)
-    assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
 
 
 def test_a_chosen_tile_may_be_run_in_smaller_batches(rng: np.random.Generator) -> None:

@@ -38,7 +38,7 @@ def _fit(weight: torch.Tensor, axis: int, length: int, key: str) -> torch.Tensor
     have = weight.shape[axis]
     # Pixel-unshuffled channels are ordered (colour, place).
     if have == _COLOURS * length:
-        parts = weight.unflatten(axis, (_COLOURS, length))
+        parts: torch.Tensor = weight.unflatten(axis, (_COLOURS, length))
         return parts.mean(axis) if axis == 0 else parts.sum(axis)
     if length == _COLOURS * have:
         shared = weight if axis == 0 else weight / _COLOURS
