@@ -51,7 +51,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         channels=1,
         architecture="nafnet",
         weights="deblur-mono.safetensors",
-        sha256="08a8465422c9132cebccb1fd0fec8b93cbc6c88a363919c6e0ed17e30d6496d2",
+        sha256="0bf4b9319285f4e47887b539994e07d3c15beb60dad8d19188f01acf1b11a3af",
         options={"channels": 1, **SHARPENER},
     ),
     ModelSpec(
