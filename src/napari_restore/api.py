@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,10 +14,11 @@ from .core.engine import run
 from .core.intensity import Scale, find_scales
 from .core.lazy import as_dask, is_lazy, run_lazy
 from .core.protocol import Progress, Report
+from .core.steps import drain
 from .plan import Plan, plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator
 
     from .core.tiles import Region
 
@@ -34,7 +35,6 @@ def restore_steps(
     image: Any,
     plan: Plan,
     *,
-    regions: Sequence[tuple[tuple[int, ...], Region]] | None = None,
     scales: tuple[Scale, ...] | None = None,
     out: Any = None,
 ) -> Generator[Progress, None, Restoration]:
@@ -45,12 +45,10 @@ def restore_steps(
     image : array
         What the plan was made for. NumPy; for lazy arrays the result is computed into memory.
     plan : Plan
-    regions : sequence of (plane index, Region), optional
-        Compute these alone; the rest of the result is the input's.
     scales : tuple of Scale, optional
         Intensity scales, if they are known.
     out : array, optional
-        Where a whole result goes, for example a memory map; of the image's shape and dtype.
+        Where the result goes, for example a memory map; of the image's shape and dtype.
 
     Yields
     ------
@@ -61,44 +59,46 @@ def restore_steps(
     -------
     Restoration
     """
+    started, report = time.monotonic(), Report()
+    result = np.empty(plan.layout.shape, np.dtype(image.dtype)) if out is None else out
+    if plan.layout.pixels:
+        target = Planes(result, plan.layout)
+        scales = yield from _steps(image, plan, target, scales, report=report)
+    seconds = time.monotonic() - started
+    return Restoration(result, plan.provenance(report=report, seconds=seconds, scales=scales))
+
+
+def _steps(
+    image: Any,
+    plan: Plan,
+    target: Planes,
+    scales: tuple[Scale, ...] | None,
+    **options: Any,
+) -> Generator[Progress, None, tuple[Scale, ...]]:
+    """Load, find the scales if need be, run; returns the scales."""
     from .models.predictor import load_predictor
 
-    started, report = time.monotonic(), Report()
-    dtype = np.dtype(image.dtype)
     source = Planes(image, plan.layout)
-    if out is not None:
-        result = out
-    else:
-        whole = regions is None
-        result = np.empty(plan.layout.shape, dtype) if whole else np.array(image, copy=True)
-    if plan.layout.pixels:
-        yield Progress(0, plan.layout.pixels, "Loading the model")
-        predictor = load_predictor(plan.spec, plan.device)
-        if scales is None:
-            yield Progress(0, plan.layout.pixels, "Finding the range of intensities")
-            scales = find_scales(source, plan.spec.black_is_zero)
-        yield Progress(0, plan.layout.pixels, "Restoring")
-        yield from run(
-            source,
-            Planes(result, plan.layout),
-            predictor,
-            scales,
-            tiles=plan.tiles,
-            strength=plan.strength,
-            regions=regions,
-            report=report,
-        )
-    return Restoration(result, plan.provenance(report, time.monotonic() - started))
+    yield Progress(0, plan.layout.pixels, "Loading the model")
+    predictor = load_predictor(plan.spec, plan.device)
+    if scales is None:
+        yield Progress(0, plan.layout.pixels, "Finding the range of intensities")
+        scales = find_scales(source, plan.spec.black_is_zero)
+    yield Progress(0, plan.layout.pixels, "Restoring")
+    yield from run(
+        source, target, predictor, scales, tiles=plan.tiles, strength=plan.strength, **options
+    )
+    return scales
 
 
-def restore_region(
+def region_steps(
     image: Any,
     plan: Plan,
     index: tuple[int, ...],
     region: Region,
     scales: tuple[Scale, ...] | None = None,
-) -> np.ndarray[Any, np.dtype[Any]]:
-    """Restore a region of one plane, as it would be in the whole result.
+) -> Generator[Progress, None, np.ndarray[Any, np.dtype[Any]]]:
+    """Restore a region of one plane step by step, as it would be in the whole result.
 
     Parameters
     ----------
@@ -112,41 +112,40 @@ def restore_region(
     scales : tuple of Scale, optional
         Intensity scales, if they are known.
 
+    Yields
+    ------
+    Progress
+
     Returns
     -------
     ndarray
         (region.height, region.width), with the colour axis last if there is one.
     """
-    from .models.predictor import load_predictor
+    layout, place = plan.layout, iter(index)
+    shape, origin = [], []
+    for letter, length in zip(layout.axes, layout.shape, strict=True):
+        start, count = {
+            "Y": (region.top, region.height),
+            "X": (region.left, region.width),
+            "S": (0, length),
+        }.get(letter) or (next(place), 1)
+        origin.append(start)
+        shape.append(count)
+    window = Planes(np.empty(shape, np.dtype(image.dtype)), layout, tuple(origin))
+    yield from _steps(image, plan, window, scales, regions=[(index, region)])
+    out = window.read(index, region)
+    return out if layout.colour else out[..., 0]
 
-    source = Planes(image, plan.layout)
-    if scales is None:
-        scales = find_scales(source, plan.spec.black_is_zero)
-    samples = plan.layout.shape[plan.layout.axes.index("S")] if plan.layout.colour else 1
-    out = np.empty((region.height, region.width, samples), np.dtype(image.dtype))
 
-    class Window:
-        """Target that keeps one region; the engine writes through it."""
-
-        layout = plan.layout
-
-        @staticmethod
-        def write(_: tuple[int, ...], tile: Region, block: Any) -> None:
-            top, left = tile.top - region.top, tile.left - region.left
-            out[top : top + tile.height, left : left + tile.width] = block
-
-    steps = run(
-        source,
-        cast("Planes", Window),
-        load_predictor(plan.spec, plan.device),
-        scales,
-        tiles=plan.tiles,
-        strength=plan.strength,
-        regions=[(index, region)],
-    )
-    for _ in steps:
-        pass
-    return out if plan.layout.colour else out[..., 0]
+def restore_region(
+    image: Any,
+    plan: Plan,
+    index: tuple[int, ...],
+    region: Region,
+    scales: tuple[Scale, ...] | None = None,
+) -> np.ndarray[Any, np.dtype[Any]]:
+    """Restore a region of one plane; see `region_steps`."""
+    return drain(region_steps(image, plan, index, region, scales))
 
 
 def restore_lazily(image: Any, plan: Plan, scales: Any = None) -> Any:
@@ -156,8 +155,8 @@ def restore_lazily(image: Any, plan: Plan, scales: Any = None) -> Any:
     ----------
     image : dask.array.Array or zarr.Array
     plan : Plan
-    scales : delayed, optional
-        Intensity scales shared with another array.
+    scales : tuple of Scale, optional
+        Intensity scales, if they are known; else they are found when the first chunk is asked for.
 
     Returns
     -------
@@ -238,14 +237,7 @@ def restore(
     )
     if is_lazy(image):
         return restore_lazily(image, decided)
-    steps = restore_steps(np.asarray(image), decided)
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as stop:
-            return cast("Restoration", stop.value).data
-        if progress is not None:
-            progress(step)
+    return drain(restore_steps(np.asarray(image), decided), progress).data
 
 
 def deblur(image: Any, **options: Any) -> Any:

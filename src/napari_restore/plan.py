@@ -11,11 +11,13 @@ import numpy as np
 from .core.axes import Layout, find_layout
 from .core.device import autocast_dtype, import_torch, resolve_device
 from .core.protocol import TileOptions, default_tiles
+from .core.tiles import Grid, Region, split
 from .errors import RestoreError
 from .models.catalog import find_model
 from .models.weights import sha256
 
 if TYPE_CHECKING:
+    from .core.intensity import Scale
     from .core.protocol import Report
     from .models.spec import ModelSpec
 
@@ -41,8 +43,20 @@ class Plan:
     tiles: TileOptions
     strength: float
 
+    @property
+    def work(self) -> int:
+        """Pixels that the network will see: those of the image, and the halos of its tiles."""
+        height, width = self.layout.size
+        grid = Grid(self.layout.size, self.spec.multiple_of, self.spec.halo)
+        tiles = split(Region(0, 0, height, width), self.tiles.side)
+        return self.layout.planes * sum(grid.window(tile).pixels for tile in tiles)
+
     def provenance(
-        self, report: Report | None = None, seconds: float | None = None
+        self,
+        *,
+        report: Report | None = None,
+        seconds: float | None = None,
+        scales: tuple[Scale, ...] | None = None,
     ) -> dict[str, Any]:
         """How the result is made, in plain types: enough to make it again."""
         from . import __version__
@@ -67,6 +81,9 @@ class Plan:
                 "invalid_samples": report.invalid,
                 "notes": list(report.notes),
             }
+        if scales is not None:
+            # What became 0 and 1 for the network, for each channel.
+            record["scales"] = [[scale.low, scale.low + scale.span] for scale in scales]
         if seconds is not None:
             record["seconds"] = round(seconds, 3)
         return record

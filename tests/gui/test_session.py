@@ -5,9 +5,11 @@ import time
 import numpy as np
 import pytest
 from napari.layers import Image, Labels
+from napari.utils.notifications import notification_manager
 
 from napari_restore import RestoreError, restore
 from napari_restore.errors import DeviceError
+from napari_restore.gui.describe import describe, title
 from napari_restore.gui.layers import METADATA_KEY
 from napari_restore.gui.session import Options, Session
 
@@ -19,7 +21,7 @@ def wait_for(qtbot, session: Session) -> None:
 @pytest.fixture
 def messages(session) -> list[str]:
     heard: list[str] = []
-    session.ended.connect(heard.append)
+    session.runner.ended.connect(heard.append)
     return heard
 
 
@@ -63,7 +65,7 @@ def test_result_equals_the_library(session, viewer, image, qtbot):
 
 def test_progress_reaches_the_end(session, viewer, predictor, image, qtbot):
     seen = []
-    session.progressed.connect(seen.append)
+    session.runner.progressed.connect(seen.append)
     viewer.add_image(np.stack([image] * 4))
     session.restore(Options(tile=64))
     wait_for(qtbot, session)
@@ -91,43 +93,93 @@ def test_cancel_leaves_the_viewer_as_it_was(session, viewer, predictor, image, q
     assert len(viewer.layers) == 2
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        DeviceError("Memory ran out. Choose a smaller tile."),
+        RuntimeError("CUDA error: choose a smaller tile"),
+        OSError("stale handle, smaller tile"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
 def test_one_layer_that_fails_does_not_take_the_others(
-    session, viewer, predictor, image, qtbot, monkeypatch, messages
+    error, session, viewer, predictor, image, qtbot, monkeypatch, messages
 ):
-    from napari_restore.gui import session as module
+    from napari_restore.gui import work as module
 
-    real = module.restore_layer_steps
+    real = module.restore_job
 
-    def steps(layer, plan):
-        if layer.name == "bad":
-            raise DeviceError("Memory ran out. Choose a smaller tile.")
-        return (yield from real(layer, plan))
+    def steps(job):
+        if job.name == "bad":
+            raise error
+        return (yield from real(job))
 
-    monkeypatch.setattr(module, "restore_layer_steps", steps)
+    monkeypatch.setattr(module, "restore_job", steps)
     shown = []
-    monkeypatch.setattr(module, "show_error", shown.append)
+    monkeypatch.setattr(
+        notification_manager, "dispatch", lambda notification: shown.append(notification.message)
+    )
     layers = {viewer.add_image(image, name="bad"), viewer.add_image(image, name="good")}
     viewer.layers.selection = layers
     session.restore(Options())
     wait_for(qtbot, session)
     assert [layer.name for layer in viewer.layers] == ["bad", "good", "good [deblurred]"]
-    assert "bad" in shown[0]
     assert "smaller tile" in shown[0]
-    assert "failed" in messages[-1]
+    assert "'bad' was not restored" in messages[-1]
 
 
-def test_a_bug_keeps_its_traceback_and_frees_the_session(
-    session, viewer, predictor, image, qtbot, messages
+@pytest.mark.parametrize("kind", [ZeroDivisionError, RuntimeError])
+@pytest.mark.parametrize("what", ["restore", "preview"])
+def test_a_bug_is_shown_and_frees_the_session(
+    kind, what, session, viewer, predictor, image, qtbot, messages, monkeypatch
 ):
-    predictor.error = ZeroDivisionError("a bug")
+    shown = []
+    monkeypatch.setattr(notification_manager, "dispatch", shown.append)
+    predictor.error = kind("a bug")
     viewer.add_image(image)
-    with qtbot.captureExceptions() as caught:
-        session.restore(Options())
-        wait_for(qtbot, session)
-        qtbot.wait(50)
+    getattr(session, what)(Options())
+    wait_for(qtbot, session)
     assert "a bug" in messages[-1]
-    assert [kind for kind, _, _ in caught] == [ZeroDivisionError]
+    assert type(shown[0].exception) is kind
     assert len(viewer.layers) == 1
+
+
+def test_cancelled_preview_frees_the_session(session, viewer, predictor, image, qtbot, messages):
+    predictor.seconds = 0.2
+    viewer.add_image(image)
+    session.preview(Options(tile=16))
+    qtbot.waitUntil(predictor.begun.is_set, timeout=10_000)
+    session.cancel()
+    wait_for(qtbot, session)
+    assert "Cancelled" in messages[-1]
+    assert len(viewer.layers) == 1
+
+
+def test_data_replaced_in_the_middle_is_not_restored(session, viewer, predictor, image, qtbot):
+    predictor.seconds = 0.1
+    layer = viewer.add_image(np.stack([image] * 5), name="x", scale=(3, 1, 1))
+    session.restore(Options())
+    qtbot.waitUntil(predictor.begun.is_set, timeout=10_000)
+    layer.data = np.zeros((2, 7, 9))
+    wait_for(qtbot, session)
+    result = viewer.layers["x [deblurred]"]
+    assert result.data.shape == (5, *image.shape)
+    assert result.scale[0] == 3
+
+
+def test_an_abandoned_run_does_not_end_the_next(session, viewer, predictor, image, qtbot, messages):
+    predictor.seconds = 0.1
+    viewer.add_image(np.stack([image] * 6), name="x")
+    first = session.restore(Options())
+    qtbot.waitUntil(predictor.begun.is_set, timeout=10_000)
+    session.abandon()
+    session.restore(Options())
+    qtbot.waitUntil(lambda: not first.is_running, timeout=10_000)
+    qtbot.wait(50)
+    assert session.running
+    wait_for(qtbot, session)
+    assert [layer.name for layer in viewer.layers] == ["x", "x [deblurred]"]
+    assert len(messages) == 1
 
 
 def test_source_deleted_in_the_middle(session, viewer, predictor, image, qtbot):
@@ -175,19 +227,37 @@ def test_nothing_to_restore_is_said(session, viewer, layer, message):
 def test_unfit_model_names_the_layer(session, viewer, image):
     viewer.add_image(image, name="cells")
     with pytest.raises(RestoreError, match=r"'cells'.*deblur-color.*3 channels.*mono"):
-        session.plans(Options(model="deblur-color"))
+        session.jobs(Options(model="deblur-color"))
 
 
-def test_description_says_what_will_be_done(session, viewer, image):
+def test_description_says_what_will_be_done(session, viewer):
     viewer.add_image(np.zeros((12, 2048, 2048), np.uint8), name="stack")
-    text = session.describe(session.plans(Options(device="cpu")))
-    for part in ("stack", "deblur-mono", "12 × 2048 × 2048", "CPU", "about"):
+    text = words(session, Options(device="cpu"))
+    for part in ("deblur-mono", "12 × 2048 × 2048", "CPU", "about"):
         assert part in text
     viewer.add_image(np.zeros((30, 40, 3), np.uint8), name="photo", rgb=True)
     viewer.layers.select_all()
-    text = session.describe(session.plans(Options(device="cpu")))
-    for part in ("2 layers", "deblur-color and deblur-mono"):
-        assert part in text
+    assert title(session.jobs(Options())) == "2 layers"
+    assert "deblur-color and deblur-mono" in words(session, Options(device="cpu"))
+
+
+def words(session, options) -> str:
+    return describe(session.jobs(options), session.rates).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_estimate_knows_that_small_tiles_are_slower(session, viewer):
+    viewer.add_image(np.zeros((4096, 4096), np.uint8))
+    few, many = (session.jobs(Options(device="cpu", tile=tile))[0] for tile in (2048, 128))
+    assert session.rates.seconds(many) > 2 * session.rates.seconds(few)
+
+
+def test_rename_and_new_data_are_noticed(session, viewer, image):
+    layer = viewer.add_image(image, name="x")
+    heard = []
+    session.changed.connect(lambda: heard.append(1))
+    layer.name = "y"
+    layer.data = image[:50]
+    assert len(heard) >= 2
 
 
 # ---------------------------------------------------------------- preview
@@ -225,6 +295,25 @@ def test_preview_gives_way_to_the_next_and_to_the_result(session, viewer, predic
     session.restore(Options())
     wait_for(qtbot, session)
     assert [layer.name for layer in viewer.layers] == ["cells", "cells [deblurred]"]
+
+
+def test_preview_goes_when_its_source_moves(session, viewer, predictor, image, qtbot):
+    layer = viewer.add_image(image, name="cells")
+    session.preview(Options())
+    wait_for(qtbot, session)
+    layer.translate = (5, 5)
+    assert [layer.name for layer in viewer.layers] == ["cells"]
+
+
+def test_docks_know_each_others_previews(session, viewer, predictor, image, qtbot):
+    viewer.add_image(image, name="cells")
+    session.preview(Options())
+    wait_for(qtbot, session)
+    other = Session(viewer, "dehaze")
+    viewer.layers.selection = {preview_of(viewer)}
+    with pytest.raises(RestoreError, match=r"preview.*beneath"):
+        other.jobs(Options())
+    other.close()
 
 
 def test_preview_goes_with_its_source(session, viewer, predictor, image, qtbot):

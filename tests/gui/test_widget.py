@@ -21,8 +21,8 @@ def finished(qtbot, widget) -> None:
     qtbot.waitUntil(lambda: not widget.session.running, timeout=20_000)
 
 
-def test_dock_says_what_to_do_before_anything_is_selected(widget):
-    assert "Select" in widget.summary.text()
+def test_dock_says_what_to_do_before_anything_is_selected(widget, qtbot):
+    qtbot.waitUntil(lambda: "Select" in widget.summary.text(), timeout=20_000)
     assert not widget.restore_button.isEnabled()
     assert not widget.preview_button.isEnabled()
     assert not widget.cancel_button.isEnabled()
@@ -30,7 +30,9 @@ def test_dock_says_what_to_do_before_anything_is_selected(widget):
 
 def test_buttons_restore_preview_and_cancel(widget, viewer, predictor, image, qtbot):
     viewer.add_image(np.stack([image] * 50), name="cells")
-    assert "50 × 96 × 120" in widget.summary.text()
+    qtbot.waitUntil(widget.restore_button.isEnabled, timeout=20_000)
+    assert widget.name.text() == "cells"
+    assert "50 × 96 × 120" in widget.summary.text().replace("\N{NO-BREAK SPACE}", " ")
     qtbot.mouseClick(widget.preview_button, Qt.MouseButton.LeftButton)
     finished(qtbot, widget)
     assert viewer.layers[-1].name == "cells [preview]"
@@ -56,6 +58,7 @@ def test_controls_reach_the_result(widget, viewer, image, qtbot):
     viewer.add_image(image, name="cells")
     widget.strength.value = 0.0
     widget.tile.value = 128
+    qtbot.waitUntil(lambda: "cpu" in widget.device.choices, timeout=20_000)
     widget.device.value = "cpu"
     widget.hide_source.value = True
     widget.restore()
@@ -67,6 +70,15 @@ def test_controls_reach_the_result(widget, viewer, image, qtbot):
     assert not source.visible
 
 
+def test_summary_follows_the_layer(widget, viewer, image, qtbot):
+    qtbot.waitUntil(lambda: "Select" in widget.summary.text(), timeout=20_000)
+    layer = viewer.add_image(image, name="old")
+    layer.name = "new"
+    assert widget.name.text() == "new"
+    layer.data = np.zeros((33, 44))
+    assert "33" in widget.summary.text()
+
+
 def test_only_models_of_the_task_are_offered(widget):
     task = widget.face.task.split("_")[0]
     assert widget.model.choices[0] == "auto"
@@ -74,8 +86,9 @@ def test_only_models_of_the_task_are_offered(widget):
     assert all(name.startswith(task) for name in widget.model.choices[1:])
 
 
-def test_unfit_model_is_said_before_the_run(widget, viewer, image, monkeypatch):
+def test_unfit_model_is_said_before_the_run(widget, viewer, image, monkeypatch, qtbot):
     viewer.add_image(image, name="cells")
+    qtbot.waitUntil(widget.restore_button.isEnabled, timeout=20_000)
     colour = next(name for name in widget.model.choices if name.endswith("color"))
     widget.model.value = colour
     assert "3 channels" in widget.summary.text()
@@ -114,6 +127,29 @@ def test_dock_opens_from_the_manifest_and_closes_in_a_run(
     # The viewer goes on without the dock.
     viewer.layers.clear()
     viewer.add_image(image)
+
+
+def test_last_word_of_a_run_stays_in_a_real_window(make_napari_viewer, predictor, image, qtbot):
+    # napari's progress bar processes events, so the end of a run may come within a step.
+    viewer = make_napari_viewer()
+    _, widget = viewer.window.add_plugin_dock_widget("napari-restore", "Deblur")
+    viewer.add_image(np.stack([image] * 60), name="cells")
+    shares = []
+    widget.session.runner.progressed.connect(lambda step: shares.append(step.done))
+    for cancel in (False, True):
+        predictor.seconds = 0.01
+        predictor.begun.clear()
+        widget.restore()
+        qtbot.waitUntil(predictor.begun.is_set, timeout=10_000)
+        if cancel:
+            qtbot.wait(150)
+            widget.cancel()
+        finished(qtbot, widget)
+        qtbot.wait(100)
+        assert ("Cancelled" if cancel else "cells [deblurred]") in widget.status.text()
+        assert shares == sorted(shares)
+        shares.clear()
+        assert not widget.progress_bar.isVisible()
 
 
 def test_preview_follows_the_canvas(make_napari_viewer, qtbot):

@@ -10,7 +10,7 @@ import numpy as np
 from .tiles import Region
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
@@ -107,33 +107,15 @@ def find_scales(planes: Planes, from_zero: bool = False) -> tuple[Scale, ...]:
         One for each channel; one alone where there is no channel axis. 8-bit colour is /255, all
         else lies between robust percentiles of a bounded sample. NaN and infinities do not count.
     """
-    fixed = _fixed_scale(planes.layout, np.dtype(planes.array.dtype))
-    if fixed is not None:
-        return (fixed,) * planes.layout.groups
-    samples = sample_regions(planes.layout)
-    return scales_from(
-        ((index, planes.read(index, region)) for index, region in samples), planes.layout, from_zero
-    )
-
-
-def _fixed_scale(layout: Layout, dtype: np.dtype[Any]) -> Scale | None:
-    """Scale that the dtype alone decides, if it does."""
+    layout, dtype = planes.layout, np.dtype(planes.array.dtype)
     if dtype == np.bool_:
-        return Scale(0.0, 1.0)
-    return Scale(0.0, 255.0) if layout.colour and dtype == np.uint8 else None
-
-
-def scales_from(
-    blocks: Iterable[tuple[tuple[int, ...], NDArray[Any]]], layout: Layout, from_zero: bool
-) -> tuple[Scale, ...]:
-    """Scales from blocks (h, w, S) that `sample_regions` chose, each with its plane's index."""
+        return (Scale(0.0, 1.0),) * layout.groups
+    if layout.colour and dtype == np.uint8:
+        return (Scale(0.0, 255.0),) * layout.groups
     values: list[list[NDArray[Any]]] = [[] for _ in range(layout.groups)]
-    for index, block in blocks:
-        fixed = _fixed_scale(layout, block.dtype)
-        if fixed is not None:
-            return (fixed,) * layout.groups
-        colours = block[..., : layout.channels]
-        values[layout.group(index)].append(colours[np.isfinite(colours)].ravel())
+    for index, region in sample_regions(layout):
+        block = planes.read(index, region)[..., : layout.channels]
+        values[layout.group(index)].append(block[np.isfinite(block)].ravel())
     return tuple(
         _scale(np.concatenate(parts) if parts else np.empty(0), from_zero) for parts in values
     )

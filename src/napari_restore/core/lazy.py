@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .axes import Planes
 from .engine import run
-from .intensity import sample_regions, scales_from
+from .intensity import find_scales
 from .tiles import Region
 from .view import view_key, view_of
 
@@ -30,34 +31,51 @@ def is_lazy(array: Any) -> bool:
 
 
 def as_dask(array: Any) -> da.Array:
-    """Wrap a zarr array, leave a dask array as it is."""
+    """Wrap a zarr or NumPy array, leave a dask array as it is."""
     import dask.array as da
 
     if isinstance(array, da.Array):
         return array
-    wrapped: da.Array = da.from_array(array, chunks=array.chunks)
+    # The coarse levels of a lazy pyramid are often in memory.
+    chunks = getattr(array, "chunks", None) or "auto"
+    wrapped: da.Array = da.from_array(array, chunks=chunks)
     return wrapped
 
 
-def lazy_scales(image: da.Array, layout: Layout, from_zero: bool) -> Any:
-    """Delayed tuple of `Scale`, found from a bounded sample of chunks, the same for every chunk."""
-    from dask.delayed import delayed
+class SampledScales:
+    """Intensity scales of a lazy array: found when first asked for, once in each process.
 
-    samples = [
-        (index, image[layout.key(index, slice(r.top, r.bottom), slice(r.left, r.right))])
-        for index, r in sample_regions(layout)
-    ]
-    indices = [index for index, _ in samples]
-    blocks = [block for _, block in samples]
-    return delayed(_scales, pure=True)(blocks, indices, layout, from_zero)
+    They are the same for every chunk, since the sample depends on the array's shape alone.
 
+    Parameters
+    ----------
+    image : dask.array.Array
+    layout : Layout
+    from_zero : bool
+        As for `napari_restore.core.intensity.find_scales`.
+    """
 
-def _scales(
-    blocks: list[NDArray[Any]], indices: list[tuple[int, ...]], layout: Layout, from_zero: bool
-) -> tuple[Scale, ...]:
-    planes = Planes(None, layout)
-    canonical = (planes.canonical(block) for block in blocks)
-    return scales_from(zip(indices, canonical, strict=True), layout, from_zero)
+    def __init__(self, image: da.Array, layout: Layout, from_zero: bool) -> None:
+        self._image, self._layout, self._from_zero = image, layout, from_zero
+        self._found: tuple[Scale, ...] | None = None
+        self._lock = threading.Lock()
+
+    def find(self) -> tuple[Scale, ...]:
+        """Find the scales, or return those found before."""
+        import dask
+
+        with self._lock:
+            if self._found is None:
+                # Within a task of another computation: not on its threads, which wait for this.
+                with dask.config.set(scheduler="synchronous"):
+                    self._found = find_scales(Planes(self._image, self._layout), self._from_zero)
+            return self._found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {"_lock": threading.Lock()}
 
 
 def run_lazy(
@@ -71,7 +89,7 @@ def run_lazy(
     from_zero: bool,
     tiles: TileOptions,
     strength: float,
-    scales: Any = None,
+    scales: tuple[Scale, ...] | None = None,
 ) -> da.Array:
     """Restore chunk by chunk, each when it is asked for.
 
@@ -87,8 +105,8 @@ def run_lazy(
         As for `napari_restore.core.intensity.find_scales`.
     tiles : TileOptions
     strength : float
-    scales : delayed, optional
-        Intensity scales if they are known or shared; found from ``image`` otherwise.
+    scales : tuple of Scale, optional
+        Intensity scales if they are known; found from ``image`` when first needed otherwise.
 
     Returns
     -------
@@ -100,7 +118,7 @@ def run_lazy(
 
     if layout.pixels == 0:
         return image
-    scales = lazy_scales(image, layout, from_zero) if scales is None else scales
+    found = SampledScales(image, layout, from_zero) if scales is None else scales
     # A window starts on the network's grid, up to one step outside the halo.
     reach = halo + multiple_of
     chunks = list(image.chunks)
@@ -117,7 +135,7 @@ def run_lazy(
     source = image.rechunk(tuple(chunks))
     starts = tuple(np.concatenate([[0], np.cumsum(lengths)]).tolist() for lengths in source.chunks)
     windows = overlap(source, depth=depth, boundary="none", allow_rechunk=False)
-    views = [_contexts(source, layout, scales, view, get_predictor)] if view else []
+    views = [_contexts(source, layout, found, view, get_predictor)] if view else []
     out = da.map_blocks(
         _restore_chunk,
         windows,
@@ -131,16 +149,20 @@ def run_lazy(
         get_predictor=get_predictor,
         tiles=tiles,
         strength=strength,
-        scales=scales,
+        scales=found,
     )
     result: da.Array = out.rechunk(image.chunks)
     return result
 
 
+def _known(scales: tuple[Scale, ...] | SampledScales) -> tuple[Scale, ...]:
+    return scales.find() if isinstance(scales, SampledScales) else scales
+
+
 def _contexts(
     source: da.Array,
     layout: Layout,
-    scales: Any,
+    scales: tuple[Scale, ...] | SampledScales,
     view: int,
     get_predictor: Callable[[], Predictor],
 ) -> da.Array:
@@ -175,7 +197,7 @@ def _look(
     samples: NDArray[Any],
     origin: tuple[int, ...],
     layout: Layout,
-    scales: tuple[Scale, ...],
+    scales: tuple[Scale, ...] | SampledScales,
     view: int,
     get_predictor: Callable[[], Predictor],
 ) -> NDArray[Any]:
@@ -188,7 +210,7 @@ def _look(
     for local in np.ndindex(*(samples.shape[axis] for axis in layout.leading)):
         index = tuple(a + b for a, b in zip(origin, local, strict=True))
         block = planes.canonical(samples[layout.key(local, everything, everything)])
-        scale = scales[layout.group(index)]
+        scale = _known(scales)[layout.group(index)]
         context = predictor.look(view_of(block, layout, scale, view))
         place = tuple(
             0 if isinstance(part, slice) else part
@@ -208,7 +230,7 @@ def _restore_chunk(
     get_predictor: Callable[[], Predictor],
     tiles: TileOptions,
     strength: float,
-    scales: tuple[Scale, ...],
+    scales: tuple[Scale, ...] | SampledScales,
     block_id: tuple[int, ...],
 ) -> NDArray[Any]:
     first = tuple(starts[axis][number] for axis, number in enumerate(block_id))
@@ -229,7 +251,7 @@ def _restore_chunk(
         Planes(window, layout, origin),
         Planes(out, layout, first),
         get_predictor(),
-        scales,
+        _known(scales),
         tiles=tiles,
         strength=strength,
         regions=regions,

@@ -2,51 +2,38 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Image, Labels
-from napari.qt.threading import create_worker
-from napari.utils import progress as napari_progress
-from napari.utils.notifications import show_error, show_warning
+from napari.layers import Image
+from napari.utils.notifications import show_warning
 from psygnal import Signal
 
-from napari_restore.api import restore_region
-from napari_restore.core.axes import Planes
-from napari_restore.core.intensity import find_scales
-from napari_restore.core.lazy import is_lazy
-from napari_restore.core.protocol import Progress
 from napari_restore.errors import RestoreError
 
-from .layers import (
-    METADATA_KEY,
-    plan_layer,
-    read_layer,
-    region_layer,
-    restore_layer_steps,
-    result_layer,
-    visible_region,
-)
+from .canvas import visible_region
+from .describe import Rates, duration, title
+from .layers import METADATA_KEY, LayerJob, plan_layer, result_layer
+from .preview import PreviewScales, is_preview, preview_layer
+from .runner import Runner, notify
+from .work import Outcome, restore_all_steps, restore_region_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Sequence
 
     from napari.components import ViewerModel
     from napari.layers import Layer
-    from napari.qt.threading import FunctionWorker, GeneratorWorker
+    from napari.qt.threading import GeneratorWorker
 
-    from napari_restore.api import Restoration
     from napari_restore.core.tiles import Region
-    from napari_restore.plan import Plan
 
 #: Longest side of a preview in pixels, so that it comes at once on a CPU too.
-PREVIEW_SIDE = {"cpu": 1024}
+_PREVIEW_SIDE = {"cpu": 1024}
 _PREVIEW_SIDE_GPU = 2048
-#: Megapixels per second until a run has measured them.
-_FIRST_GUESS = {"cpu": 2.0, "cuda": 60.0, "mps": 15.0}
-#: Runs below this are mostly spent on loading the model and say nothing about speed.
-_MEASURED_PIXELS = 4e6
+#: Changes of a layer that a preview does not survive, and that the dock speaks of.
+_PLACE = {"data", "scale", "translate", "rotate", "shear", "affine", "units"}
+_NAMED = {"name", "data", "axis_labels"}
 
 
 @dataclass(frozen=True)
@@ -69,16 +56,6 @@ class Options:
         }
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one layer: a restoration, or why there is none."""
-
-    layer: Image
-    plan: Plan
-    restoration: Restoration | None = None
-    error: RestoreError | None = None
-
-
 class Session:
     """Restore the selected layers of a viewer.
 
@@ -90,20 +67,25 @@ class Session:
         As in `napari_restore.restore`.
     """
 
-    #: Work began (what), went on (a `Progress`), ended (one sentence).
-    started = Signal(str)
-    progressed = Signal(object)
-    ended = Signal(str)
+    #: The selection, or a selected layer, is not what it was.
+    changed = Signal()
 
     def __init__(self, viewer: ViewerModel, task: str) -> None:
         self.viewer, self.task = viewer, task
-        self.worker: GeneratorWorker[Any, Any, Any] | FunctionWorker[Any] | None = None
-        self._bar: Any = None
+        self.runner, self.rates = Runner(), Rates()
         self._preview: Image | None = None
-        self._preview_source: Image | None = None
-        self._rates: dict[tuple[str, str], float] = {}
-        self._first_tile: tuple[float, int] | None = None
-        viewer.layers.events.removed.connect(self._on_removed)
+        self._source: Image | None = None
+        self._preview_scales = PreviewScales()
+        self._inserting = False
+        # The list tells of its layers' events too.
+        viewer.layers.events.connect(self._on_layers)
+        viewer.layers.selection.events.changed.connect(self._on_selection)
+
+    def close(self) -> None:
+        """Stop and let go of the viewer."""
+        self.viewer.layers.events.disconnect(self._on_layers)
+        self.viewer.layers.selection.events.changed.disconnect(self._on_selection)
+        self.abandon()
 
     # ------------------------------------------------------------ what is selected
 
@@ -113,13 +95,10 @@ class Session:
         return [
             layer
             for layer in self.viewer.layers
-            if layer in chosen
-            and isinstance(layer, Image)
-            and not isinstance(layer, Labels)
-            and layer is not self._preview
+            if layer in chosen and isinstance(layer, Image) and not is_preview(layer)
         ]
 
-    def plans(self, options: Options) -> list[tuple[Image, Plan]]:
+    def jobs(self, options: Options) -> list[LayerJob]:
         """Decide what will be done to each selected image.
 
         Raises
@@ -128,49 +107,49 @@ class Session:
             If nothing is selected or a layer cannot be restored.
         """
         sources = self.sources()
-        if not sources:
-            others = [layer for layer in self.viewer.layers.selection if layer is not self._preview]
-            if others:
-                names = ", ".join(f"'{layer.name}' ({type(layer).__name__})" for layer in others)
-                raise RestoreError(
-                    f"No image among the selected layers: {names}. Select an Image layer."
-                )
+        if sources:
+            return [plan_layer(layer, self.task, **options.planning()) for layer in sources]
+        selected = list(self.viewer.layers.selection)
+        if not selected:
             raise RestoreError("Select one or more image layers.")
-        plans = []
-        for layer in sources:
-            try:
-                plans.append((layer, plan_layer(layer, self.task, **options.planning())))
-            except RestoreError as error:
-                raise type(error)(f"'{layer.name}': {error}") from error
-        return plans
+        if any(is_preview(layer) for layer in selected):
+            raise RestoreError("This is a preview. Select the layer beneath it.")
+        names = ", ".join(f"'{layer.name}' ({type(layer).__name__})" for layer in selected)
+        raise RestoreError(f"No image among the selected layers: {names}. Select an Image layer.")
 
-    def describe(self, plans: list[tuple[Image, Plan]]) -> str:
-        """Say in one line what a run will do."""
-        device = plans[0][1].device
-        models = sorted({plan.spec.name for _, plan in plans})
-        parts = [plans[0][0].name if len(plans) == 1 else f"{len(plans)} layers"]
-        parts.append("model " + " and ".join(models))
-        if len(plans) == 1:
-            parts.append(" × ".join(str(length) for length in plans[0][1].layout.shape))
-        else:
-            parts.append(f"{sum(plan.layout.pixels for _, plan in plans) / 1e6:.3g} Mpixel")
-        parts.append(device.upper())
-        if all(is_lazy(read_layer(layer).array) for layer, _ in plans):
-            parts.append("lazily, where you look")
-        else:
-            parts.append(_duration(sum(self._seconds(plan) for _, plan in plans)))
-        return " · ".join(parts)
+    def _on_selection(self, event: Any) -> None:
+        if not self._inserting:
+            self.changed.emit()
 
-    def _seconds(self, plan: Plan) -> float:
-        guess = _FIRST_GUESS.get(plan.device.partition(":")[0], 10.0)
-        return plan.layout.pixels / 1e6 / self._rates.get((plan.spec.name, plan.device), guess)
+    def _on_layers(self, event: Any) -> None:
+        if event.type == "removed":
+            layer = event.value
+        elif event.type in _PLACE | _NAMED:
+            layer = self.viewer.layers[event.index]
+        else:
+            return
+        if layer is self._preview and event.type == "removed":
+            self._preview = self._source = None
+        elif layer is self._source and event.type not in _NAMED - _PLACE:
+            self.remove_preview()
+        if event.type in _NAMED and layer in self.viewer.layers.selection:
+            self.changed.emit()
 
     # ------------------------------------------------------------ running
 
     @property
     def running(self) -> bool:
         """Whether a preview or a restoration is under way."""
-        return self.worker is not None
+        return self.runner.running
+
+    def cancel(self) -> None:
+        """Stop after the tile that is being computed; the viewer stays as it was."""
+        self.runner.cancel()
+
+    def abandon(self) -> None:
+        """Stop and add nothing: nobody is left to show a result to."""
+        self.runner.abandon()
+        self.remove_preview()
 
     def restore(self, options: Options) -> GeneratorWorker[Any, Any, Any]:
         """Start restoring the selected layers in a thread; results are added when all are done.
@@ -178,34 +157,29 @@ class Session:
         Returns
         -------
         GeneratorWorker
-            Started; its ``returned`` signal carries a list of `Outcome`.
+            Started; its ``returned`` signal carries a list of `Outcome`, one for each layer.
 
         Raises
         ------
         RestoreError
             If something else is running or nothing can be restored.
         """
-        self._refuse_if_running()
-        plans = self.plans(options)
+        self.runner.refuse_if_running()
+        jobs = self.jobs(options)
         self.remove_preview()
-        worker = create_worker(_restore_all, plans, _start_thread=False)
-        worker.yielded.connect(self._on_progress)
-        worker.returned.connect(lambda outcomes: self._add_results(outcomes, options.hide_source))
-        worker.aborted.connect(lambda: self._end("Cancelled; nothing was changed."))
-        worker.errored.connect(lambda error: self._end(f"Failed: {error}"))
-        names = plans[0][0].name if len(plans) == 1 else f"{len(plans)} layers"
-        total = sum(plan.layout.pixels for _, plan in plans)
-        self._first_tile = None
-        self._bar = napari_progress(total=total, desc=f"Restoring {names}")
-        self._start(worker, f"Restoring {names} …")
-        return worker
+        return self.runner.start(
+            partial(restore_all_steps, jobs),
+            f"Restoring {title(jobs)}",
+            sum(job.plan.layout.pixels for job in jobs),
+            partial(self._add_results, jobs, options.hide_source),
+        )
 
-    def preview(self, options: Options) -> FunctionWorker[Any]:
+    def preview(self, options: Options) -> GeneratorWorker[Any, Any, Any]:
         """Start restoring what the canvas shows of the topmost selected layer, in a thread.
 
         Returns
         -------
-        FunctionWorker
+        GeneratorWorker
             Started; when it returns, a temporary layer lies over the region.
 
         Raises
@@ -213,191 +187,91 @@ class Session:
         RestoreError
             If something else is running or there is nothing to preview.
         """
-        self._refuse_if_running()
-        layer, plan = self.plans(options)[-1]
-        side = PREVIEW_SIDE.get(plan.device, _PREVIEW_SIDE_GPU)
-        point = self.viewer.dims.point[self.viewer.dims.ndim - layer.ndim :]
-        index, region = visible_region(layer, point, side)
-        worker = create_worker(_preview_region, layer, plan, index, region, _start_thread=False)
-        worker.returned.connect(
-            lambda result: self._show_preview(layer, plan, index, region, *result)
+        self.runner.refuse_if_running()
+        job = self.jobs(options)[-1]
+        side = _PREVIEW_SIDE.get(job.plan.device, _PREVIEW_SIDE_GPU)
+        index, region = visible_region(job.layer, self.viewer.dims, side)
+        return self.runner.start(
+            partial(restore_region_steps, job, index, region, self._preview_scales),
+            f"Previewing {region.height} × {region.width} pixels of {job.name}",
+            region.pixels,
+            partial(self._show_preview, job, index, region),
         )
-        worker.errored.connect(self._on_preview_error)
-        self._start(worker, f"Previewing {region.height} × {region.width} pixels …")
-        return worker
-
-    def cancel(self) -> None:
-        """Stop after the tile that is being computed; the viewer stays as it was."""
-        if self.worker is not None:
-            self.worker.quit()
-
-    def abandon(self) -> None:
-        """Stop and add nothing: nobody is left to show a result to."""
-        worker, self.worker = self.worker, None
-        if worker is not None:
-            worker.returned.disconnect()
-            worker.quit()
-        self._close_bar()
-        self.remove_preview()
-
-    def close(self) -> None:
-        """Stop and let go of the viewer."""
-        self.viewer.layers.events.removed.disconnect(self._on_removed)
-        self.abandon()
-
-    def _refuse_if_running(self) -> None:
-        if self.running:
-            raise RestoreError("A restoration is running. Wait for it or press Cancel.")
-
-    def _start(self, worker: Any, message: str) -> None:
-        self.worker = worker
-        self.started.emit(message)
-        worker.start()
-
-    def _end(self, message: str) -> None:
-        self.worker = None
-        self._close_bar()
-        self.ended.emit(message)
-
-    def _close_bar(self) -> None:
-        bar, self._bar = self._bar, None
-        if bar is not None:
-            bar.close()
-
-    def _on_progress(self, step: Progress) -> None:
-        if self._bar is not None:
-            self._bar.update(step.done - self._bar.n)
-        self.progressed.emit(step if step.message else replace(step, message=self._time_left(step)))
-
-    def _time_left(self, step: Progress) -> str:
-        """Extrapolate from the second batch on: the first one has loaded the model."""
-        now = time.monotonic()
-        if not step.done:
-            return ""
-        if self._first_tile is None:
-            self._first_tile = now, step.done
-            return ""
-        then, done = self._first_tile
-        seconds = (step.total - step.done) * (now - then) / max(1, step.done - done)
-        return f"{step.done / step.total:.0%}, {_duration(seconds)} left"
 
     # ------------------------------------------------------------ results
 
-    def _add_results(self, outcomes: list[Outcome], hide_source: bool) -> None:
-        layers = self.viewer.layers
-        messages = []
-        for outcome in outcomes:
-            if outcome.restoration is None:
-                show_error(f"'{outcome.layer.name}' was not restored: {outcome.error}")
-                messages.append(f"'{outcome.layer.name}' failed.")
+    def _add_results(self, jobs: Sequence[LayerJob], hide: bool, outcomes: list[Outcome]) -> str:
+        """Add all results, and say in one line what became of each layer."""
+        if len(jobs) == 1 and not jobs[0].lazy:
+            layout = jobs[0].plan.layout
+            pixels, seconds = self.runner.measured()
+            self.rates.learn(jobs[0], pixels * jobs[0].plan.work / max(1, layout.pixels), seconds)
+        texts, results = [], []
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            if outcome.error is not None:
+                texts.append(notify(outcome.error, f"'{job.name}' was not restored"))
                 continue
-            result = result_layer(outcome.layer, outcome.restoration, self.task)
-            self._insert_above(outcome.layer, result)
-            if hide_source and outcome.layer in layers:
-                outcome.layer.visible = False
-            messages.append(self._summary(outcome, result))
-        self._end(" ".join(messages))
+            result = result_layer(job, outcome.result)
+            results.append((job.layer, result))
+            texts.append(_summary(job, result))
+        self._insert_above(results)
+        for source, _ in results:
+            if hide and source in self.viewer.layers:
+                source.visible = False
+        if len(texts) > 3:
+            failed = len(jobs) - len(results)
+            text = f"{len(results)} layers restored."
+            return f"{text} {failed} failed." if failed else text
+        return " ".join(texts)
 
-    def _summary(self, outcome: Outcome, result: Image) -> str:
-        record = result.metadata[METADATA_KEY]
-        if record.get("lazy"):
-            return f"'{result.name}' is restored where you look at it."
-        seconds = record["seconds"]
-        plan = outcome.plan
-        if plan.layout.pixels > _MEASURED_PIXELS:
-            self._rates[plan.spec.name, plan.device] = plan.layout.pixels / 1e6 / seconds
-        text = f"'{result.name}' in {_duration(seconds, '')}."
-        if record["clipped_samples"]:
-            share = 100 * record["clipped_samples"] / plan.layout.pixels / plan.layout.channels
-            text += f" {share:.2g} % of the samples were clipped to the range of {result.dtype}."
-        for note in record["notes"]:
-            show_warning(note)
-        return text
-
-    def _insert_above(self, source: Layer, layer: Layer) -> None:
-        """Add a layer over another and keep the selection, which a new layer would take over."""
-        layers = self.viewer.layers
-        selected, active = set(layers.selection), layers.selection.active
-        place = layers.index(source) + 1 if source in layers else len(layers)
-        layers.insert(place, layer)
-        layers.selection = {chosen for chosen in selected if chosen in layers}
-        if active is not None and active in layers:
-            layers.selection.active = active
-            layers.selection.update(chosen for chosen in selected if chosen in layers)
+    def _insert_above(self, layers: Sequence[tuple[Layer, Layer]]) -> None:
+        """Add layers over others and keep the selection, which new layers would take over."""
+        present = self.viewer.layers
+        selected, active = set(present.selection), present.selection.active
+        self._inserting = True
+        try:
+            for source, layer in layers:
+                place = present.index(source) + 1 if source in present else len(present)
+                present.insert(place, layer)
+            chosen = {layer for layer in selected if layer in present}
+            if active is not None and active in chosen:
+                present.selection.active = active
+            present.selection = chosen
+        finally:
+            self._inserting = False
 
     # ------------------------------------------------------------ preview
 
     def _show_preview(
-        self,
-        layer: Image,
-        plan: Plan,
-        index: tuple[int, ...],
-        region: Region,
-        data: Any,
-        seconds: float,
-    ) -> None:
+        self, job: LayerJob, index: tuple[int, ...], region: Region, outcome: Outcome
+    ) -> str:
         self.remove_preview()
-        if layer in self.viewer.layers:
-            self._preview = region_layer(layer, index, region, data, f"{layer.name} [preview]")
-            self._preview_source = layer
-            self._insert_above(layer, self._preview)
-        self._end(
-            f"Preview of {region.height} × {region.width} pixels in {_duration(seconds, '')}."
-        )
-
-    def _on_preview_error(self, error: Exception) -> None:
-        self._end(f"No preview: {error}")
+        if outcome.error is not None:
+            return notify(outcome.error, f"No preview of '{job.name}'")
+        if job.layer not in self.viewer.layers:
+            return f"No preview: '{job.name}' is gone."
+        data, seconds = outcome.result
+        self._preview, self._source = preview_layer(job, index, region, data), job.layer
+        self._insert_above([(job.layer, self._preview)])
+        size = f"{region.height} × {region.width} pixels"
+        return f"Preview of {size} in {duration(seconds)}. It goes when you restore."
 
     def remove_preview(self) -> None:
         """Take the temporary layer away, if there is one."""
-        preview, self._preview, self._preview_source = self._preview, None, None
+        preview, self._preview, self._source = self._preview, None, None
         if preview is not None and preview in self.viewer.layers:
             self.viewer.layers.remove(preview)
 
-    def _on_removed(self, event: Any) -> None:
-        if event.value is self._preview:
-            self._preview = self._preview_source = None
-        elif event.value is self._preview_source:
-            self.remove_preview()
 
-
-def _restore_all(
-    plans: list[tuple[Image, Plan]],
-) -> Generator[Progress, None, list[Outcome]]:
-    """Restore layer after layer; one that fails does not take the others with it."""
-    total, before = sum(plan.layout.pixels for _, plan in plans), 0
-    outcomes = []
-    for layer, plan in plans:
-        steps = restore_layer_steps(layer, plan)
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as stop:
-                outcomes.append(Outcome(layer, plan, restoration=stop.value))
-                break
-            except RestoreError as error:
-                outcomes.append(Outcome(layer, plan, error=error))
-                break
-            yield Progress(before + step.done, total, step.message)
-        before += plan.layout.pixels
-    return outcomes
-
-
-def _preview_region(
-    layer: Image, plan: Plan, index: tuple[int, ...], region: Region
-) -> tuple[Any, float]:
-    started = time.monotonic()
-    array = read_layer(layer).array
-    scales = find_scales(Planes(array, plan.layout), plan.spec.black_is_zero)
-    data = restore_region(array, plan, index, region, scales)
-    return data, time.monotonic() - started
-
-
-def _duration(seconds: float, about: str = "about ") -> str:
-    if seconds < 1:
-        return "less than a second" if about else f"{seconds:.1f} s"
-    if seconds < 90:
-        return f"{about}{seconds:.0f} s" if seconds >= 10 or about else f"{seconds:.1f} s"
-    if seconds < 5400:
-        return f"{about}{seconds / 60:.0f} min"
-    return f"{about}{seconds / 3600:.1f} h"
+def _summary(job: LayerJob, result: Image) -> str:
+    record = result.metadata[METADATA_KEY]
+    if record.get("lazy"):
+        return f"'{result.name}' is restored where you look at it."
+    text = f"'{result.name}' in {duration(record['seconds'])}."
+    if record["clipped_samples"]:
+        layout = job.plan.layout
+        share = record["clipped_samples"] / (layout.pixels * layout.channels)
+        text += f" {share:.2%} of the samples were clipped to the range of {result.dtype}."
+    for note in record["notes"]:
+        show_warning(note)
+    return text

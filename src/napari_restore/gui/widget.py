@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from magicgui.widgets import CheckBox, ComboBox, Container, FloatSlider
+from magicgui.widgets import CheckBox, ComboBox, FloatSlider
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QEvent, Qt
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
-from superqt import QCollapsible
+from qtpy.QtWidgets import (
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QCollapsible, QElidingLabel
 
 from napari_restore.core.device import available_devices, import_torch
 from napari_restore.errors import RestoreError
 from napari_restore.models.catalog import CATALOG
 
+from .describe import describe, title
 from .session import Options, Session
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import napari.viewer
-    from napari.qt.threading import FunctionWorker, GeneratorWorker
+    from napari.qt.threading import GeneratorWorker
 
     from napari_restore.core.protocol import Progress
 
@@ -38,15 +48,19 @@ class RestoreWidget(QWidget):
         Which of the three docks this is.
     """
 
+    #: Devices, once torch has been imported: that takes a second, in a thread.
+    devices: ClassVar[tuple[str, ...]] = ()
+
     def __init__(self, viewer: napari.viewer.Viewer, face: Face) -> None:
         super().__init__()
         self.face = face
         self.session = Session(viewer, face.task)
+        self._problem = ""
         self._build()
         self._connect()
         self.refresh()
-        if "torch" not in sys.modules:
-            self._load_torch()
+        if not self.devices:
+            self._find_devices()
 
     # ------------------------------------------------------------ what scripts and buttons call
 
@@ -54,7 +68,7 @@ class RestoreWidget(QWidget):
         """Start restoring the selected layers, and return the worker; None if that is refused."""
         return self._try(self.session.restore)
 
-    def preview(self) -> FunctionWorker[Any] | None:
+    def preview(self) -> GeneratorWorker[Any, Any, Any] | None:
         """Start a preview of what the canvas shows; as `restore`."""
         return self._try(self.session.preview)
 
@@ -74,7 +88,9 @@ class RestoreWidget(QWidget):
             hide_source=self.hide_source.value,
         )
 
-    def _try(self, start: Any) -> Any:
+    def _try(
+        self, start: Callable[[Options], GeneratorWorker[Any, Any, Any]]
+    ) -> GeneratorWorker[Any, Any, Any] | None:
         try:
             return start(self.options)
         except RestoreError as error:
@@ -91,38 +107,33 @@ class RestoreWidget(QWidget):
 
     def _build(self) -> None:
         models = ["auto", *(spec.name for spec in CATALOG if spec.task == self.face.task)]
-        self.strength = FloatSlider(
-            value=1.0,
-            min=0.0,
-            max=1.0,
-            step=0.05,
-            label="Strength",
-            tooltip="0 keeps the image as it is, 1 is the full restoration.",
-        )
-        self.model = ComboBox(
-            choices=models,
-            label="Model",
-            tooltip="auto: the colour model for RGB layers, the mono model for all others.",
-        )
-        self.device = ComboBox(
-            choices=["auto"], label="Device", tooltip="auto: a GPU if there is one."
-        )
-        self.tile = ComboBox(
-            choices=["auto", 128, 256, 512, 1024, 2048],
-            label="Tile",
-            tooltip="Side in pixels of what is computed at a time. Smaller takes less memory.",
-        )
-        self.hide_source = CheckBox(
-            value=False, text="Hide the source", label="", tooltip="Hide the layers once restored."
-        )
+        # magicgui turns values into widgets and back; the rows are laid out here.
+        self.strength = FloatSlider(value=1.0, min=0.0, max=1.0, step=0.05)
+        self.model = ComboBox(choices=models)
+        self.device = ComboBox(choices=["auto", *self.devices])
+        self.tile = ComboBox(choices=["auto", 128, 256, 512, 1024, 2048])
+        self.hide_source = CheckBox(value=False, text="Hide the source")
+        for control, tip in (
+            (self.strength, "0 keeps the image as it is, 1 is the full restoration."),
+            (self.model, "auto: the colour model for RGB layers, the mono model for all others."),
+            (self.device, "auto: a GPU if there is one."),
+            (self.tile, "Side in pixels of what is computed at a time. Smaller takes less memory."),
+            (self.hide_source, "Hide the source layers once they are restored."),
+        ):
+            control.tooltip = tip
         purpose = QLabel(self.face.purpose)
+        self.name = QElidingLabel()
+        font = self.name.font()
+        font.setBold(True)
+        self.name.setFont(font)
         self.summary = QLabel()
         self.status = QLabel()
         for label in (purpose, self.summary, self.status):
             label.setWordWrap(True)
         self.status.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.progress_bar = QProgressBar()
-        self.progress_bar.setVisible(False)
+        for widget in (self.progress_bar, self.status):
+            widget.setVisible(False)
 
         self.preview_button = QPushButton("Preview")
         self.preview_button.setToolTip("Restore only what the canvas shows now.")
@@ -134,78 +145,97 @@ class RestoreWidget(QWidget):
         for button in (self.preview_button, self.restore_button, self.cancel_button):
             buttons.addWidget(button)
 
-        main = Container(widgets=[self.strength], labels=True)
-        more = Container(
-            widgets=[self.model, self.device, self.tile, self.hide_source], labels=True
-        )
-        for container in (main, more):
-            container.margins = (0, 0, 0, 0)
+        main = QFormLayout()
+        main.addRow("Strength", self.strength.native)
+        more = QWidget()
+        form = QFormLayout(more)
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        for text, control in (("Model", self.model), ("Device", self.device), ("Tile", self.tile)):
+            form.addRow(text, control.native)
+        form.addRow("", self.hide_source.native)
         self.advanced = QCollapsible("Advanced", expandedIcon="▼", collapsedIcon="▶")
         self.advanced.setDuration(0)
-        self.advanced.addWidget(more.native)
-        # The containers own their Qt widgets; without a reference they would go.
-        self._containers = (main, more)
+        # A checked button is painted as a selection; this one only folds.
+        self.advanced.toggleButton().setStyleSheet("text-align: left; background: transparent;")
+        self.advanced.addWidget(more)
 
         layout = QVBoxLayout(self)
-        for widget in (purpose, self.summary, main.native):
-            layout.addWidget(widget)
-        layout.addLayout(buttons)
-        for widget in (self.progress_bar, self.status, self.advanced):
-            layout.addWidget(widget)
+        rows = (purpose, self.name, self.summary, main, buttons)
+        for row in (*rows, self.progress_bar, self.status, self.advanced):
+            layout.addWidget(row) if isinstance(row, QWidget) else layout.addLayout(row)
         layout.addStretch()
         self.setMinimumWidth(260)
 
     def _connect(self) -> None:
-        session = self.session
         self.preview_button.clicked.connect(lambda: self.preview())
         self.restore_button.clicked.connect(lambda: self.restore())
         self.cancel_button.clicked.connect(lambda: self.cancel())
         for control in (self.model, self.device, self.tile):
             control.changed.connect(lambda _: self.refresh())
-        session.started.connect(self._on_started)
-        session.progressed.connect(self._on_progress)
-        session.ended.connect(self._on_ended)
-        selection = session.viewer.layers.selection.events
-        selection.changed.connect(self.refresh)
+        session, runner = self.session, self.session.runner
+        session.changed.connect(self.refresh)
+        runner.started.connect(self._on_started)
+        runner.progressed.connect(self._on_progress)
+        runner.ended.connect(self._on_ended)
 
         def let_go() -> None:
             # Qt deletes the widget before Python does; from here on nobody may call it.
-            selection.changed.disconnect(self.refresh)
-            for signal in (session.started, session.progressed, session.ended):
+            for signal in (session.changed, runner.started, runner.progressed, runner.ended):
                 signal.disconnect()
             session.close()
 
         self.destroyed.connect(let_go)
 
-    def _load_torch(self) -> None:
-        """Import torch in a thread while the user looks at the dock: it takes a second or two."""
-        worker = create_worker(import_torch, _start_thread=False)
-        worker.returned.connect(lambda _: self.refresh())
+    def _find_devices(self) -> None:
+        """Import torch and look for a GPU while the user looks at the dock."""
+
+        def find() -> tuple[str, ...]:
+            import_torch()
+            return available_devices()
+
+        worker = create_worker(find, _start_thread=False)
+        worker.returned.connect(self._on_devices)
+        worker.errored.connect(self._on_no_torch)
         worker.start()
+
+    def _on_devices(self, devices: tuple[str, ...]) -> None:
+        RestoreWidget.devices = devices
+        self.refresh()
+
+    def _on_no_torch(self, error: Exception) -> None:
+        self._problem = str(error)
+        self.refresh()
 
     # ------------------------------------------------------------ showing
 
-    def refresh(self, event: object = None) -> None:
+    def refresh(self) -> None:
         """Say what a run would do to the selected layers."""
-        running, possible = self.session.running, False
-        if "torch" not in sys.modules:
+        if self.devices and len(self.device.choices) == 1:
+            self.device.choices = ["auto", *self.devices]
+        name, text, possible = "", self._problem, False
+        if not text and not self.devices:
             text = "Looking for a GPU …"
-            possible = bool(self.session.sources())
-        else:
-            if len(self.device.choices) == 1:
-                self.device.choices = ["auto", *available_devices()]
+        elif not text:
             try:
-                text = self.session.describe(self.session.plans(self.options))
+                jobs = self.session.jobs(self.options)
+                name, text = title(jobs), describe(jobs, self.session.rates)
                 possible = True
             except RestoreError as error:
                 text = str(error)
+        self.name.setText(name)
+        self.name.setVisible(bool(name))
         self.summary.setText(text)
+        running = self.session.running
         self.preview_button.setEnabled(possible and not running)
         self.restore_button.setEnabled(possible and not running)
         self.cancel_button.setEnabled(running)
 
+    def _say(self, text: str) -> None:
+        self.status.setText(text)
+        self.status.setVisible(bool(text))
+
     def _on_started(self, message: str) -> None:
-        self.status.setText(message)
+        self._say(message)
         self.progress_bar.setRange(0, 0)
         self.progress_bar.setVisible(True)
         self.refresh()
@@ -215,9 +245,9 @@ class RestoreWidget(QWidget):
             self.progress_bar.setRange(0, 1000)
             self.progress_bar.setValue(round(1000 * step.done / step.total))
         if step.message:
-            self.status.setText(step.message)
+            self._say(step.message)
 
     def _on_ended(self, message: str) -> None:
         self.progress_bar.setVisible(False)
-        self.status.setText(message)
+        self._say(message)
         self.refresh()

@@ -1,0 +1,67 @@
+"""What a run will do and how long it will take, in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .layers import LayerJob
+
+#: Megapixels per second that a network sees, until a run has measured it.
+_FIRST_GUESS = {"cpu": 2.0, "cuda": 60.0, "mps": 15.0}
+#: Runs below this many pixels say little about speed: most of their time goes elsewhere.
+_MEASURED_PIXELS = 1e6
+
+
+class Rates:
+    """How fast each model is on each device, learned from what was run."""
+
+    def __init__(self) -> None:
+        self._measured: dict[tuple[str, str], float] = {}
+
+    def learn(self, job: LayerJob, pixels: float, seconds: float) -> None:
+        """Take a measurement: pixels that the network saw, and seconds without loading it."""
+        if pixels >= _MEASURED_PIXELS and seconds > 0:
+            self._measured[job.plan.spec.name, job.plan.device] = pixels / 1e6 / seconds
+
+    def seconds(self, job: LayerJob) -> float:
+        """Estimate for a whole layer."""
+        plan = job.plan
+        guess = _FIRST_GUESS.get(plan.device.partition(":")[0], 10.0)
+        return plan.work / 1e6 / self._measured.get((plan.spec.name, plan.device), guess)
+
+
+def title(jobs: Sequence[LayerJob]) -> str:
+    """Name of the layer, or how many there are."""
+    return jobs[0].name if len(jobs) == 1 else f"{len(jobs)} layers"
+
+
+def describe(jobs: Sequence[LayerJob], rates: Rates) -> str:
+    """One line on what a run will do: model, size, device, time."""
+    models = sorted({job.plan.spec.name for job in jobs})
+    if len(jobs) == 1:
+        size = " × ".join(str(length) for length in jobs[0].plan.layout.shape)
+    else:
+        size = f"{sum(job.plan.layout.pixels for job in jobs) / 1e6:.3g} Mpixel"
+    if all(job.lazy for job in jobs):
+        time = "lazily, where you look"
+    else:
+        time = duration(sum(rates.seconds(job) for job in jobs if not job.lazy), "about ")
+    parts = ["model " + " and ".join(models), size, jobs[0].plan.device.upper(), time]
+    # Lines break after a dot, not before or within a part.
+    return " · ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts).replace(
+        " ·", "\N{NO-BREAK SPACE}·"
+    )
+
+
+def duration(seconds: float, about: str = "") -> str:
+    """Say a length of time as a person would."""
+    if seconds < 0.95:
+        return "less than a second"
+    if seconds < 90:
+        return f"{about}{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{about}{seconds / 60:.0f} min"
+    return f"{about}{seconds / 3600:.1f} h".replace(".0 h", " h")

@@ -1,0 +1,168 @@
+"""Run a generator of steps in napari's thread worker, one at a time, and tell how it goes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from napari.qt.threading import create_worker
+from napari.utils import progress as napari_progress
+from napari.utils.notifications import notification_manager
+from psygnal import Signal
+
+from napari_restore.errors import RestoreError
+
+from .describe import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from napari.qt.threading import GeneratorWorker
+
+    from napari_restore.core.protocol import Progress
+
+#: Seconds between two updates of the progress shown.
+_REFRESH = 0.1
+
+
+def notify(error: Exception, about: str) -> str:
+    """Show an error, advice as a message and a bug with its traceback, and return it in a line."""
+    if isinstance(error, RestoreError):
+        from napari.utils.notifications import show_error
+
+        text = f"{about}: {error}"
+        show_error(text)
+        return text
+    notification_manager.receive_error(type(error), error, error.__traceback__)
+    return f"{about}: {type(error).__name__}: {error}"
+
+
+class Runner:
+    """At most one worker; what an earlier one still says is not listened to."""
+
+    #: Work began (what), goes on (a `Progress`), ended (one sentence).
+    started = Signal(str)
+    progressed = Signal(object)
+    ended = Signal(str)
+
+    def __init__(self) -> None:
+        self.worker: GeneratorWorker[Any, Any, Any] | None = None
+        self._bar: Any = None
+        self._shown = 0.0
+        self._first: tuple[float, int] | None = None
+        self._last: tuple[float, int] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether something is under way."""
+        return self.worker is not None
+
+    def start(
+        self,
+        steps: Callable[[], Generator[Progress, None, Any]],
+        message: str,
+        total: int,
+        finish: Callable[[Any], str],
+    ) -> GeneratorWorker[Any, Any, Any]:
+        """Start a worker.
+
+        Parameters
+        ----------
+        steps : callable
+            Makes the generator, which runs in a thread and touches neither viewer nor layer.
+        message : str
+            What is done, for the dock and for napari's activity.
+        total : int
+            Pixels to do.
+        finish : callable
+            Takes what the generator returns, in the main thread; returns one sentence.
+
+        Raises
+        ------
+        RestoreError
+            If something is running.
+        """
+        self.refuse_if_running()
+
+        def work() -> Generator[Progress, None, Any]:
+            return (yield from steps())
+
+        worker = create_worker(work, _start_thread=False)
+        worker.yielded.connect(lambda step: self._on_step(worker, step))
+        worker.returned.connect(lambda result: self._on_returned(worker, result, finish))
+        worker.errored.connect(lambda error: self._end(worker, f"Failed: {error}"))
+        # Also after an abort, and after what the worker does not report otherwise.
+        worker.finished.connect(lambda: self._end(worker, "Cancelled; nothing was changed."))
+        self.worker = worker
+        self._first = self._last = None
+        self._shown = 0.0
+        self._bar = napari_progress(total=total, desc=message)
+        self.started.emit(f"{message} …")
+        worker.start()
+        return worker
+
+    def refuse_if_running(self) -> None:
+        """Raise a `RestoreError` if something is running."""
+        if self.running:
+            raise RestoreError("A restoration is running. Wait for it, or press Cancel.")
+
+    def cancel(self) -> None:
+        """Stop after the tile that is being computed."""
+        if self.worker is not None:
+            self.worker.quit()
+
+    def abandon(self) -> None:
+        """Stop and hear nothing more of it."""
+        worker, self.worker = self.worker, None
+        if worker is not None:
+            worker.quit()
+        self._close_bar()
+
+    def measured(self) -> tuple[float, float]:
+        """Pixels and seconds between the first and the last step: without loading the model."""
+        if self._first is None or self._last is None:
+            return 0, 0
+        return self._last[1] - self._first[1], self._last[0] - self._first[0]
+
+    def _on_step(self, worker: Any, step: Progress) -> None:
+        if worker is not self.worker:
+            return
+        now = time.monotonic()
+        if step.done:
+            self._first = self._first or (now, step.done)
+            self._last = now, step.done
+        if step.done and step.done < step.total and now - self._shown < _REFRESH:
+            return
+        self._shown = now
+        self.progressed.emit(step if step.message else replace(step, message=self._left(step)))
+        # Last: napari's bar lets other events in, among them the end of this very run.
+        if self._bar is not None:
+            self._bar.update(step.done - self._bar.n)
+
+    def _left(self, step: Progress) -> str:
+        pixels, seconds = self.measured()
+        if not pixels:
+            return ""
+        left = (step.total - step.done) * seconds / pixels
+        return f"{step.done / step.total:.0%}, {duration(left, 'about ')} left"
+
+    def _on_returned(self, worker: Any, result: Any, finish: Callable[[Any], str]) -> None:
+        if worker is not self.worker:
+            return
+        text = "Failed."
+        try:
+            text = finish(result)
+        finally:
+            self._end(worker, text)
+
+    def _end(self, worker: Any, text: str) -> None:
+        if worker is self.worker:
+            self.worker = None
+            self._close_bar()
+            self.ended.emit(text)
+
+    def _close_bar(self) -> None:
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            bar.close()
