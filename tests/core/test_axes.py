@@ -124,3 +124,22 @@ def test_what_is_no_image_is_refused_with_value_and_remedy(
         find_layout(array, **options)
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_likely_colour_that_is_not_8_bit_is_pointed_out(dtype: type) -> None:
+    with pytest.warns(UserWarning, match=r"rgb=True.*rgb=False"):
+        assert not find_layout(np.zeros((20, 30, 3), dtype)).colour
+
+
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [((20, 30, 3), {"rgb": True}), ((20, 30, 3), {"rgb": False}), ((20, 30, 3), {"axes": "ZYX"}),
+     ((2, 3, 4), {}), ((20, 30), {})],
+    ids=str,
+)  # fmt: skip
+def test_nothing_is_said_where_it_is_clear(
+    shape: tuple, options: dict, recwarn: pytest.WarningsRecorder
+) -> None:
+    find_layout(np.zeros(shape, np.float32), **options)
+    assert not recwarn

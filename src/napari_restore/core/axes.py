@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -160,6 +161,7 @@ def find_layout(array: ArrayLike, axes: str | None = None, rgb: bool | None = No
         )
     if axes is None:
         if rgb is None:
+            _warn_of_likely_colour(shape, dtype)
             rgb = len(shape) >= 3 and shape[-1] in (3, 4) and dtype == np.uint8
         if rgb and len(shape) < 3:
             raise ImageError(f"A colour image needs three dimensions (Y, X, 3); got shape {shape}.")
@@ -188,6 +190,16 @@ def find_layout(array: ArrayLike, axes: str | None = None, rgb: bool | None = No
             f"{shape}). Pass rgb=False, or name that axis C for separate channels."
         )
     return layout
+
+
+def _warn_of_likely_colour(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Say what is assumed of an array that is probably colour but not 8-bit."""
+    if len(shape) >= 3 and shape[-1] in (3, 4) and shape[-2] > 4 and dtype != np.uint8:
+        warnings.warn(
+            f"The array of shape {shape} and dtype {dtype} is taken for planes that are "
+            f"{shape[-1]} pixels wide. Pass rgb=True if its last axis is colour, or rgb=False to say it is not.",
+            stacklevel=4,
+        )
 
 
 class Planes:

@@ -17,7 +17,7 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible, QElidingLabel
+from superqt import QElidingLabel
 
 from napari_restore.core.device import available_devices, import_torch
 from napari_restore.errors import RestoreError
@@ -153,23 +153,28 @@ class RestoreWidget(QWidget):
         for text, control in (("Model", self.model), ("Device", self.device), ("Tile", self.tile)):
             form.addRow(text, control.native)
         form.addRow("", self.hide_source.native)
-        self.advanced = QCollapsible("Advanced", expandedIcon="▼", collapsedIcon="▶")
-        self.advanced.setDuration(0)
-        # A checked button is painted as a selection; this one only folds.
-        self.advanced.toggleButton().setStyleSheet("text-align: left; background: transparent;")
-        self.advanced.addWidget(more)
+        self.advanced_button = QPushButton()
+        self.advanced_button.setStyleSheet("text-align: left; background: transparent;")
+        self._advanced = more
+        self.show_advanced(False)
 
         layout = QVBoxLayout(self)
         rows = (purpose, self.name, self.summary, main, buttons)
-        for row in (*rows, self.progress_bar, self.status, self.advanced):
+        for row in (*rows, self.progress_bar, self.status, self.advanced_button, more):
             layout.addWidget(row) if isinstance(row, QWidget) else layout.addLayout(row)
         layout.addStretch()
         self.setMinimumWidth(260)
+
+    def show_advanced(self, shown: bool) -> None:
+        """Fold the controls under "Advanced" in or out."""
+        self._advanced.setVisible(shown)
+        self.advanced_button.setText(("▾" if shown else "▸") + " Advanced")
 
     def _connect(self) -> None:
         self.preview_button.clicked.connect(lambda: self.preview())
         self.restore_button.clicked.connect(lambda: self.restore())
         self.cancel_button.clicked.connect(lambda: self.cancel())
+        self.advanced_button.clicked.connect(lambda: self.show_advanced(self._advanced.isHidden()))
         for control in (self.model, self.device, self.tile):
             control.changed.connect(lambda _: self.refresh())
         session, runner = self.session, self.session.runner
