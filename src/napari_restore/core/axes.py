@@ -197,7 +197,8 @@ def _warn_of_likely_colour(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None
     if len(shape) >= 3 and shape[-1] in (3, 4) and shape[-2] > 4 and dtype != np.uint8:
         warnings.warn(
             f"The array of shape {shape} and dtype {dtype} is taken for planes that are "
-            f"{shape[-1]} pixels wide. Pass rgb=True if its last axis is colour, or rgb=False to say it is not.",
+            f"{shape[-1]} pixels wide. Pass rgb=True if its last axis is colour, or "
+            "rgb=False if it is not.",
             stacklevel=4,
         )
 
