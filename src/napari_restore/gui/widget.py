@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from magicgui.widgets import CheckBox, ComboBox, FloatSlider
-from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QEvent, Qt
+from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import (
     QFormLayout,
     QHBoxLayout,
@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QElidingLabel
 
-from napari_restore.core.device import available_devices, import_torch
+from napari_restore.core.device import available_devices
 from napari_restore.errors import RestoreError
 from napari_restore.models.catalog import CATALOG
 
@@ -50,6 +50,7 @@ class RestoreWidget(QWidget):
 
     #: Devices, once torch has been imported: that takes a second, in a thread.
     devices: ClassVar[tuple[str, ...]] = ()
+    _search: ClassVar[Future[tuple[str, ...]] | None] = None
 
     def __init__(self, viewer: napari.viewer.Viewer, face: Face) -> None:
         super().__init__()
@@ -193,22 +194,21 @@ class RestoreWidget(QWidget):
 
     def _find_devices(self) -> None:
         """Import torch and look for a GPU while the user looks at the dock."""
+        if RestoreWidget._search is None:
+            RestoreWidget._search = ThreadPoolExecutor(1).submit(available_devices)
+        timer = QTimer(self)
+        timer.timeout.connect(lambda: self._on_devices(timer))
+        timer.start(50)
 
-        def find() -> tuple[str, ...]:
-            import_torch()
-            return available_devices()
-
-        worker = create_worker(find, _start_thread=False)
-        worker.returned.connect(self._on_devices)
-        worker.errored.connect(self._on_no_torch)
-        worker.start()
-
-    def _on_devices(self, devices: tuple[str, ...]) -> None:
-        RestoreWidget.devices = devices
-        self.refresh()
-
-    def _on_no_torch(self, error: Exception) -> None:
-        self._problem = str(error)
+    def _on_devices(self, timer: QTimer) -> None:
+        search = RestoreWidget._search
+        if search is None or not search.done():
+            return
+        timer.stop()
+        try:
+            RestoreWidget.devices = search.result()
+        except (RestoreError, ImportError) as error:
+            self._problem = str(error)
         self.refresh()
 
     # ------------------------------------------------------------ showing
