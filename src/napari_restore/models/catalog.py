@@ -42,7 +42,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         channels=3,
         architecture="nafnet",
         weights="deblur-color.safetensors",
-        sha256="75c20714ba2e3b8069ba595d3ef09a90db209e22699ef07704107e605211565d",
+        sha256="6bb272888b39f968d27a1129350fa3cf4d355bf0f19c1b46b5c4552f28ff74b8",
         options={"channels": 3, **SHARPENER},
     ),
     ModelSpec(
@@ -51,7 +51,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         channels=1,
         architecture="nafnet",
         weights="deblur-mono.safetensors",
-        sha256="0bf4b9319285f4e47887b539994e07d3c15beb60dad8d19188f01acf1b11a3af",
+        sha256="1784e8c470d105c7a50912e065186b95345fb0edc5a8694147afe8173ff2875e",
         options={"channels": 1, **SHARPENER},
     ),
     ModelSpec(
@@ -84,7 +84,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         channels=3,
         architecture="nafnet",
         weights="motion-color.safetensors",
-        sha256="af4389accbaf812d06ea00947fee0503faa08de054f386660b39f0c31d712ff2",
+        sha256="36bab093267a27aae3dfaa673d00494de4fad74a37e7840da99144040346b7bb",
         options={"channels": 3, **SHARPENER},
     ),
     ModelSpec(
@@ -93,7 +93,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         channels=1,
         architecture="nafnet",
         weights="motion-mono.safetensors",
-        sha256="7a936182c89dda057dbbb0f69aae12fc1e5be3cf34f0e0828fbae58137614d74",
+        sha256="6033323cbd218845b5eed5823941397e2115b76817ee171c30b9889b34708658",
         options={"channels": 1, **SHARPENER},
     ),
 )
