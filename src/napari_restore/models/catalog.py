@@ -35,6 +35,7 @@ HAZE: dict[str, object] = {
     "view": 256,
 }
 
+# Halos are measured: benchmarks/halo.py.
 CATALOG: tuple[ModelSpec, ...] = (
     ModelSpec(
         name="deblur-color",
@@ -95,6 +96,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         weights="motion-mono.safetensors",
         sha256="6033323cbd218845b5eed5823941397e2115b76817ee171c30b9889b34708658",
         options={"channels": 1, **SHARPENER},
+        halo=64,
     ),
 )
 
