@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
+from napari.settings import get_settings
 from napari.utils.notifications import show_warning
 from psygnal import Signal
 
@@ -266,7 +267,13 @@ class Session:
 def _summary(job: LayerJob, result: Image) -> str:
     record = result.metadata[METADATA_KEY]
     if record.get("lazy"):
-        return f"'{result.name}' is restored where you look at it."
+        text = f"'{result.name}' is restored where you look at it."
+        if not get_settings().experimental.async_:
+            text += (
+                " To keep the window live meanwhile, turn on asynchronous rendering under "
+                "Preferences ▸ Experimental."
+            )
+        return text
     text = f"'{result.name}' in {duration(record['seconds'])}."
     if record["clipped_samples"]:
         layout = job.plan.layout

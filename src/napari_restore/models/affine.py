@@ -50,6 +50,11 @@ class AffineDehazer(nn.Module):
             channels, width, encoder_blocks, middle_blocks, decoder_blocks, 2, 4 * view
         )
         self.trunk.ending = nn.Conv2d(width, 2 * channels, 3, padding=1)
+        # How sure it is that there is haze at all: a clear image wants exactly nothing, which a
+        # regression of many coefficients never quite gives.
+        self.gate = nn.Linear(width, 1)
+        nn.init.zeros_(self.gate.weight)
+        nn.init.constant_(self.gate.bias, 2.0)
         nn.init.zeros_(self.trunk.ending.weight)
         nn.init.zeros_(self.trunk.ending.bias)  # type: ignore[arg-type]
         self.multiple_of = 1
@@ -71,8 +76,10 @@ class AffineDehazer(nn.Module):
         multiple = self.trunk.multiple_of
         bottom, right = -height % multiple, -width % multiple
         padded = F.pad(view, (0, right, 0, bottom), mode="replicate")
-        out = self.trunk.ending(self.trunk.features(F.pixel_unshuffle(padded, 2)))
-        out = out[..., : (height + 1) // 2, : (width + 1) // 2].float()
+        features = self.trunk.features(F.pixel_unshuffle(padded, 2))
+        present = torch.sigmoid(self.gate(features.mean((2, 3))).float())[..., None, None]
+        out = self.trunk.ending(features)[..., : (height + 1) // 2, : (width + 1) // 2].float()
+        out = out * present
         gain = self.max_log_gain * torch.tanh(out[:, : self.channels] / self.max_log_gain)
         return torch.cat([gain.exp(), out[:, self.channels :]], 1)
 

@@ -233,8 +233,8 @@ class OutOfFocusLight:
         image = camera.add_noise((image - low) / span, photons, read, generator)
         target = target / span
         for index in range(count):
-            share = self.dense_identity_share if dense[index] else self.identity_share
-            if rng.random() < share:
+            chance = self.dense_identity_share if dense[index] else self.identity_share
+            if rng.random() < chance:
                 image[index] = target[index] = sharp[index] * log_uniform(rng, 0.8, 1.4)
         return _trim(image, self.margin), _trim(target, self.margin)
 
@@ -251,6 +251,7 @@ class Haze:
     """Atmospheric scattering with smooth and structured transmission, coloured airlight, noise."""
 
     margin: int = 0
+    identity_share: float = 0.25
 
     def __call__(
         self, sharp: torch.Tensor, rng: np.random.Generator, generator: torch.Generator
@@ -275,7 +276,7 @@ class Haze:
         read = _column([log_uniform(rng, 1e-3, 1.5e-2) for _ in range(count)], sharp)
         hazy = camera.quantise(camera.add_noise(hazy, 1e5, read, generator))
         for index in range(count):
-            if rng.random() < IDENTITY_SHARE:
+            if rng.random() < self.identity_share:
                 hazy[index] = sharp[index]
         return hazy, sharp
 
