@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_restore.models.affine import AffineDehazer
+from napari_restore.models.affine import AffineDehazer, guided_filter
 from napari_restore.models.nafnet import NAFNet, WindowMean
 
 if TYPE_CHECKING:
@@ -125,3 +125,15 @@ def test_an_untrained_affine_network_returns_its_input() -> None:
     image = torch.rand(1, 3, 20, 21)
     with torch.inference_mode():
         torch.testing.assert_close(AffineDehazer(3, view=32, **SMALL).eval()(image), image)
+
+
+def test_guided_filter_smooths_noise_and_keeps_steps_of_the_guide() -> None:
+    guide = torch.zeros(1, 1, 60, 60)
+    guide[..., 30:] = 0.6
+    noise = torch.randn(1, 2, 60, 60, generator=torch.Generator().manual_seed(0))
+    result = guided_filter(guide + 1 + 0.1 * noise, guide)
+    assert float((result - guide - 1).abs().max()) < 0.08
+    step = (result[..., 30] - result[..., 29]).mean()
+    assert 0.55 < float(step) < 0.65
+    constant = torch.full((1, 3, 9, 7), 2.5)
+    assert torch.allclose(guided_filter(constant, guide[..., :9, 26:33]), constant, atol=1e-5)

@@ -14,6 +14,38 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+def guided_filter(field: Tensor, guide: Tensor, radius: int = 12, eps: float = 1e-3) -> Tensor:
+    """Smooth a field where the guide is smooth, and keep its steps where the guide has them.
+
+    Parameters
+    ----------
+    field : Tensor
+        (N, C, H, W).
+    guide : Tensor
+        (N, 1, H, W) in [0, 1].
+    radius : int
+        Half the side of the window, in pixels.
+    eps : float
+        Variance of the guide above which a step is kept.
+
+    Notes
+    -----
+    He, Sun and Tang, "Guided Image Filtering", IEEE TPAMI 2013. Haze is even over a sky and
+    changes at the edge of what stands before it; so do its coefficients after this.
+    """
+
+    def mean(x: Tensor) -> Tensor:
+        side = 2 * radius + 1
+        x = F.avg_pool2d(x, (side, 1), 1, (radius, 0), count_include_pad=False)
+        return F.avg_pool2d(x, (1, side), 1, (0, radius), count_include_pad=False)
+
+    mean_guide, mean_field = mean(guide), mean(field)
+    covariance = mean(guide * field) - mean_guide * mean_field
+    variance = mean(guide * guide) - mean_guide**2
+    slope = covariance / (variance.clamp(min=0) + eps)
+    return mean(slope) * guide + mean(mean_field - slope * mean_guide)
+
+
 class AffineDehazer(nn.Module):
     """Predict a gain and an offset for each channel at low resolution, apply them at full.
 
@@ -80,8 +112,9 @@ class AffineDehazer(nn.Module):
         present = torch.sigmoid(self.gate(features.mean((2, 3))).float())[..., None, None]
         out = self.trunk.ending(features)[..., : (height + 1) // 2, : (width + 1) // 2].float()
         out = out * present
+        guide = F.interpolate(view.float().mean(1, keepdim=True), out.shape[-2:], mode="area")
         gain = self.max_log_gain * torch.tanh(out[:, : self.channels] / self.max_log_gain)
-        return torch.cat([gain.exp(), out[:, self.channels :]], 1)
+        return guided_filter(torch.cat([gain.exp(), out[:, self.channels :]], 1), guide)
 
     @staticmethod
     def apply_coefficients(image: Tensor, coefficients: Tensor, box: Tensor) -> Tensor:

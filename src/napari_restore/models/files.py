@@ -63,7 +63,7 @@ def spec_from_file(path: Path, task: str) -> ModelSpec:
         options=options,
         multiple_of=multiple,
         # An attention window looks half its side further than the convolutions.
-        halo=0 if affine else 6 * multiple + (window // 2 if window else 0),
+        halo=0 if affine else 8 * multiple + (window // 2 if window else 0),
         view=int(options.get("view", 256)) if affine else 0,
         black_is_zero=affine,
         licence=metadata.get("licence", "unknown"),
