@@ -74,10 +74,10 @@ CATALOG: tuple[ModelSpec, ...] = (
         channels=1,
         architecture="nafnet",
         weights="dehaze-mono.safetensors",
-        sha256="c36d4292de6e0a25073eb250e61542763c53385b39941d1dcf1b118a5114cc51",
+        sha256="883ffa6866b40e42fe514011887670eab1ad727cbdc5866832840b3114d9b72e",
         options=OUT_OF_FOCUS_LIGHT,
         multiple_of=16,
-        halo=96,
+        halo=128,
     ),
     ModelSpec(
         name="motion-color",
