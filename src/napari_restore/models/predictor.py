@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import torch
@@ -37,8 +37,9 @@ class TorchPredictor:
         network = network.eval().to(device)
         self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._dtype = autocast_dtype(device)
-        # Chunks of a lazy array are computed by many threads; one network at a time is quicker.
-        self._lock = threading.Lock()
+        # Chunks of a lazy array are computed by many threads. One network at a time is quicker,
+        # and in one thread of its own: each one that computes keeps threads and memory.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="napari-restore")
 
     def _autocast(self) -> torch.autocast:
         kind = self.device.partition(":")[0]
@@ -46,7 +47,10 @@ class TorchPredictor:
 
     def look(self, view: torch.Tensor) -> torch.Tensor:
         """Global context of a plane from its view (1, C, h, w)."""
-        with self._lock, torch.inference_mode(), self._autocast():
+        return self._thread.submit(self._look, view).result()
+
+    def _look(self, view: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode(), self._autocast():
             context: torch.Tensor = self._network.coefficients(view.to(self.device))
         return context.float()
 
@@ -54,7 +58,12 @@ class TorchPredictor:
         self, tiles: torch.Tensor, context: torch.Tensor | None, boxes: torch.Tensor
     ) -> torch.Tensor:
         """Restore float32 tiles (N, C, h, w) on the CPU; the same comes back."""
-        with self._lock, torch.inference_mode():
+        return self._thread.submit(self._restore, tiles, context, boxes).result()
+
+    def _restore(
+        self, tiles: torch.Tensor, context: torch.Tensor | None, boxes: torch.Tensor
+    ) -> torch.Tensor:
+        with torch.inference_mode():
             tiles = tiles.to(self.device).contiguous(memory_format=torch.channels_last)
             if context is not None:
                 # Affine maps are cheap and want full precision.
