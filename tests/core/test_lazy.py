@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -207,3 +208,12 @@ def test_every_plane_of_a_long_movie_has_its_own_context(
     result = lazily(da.from_array(movie, chunks=chunks), view=16).compute()
     expected = restored(movie, LocalPredictor(view=16))
     assert abs(result.astype(int) - expected).max() <= 1
+
+
+def test_building_the_graph_copies_no_image() -> None:
+    image = da.from_array(np.zeros((4096, 4096), np.uint16), chunks=1024)
+    tracemalloc.start()
+    lazily(image)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < image.nbytes / 4

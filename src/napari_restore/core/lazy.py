@@ -71,6 +71,10 @@ class SampledScales:
                     self._found = find_scales(Planes(self._image, self._layout), self._from_zero)
             return self._found
 
+    def __dask_tokenize__(self) -> tuple[object, ...]:
+        # Without this, dask would pickle the image to find out whether it has seen it before.
+        return (type(self).__name__, self._image.name, self._layout, self._from_zero)
+
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_lock": None}
 
