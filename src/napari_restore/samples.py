@@ -95,6 +95,7 @@ SAMPLES: tuple[Sample, ...] = (
         subject="microscopy",
         source="A. Dominguez Mantes and M. Weigert, Spotiflow",
         licence="BSD-3-Clause",
+        contrast_limits=(1110, 1520),
     ),
     Sample(
         key="pagoda",
