@@ -13,7 +13,8 @@ from skimage.io import imsave
 
 from napari_restore import deblur
 from napari_restore.core.device import resolve_device
-from napari_restore.training.degradations import MonoBlur, random_defocus
+from napari_restore.training.degradations import MonoBlur
+from napari_restore.training.kernels import random_defocus
 from napari_restore.training.loop import Trainer, TrainOptions
 from napari_restore.training.recipes import Recipe
 

@@ -454,7 +454,18 @@ def test_interrupted_training_can_go_on(tmp_path, sharp, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("task", "methods"),
     [
-        ("deblur", ["input", "unsharp mask", "Richardson–Lucy", "deblur-color"]),
+        (
+            "deblur",
+            [
+                "input",
+                "unsharp mask",
+                "Richardson–Lucy, Gaussian σ 1.5",
+                "Wiener, Gaussian σ 1.5",
+                "Richardson–Lucy, true PSF",
+                "Wiener, true PSF",
+                "deblur-color",
+            ],
+        ),
         ("dehaze", ["input", "dark channel prior", "dehaze-color"]),
     ],
 )

@@ -11,6 +11,7 @@ import numpy as np
 
 from .core.axes import Planes
 from .core.engine import run
+from .core.gauge import estimate_blur
 from .core.intensity import Scale, find_scales
 from .core.lazy import as_dask, is_lazy, run_lazy
 from .core.protocol import Progress, Report
@@ -20,6 +21,7 @@ from .plan import Plan, plan
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from .core.gauge import BlurEstimate
     from .core.tiles import Region
 
 
@@ -37,6 +39,7 @@ def restore_steps(
     *,
     scales: tuple[Scale, ...] | None = None,
     out: Any = None,
+    gauge: bool = True,
 ) -> Generator[Progress, None, Restoration]:
     """Restore step by step: the generator behind `restore`, the docks and the command line.
 
@@ -49,6 +52,8 @@ def restore_steps(
         Intensity scales, if they are known.
     out : array, optional
         Where the result goes, for example a memory map; of the image's shape and dtype.
+    gauge : bool
+        Also estimate how blurred the image is, where the model can; for the provenance.
 
     Yields
     ------
@@ -64,8 +69,39 @@ def restore_steps(
     if plan.layout.pixels:
         target = Planes(result, plan.layout)
         scales = yield from _steps(image, plan, target, scales, report=report)
+    blur = measure_blur(image, plan, scales) if gauge and scales else None
     seconds = time.monotonic() - started
-    return Restoration(result, plan.provenance(report=report, seconds=seconds, scales=scales))
+    record = plan.provenance(report=report, seconds=seconds, scales=scales, blur=blur)
+    return Restoration(result, record)
+
+
+def measure_blur(
+    image: Any,
+    plan: Plan,
+    scales: tuple[Scale, ...],
+    within: tuple[tuple[int, ...], Region] | None = None,
+) -> BlurEstimate | None:
+    """Estimate how blurred an image is, from a bounded sample of it.
+
+    Parameters
+    ----------
+    image : array
+        What the plan was made for; NumPy, dask or zarr.
+    plan : Plan
+    scales : tuple of Scale
+        Intensity scales, as the restoration uses them.
+    within : (plane index, Region), optional
+        Where to look; without it, everywhere.
+
+    Returns
+    -------
+    BlurEstimate or None
+        None if the plan's model cannot tell, or the image has too little structure.
+    """
+    from .models.predictor import load_predictor
+
+    predictor = load_predictor(plan.spec, plan.device)
+    return estimate_blur(Planes(image, plan.layout), predictor, scales, within)
 
 
 def _steps(
@@ -237,7 +273,7 @@ def restore(
     )
     if is_lazy(image):
         return restore_lazily(image, decided)
-    return drain(restore_steps(np.asarray(image), decided), progress).data
+    return drain(restore_steps(np.asarray(image), decided, gauge=False), progress).data
 
 
 def deblur(image: Any, **options: Any) -> Any:

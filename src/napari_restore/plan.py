@@ -17,6 +17,7 @@ from .models.catalog import find_model
 from .models.weights import sha256
 
 if TYPE_CHECKING:
+    from .core.gauge import BlurEstimate
     from .core.intensity import Scale
     from .core.protocol import Report
     from .models.spec import ModelSpec
@@ -57,6 +58,7 @@ class Plan:
         report: Report | None = None,
         seconds: float | None = None,
         scales: tuple[Scale, ...] | None = None,
+        blur: BlurEstimate | None = None,
     ) -> dict[str, Any]:
         """How the result is made, in plain types: enough to make it again."""
         from . import __version__
@@ -84,6 +86,8 @@ class Plan:
         if scales is not None:
             # What became 0 and 1 for the network, for each channel.
             record["scales"] = [[scale.low, scale.low + scale.span] for scale in scales]
+        if blur is not None:
+            record["blur"] = blur.record()
         if seconds is not None:
             record["seconds"] = round(seconds, 3)
         return record

@@ -36,8 +36,12 @@ class LocalPredictor:
     ) -> None:
         self.radius, self.multiple_of, self.view, self.device = radius, multiple_of, view, device
         self.halo = radius + multiple_of - 1 if halo is None else halo
+        self.has_gauge = False
         self.shapes: list[tuple[int, ...]] = []
         self.looks = 0
+
+    def estimate(self, image: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("has no gauge")
 
     def look(self, view: torch.Tensor) -> torch.Tensor:
         assert max(view.shape[-2:]) <= self.view

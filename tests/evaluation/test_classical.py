@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import convolve, gaussian_filter
 
 from napari_restore.evaluation import classical
 from napari_restore.evaluation.classical import classical_methods
@@ -28,7 +28,11 @@ def coloured(size=96):
 
 @pytest.mark.parametrize(
     "method",
-    [classical.unsharp_mask, lambda image: classical.richardson_lucy(image, 1.5)],
+    [
+        classical.unsharp_mask,
+        lambda image: classical.richardson_lucy(image, classical.gaussian_kernel(1.5)),
+        lambda image: classical.wiener(image, classical.gaussian_kernel(1.5)),
+    ],
 )
 @pytest.mark.parametrize("colour", [False, True])
 def test_sharpening_brings_a_blurred_scene_nearer(method, colour):
@@ -39,9 +43,18 @@ def test_sharpening_brings_a_blurred_scene_nearer(method, colour):
     assert psnr(result, sharp, 1) > psnr(blurred, sharp, 1) + 1
 
 
-def test_deconvolution_leaves_no_frame_at_the_border():
+@pytest.mark.parametrize("method", [classical.richardson_lucy, classical.wiener])
+def test_deconvolution_leaves_no_frame_at_the_border(method):
     flat = np.full((40, 40), 0.5)
-    np.testing.assert_allclose(classical.richardson_lucy(flat, 2), flat, atol=1e-3)
+    np.testing.assert_allclose(method(flat, classical.gaussian_kernel(2)), flat, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", [classical.richardson_lucy, classical.wiener])
+def test_deconvolution_with_the_true_kernel_beats_a_guess(method):
+    sharp, true = scene(), np.full((1, 7), 1 / 7)
+    blurred = convolve(sharp, true, mode="mirror")
+    told, guessed = (method(blurred, k) for k in (true, classical.gaussian_kernel(1.5)))
+    assert psnr(told, sharp, 1) > psnr(guessed, sharp, 1) + 3
 
 
 def test_dark_channel_removes_haze():
@@ -76,8 +89,8 @@ def test_guided_filter_follows_the_edges_of_its_guide():
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_every_method_survives_an_even_image(task, kind, value):
     image = np.full((40, 48, 3) if kind == "color" else (40, 48), value)
-    for name, method in classical_methods(task, kind):
-        result = method(image)
-        assert name
+    for method in classical_methods(task, kind):
+        result = method.run(image, classical.gaussian_kernel(1.0))
+        assert method.name
         assert result.shape == image.shape
         assert np.isfinite(result).all()

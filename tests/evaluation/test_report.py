@@ -27,7 +27,11 @@ def test_pairs_are_repeatable_and_degraded(task, kind, channels):
     assert (recipe.task, recipe.channels) == (task, channels)
     (image,) = sharp_images(1, channels)
     pairs = [degraded_pair(image, recipe, 48, (7, n)) for n in range(8)]
-    for degraded, target, sharp in pairs:
+    for degraded, target, sharp, kernel in pairs:
+        if task == "dehaze":
+            assert kernel is None
+        else:
+            assert kernel.sum() == pytest.approx(1, abs=1e-4)
         assert degraded.shape == target.shape == sharp.shape == (48, 48, channels)
         assert np.mean((degraded - target) ** 2) > 10**-4.5
     again = degraded_pair(image, recipe, 48, (7, 0))
@@ -66,7 +70,7 @@ def perfect(monkeypatch):
         calls.append((samples.dtype, samples.shape, task, rgb))
         truth["turn"] += 1
         if truth["turn"] == 1:
-            degraded, target, _ = truth["pair"]
+            degraded, target, *_ = truth["pair"]
             return Camera.for_image(degraded, "color" if rgb else "mono").expose(target)
         return samples + np.array(400 if samples.dtype == np.uint16 else 1, samples.dtype)
 

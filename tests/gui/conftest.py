@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 
 import numpy as np
 import pytest
+import torch
 from napari.components import ViewerModel
 
 from napari_restore.gui.session import Session
@@ -15,7 +17,7 @@ from napari_restore.gui.session import Session
 class FakePredictor:
     """Adds 0.1 of the range to every pixel; each tile may be made to wait or to fail."""
 
-    multiple_of, halo, view, device = 8, 8, 0, "cpu"
+    multiple_of, halo, view, has_gauge, device = 8, 8, 0, True, "cpu"
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -30,6 +32,13 @@ class FakePredictor:
         if self.error is not None:
             raise self.error
         return tiles + 0.1
+
+    def estimate(self, image):
+        """σ of 1.5 px."""
+        shape = (len(image), 2, 1, image.shape[2] // 8, image.shape[3] // 8)
+        estimates = torch.full(shape, math.log(1.5))
+        estimates[:, 1] = -4
+        return estimates
 
     def to_cpu(self):
         return self

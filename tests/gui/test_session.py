@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import time
 
+import dask.array as da
 import numpy as np
 import pytest
 from napari.layers import Image, Labels
 from napari.utils.notifications import notification_manager
 
 from napari_restore import RestoreError, restore
+from napari_restore.core.gauge import BlurEstimate
 from napari_restore.errors import DeviceError
-from napari_restore.gui.describe import describe, title
+from napari_restore.gui.describe import blur_text, describe, title
 from napari_restore.gui.layers import METADATA_KEY
 from napari_restore.gui.session import Options, Session
 
@@ -61,6 +63,36 @@ def test_result_equals_the_library(session, viewer, image, qtbot):
     result = viewer.layers["cells [deblurred]"]
     np.testing.assert_array_equal(result.data, restore(image, "deblur", strength=0.4))
     assert result.metadata[METADATA_KEY]["strength"] == 0.4
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_blur_is_shown_with_the_result_and_kept(
+    session, viewer, predictor, image, qtbot, messages, lazy
+):
+    data = da.from_array(image, chunks=64) if lazy else image
+    viewer.add_image(data, name="cells", scale=(0.2, 0.2), units=("um", "um"))
+    session.restore(Options())
+    wait_for(qtbot, session)
+    assert "Blur σ 1.5 px (0.3 µm)." in messages[-1]
+    record = viewer.layers["cells [deblurred]"].metadata[METADATA_KEY]["blur"]
+    assert record["sigma_px"] == pytest.approx(1.5, abs=0.01)
+    session.preview(Options())
+    wait_for(qtbot, session)
+    assert "Blur σ 1.5 px (0.3 µm)." in messages[-1]
+
+
+@pytest.mark.parametrize(
+    ("sigma", "units", "text"),
+    [
+        (0.3, ("pixel", "pixel"), "Blur σ 0.3 px: it was sharp already."),
+        (1.25, ("nm", "nm"), "Blur σ 1.2 px (5 nm)."),
+        (5.0, ("pixel", "pixel"), "Blur σ 5.0 px: more than the models can undo."),
+    ],
+)
+def test_blur_in_words(viewer, sigma, units, text):
+    layer = viewer.add_image(np.eye(20), scale=(-4, 4), units=units)
+    state = layer.as_layer_data_tuple()[1]
+    assert blur_text(BlurEstimate(sigma, sigma, sigma, 1).record(), state) == text
 
 
 def test_progress_reaches_the_end(session, viewer, predictor, image, qtbot):

@@ -10,8 +10,16 @@ import torch
 from scipy import ndimage
 
 from napari_restore.errors import ModelError
-from napari_restore.training import degradations
-from napari_restore.training.losses import charbonnier, fourier, restoration_loss
+from napari_restore.physics import psf
+from napari_restore.training import kernels
+from napari_restore.training.degradations import IDENTITY_SHARE, Pair
+from napari_restore.training.losses import (
+    charbonnier,
+    fourier,
+    gauge_error,
+    log_error,
+    restoration_loss,
+)
 from napari_restore.training.recipes import RECIPES, get_recipe
 
 if TYPE_CHECKING:
@@ -34,7 +42,7 @@ def sharp_batch(recipe: Recipe, count: int, size: int, seed: int = 0) -> torch.T
 
 def pair(
     recipe: Recipe, count: int, size: int, seed: int, gamma: float = 1.0, bright: bool = False
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> Pair:
     sharp = sharp_batch(recipe, count, size) ** gamma
     return recipe.degradation(
         1 - sharp if bright else sharp,
@@ -45,7 +53,7 @@ def pair(
 
 @every_recipe
 def test_pairs_have_the_size_that_was_asked_for(recipe: Recipe) -> None:
-    image, target = pair(recipe, 5, 48, 1)
+    image, target, _ = pair(recipe, 5, 48, 1)
     for tensor in (image, target):
         assert tensor.shape == (5, recipe.channels, 48, 48)
         assert tensor.dtype == torch.float32
@@ -63,7 +71,7 @@ def test_one_seed_gives_one_pair(recipe: Recipe) -> None:
 @every_recipe
 def test_values_stay_near_the_range_of_a_network(recipe: Recipe) -> None:
     for seed in range(4):
-        image, target = pair(recipe, 6, 48, seed)
+        image, target, _ = pair(recipe, 6, 48, seed)
         if recipe.channels == 3:
             assert 0 <= float(image.min())
             assert float(image.max()) <= 1
@@ -75,7 +83,7 @@ def test_values_stay_near_the_range_of_a_network(recipe: Recipe) -> None:
 
 @every_recipe
 def test_some_come_back_as_they_were(recipe: Recipe) -> None:
-    share = getattr(recipe.degradation, "identity_share", degradations.IDENTITY_SHARE)
+    share = getattr(recipe.degradation, "identity_share", IDENTITY_SHARE)
     # Four standard deviations of the binomial law.
     assert abs(unchanged_share(recipe) - share) < 4 * (share * (1 - share) / 400) ** 0.5
     assert 0.08 <= share <= 0.3
@@ -89,7 +97,7 @@ def unchanged_share(recipe: Recipe, bright: bool = False) -> float:
     """Share of identity pairs among 400; the fourth power makes the background dark."""
     same = 0
     for seed in range(25):
-        image, target = pair(recipe, 16, 24, seed, 4.0, bright)
+        image, target, _ = pair(recipe, 16, 24, seed, 4.0, bright)
         same += int((image - target).abs().flatten(1).amax(1).lt(1e-6).sum())
     return same / 400
 
@@ -98,7 +106,7 @@ def unchanged_share(recipe: Recipe, bright: bool = False) -> float:
 def test_all_others_are_degraded(recipe: Recipe) -> None:
     errors = []
     for seed in range(6):
-        image, target = pair(recipe, 8, 48, seed, gamma=4.0)
+        image, target, _ = pair(recipe, 8, 48, seed, gamma=4.0)
         errors += (image - target).square().flatten(1).mean(1).sqrt().tolist()
     errors = sorted(errors)
     # Something to learn in most pairs, and something left to see.
@@ -111,7 +119,7 @@ def test_both_sides_of_a_mono_pair_share_gain_and_offset(name: str) -> None:
     recipe = get_recipe(name)
     slopes = []
     for seed in range(6):
-        image, target = pair(recipe, 8, 48, seed)
+        image, target, _ = pair(recipe, 8, 48, seed)
         # Blur keeps means: whatever gain and offset were drawn, they were drawn for both.
         means = (image.mean((1, 2, 3)) - target.mean((1, 2, 3))).abs()
         assert float(means.max()) < 0.1
@@ -120,7 +128,7 @@ def test_both_sides_of_a_mono_pair_share_gain_and_offset(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "draw", [degradations.random_defocus, degradations.random_motion], ids=["defocus", "motion"]
+    "draw", [kernels.random_defocus, kernels.random_motion], ids=["defocus", "motion"]
 )
 def test_random_kernels_are_kernels_and_fit_the_margin(draw) -> None:  # type: ignore[no-untyped-def]
     sizes = set()
@@ -181,3 +189,59 @@ def test_white_errors_weigh_the_same_in_the_image_and_its_spectrum() -> None:
     in_image = float(noise.abs().mean())
     in_spectrum = float(fourier(noise, torch.zeros_like(noise)))
     assert in_spectrum == pytest.approx(in_image / 2**0.5, rel=0.1)
+
+
+def test_of_two_images_the_better_one_counts_as_much() -> None:
+    target = torch.zeros(2, 1, 8, 8)
+    result = torch.stack([torch.full((1, 8, 8), 0.3), torch.full((1, 8, 8), 0.03)])
+    whole = log_error(result, target, floor=0.0)
+    for index in range(2):
+        halved = result.clone()
+        halved[index] /= 2
+        assert float(whole - log_error(halved, target, floor=0.0)) == pytest.approx(np.log(2))
+    assert float(log_error(target, target)) == pytest.approx(np.log(1e-4))
+
+
+def test_a_gauge_is_best_where_it_is_right_and_knows_it() -> None:
+    truth = torch.tensor([[0.5], [float("nan")]])
+
+    def error(mean: float, log_variance: float) -> float:
+        estimates = torch.tensor([mean, log_variance]).view(1, 2, 1, 1, 1).expand(2, 2, 1, 4, 4)
+        return float(gauge_error(estimates, truth))
+
+    assert error(0.5, -3) < error(0.5, 0) < error(1.5, 0) < error(1.5, -3)
+
+
+@pytest.mark.parametrize("name", ["deblur-color", "deblur-mono", "motion-mono"])
+def test_pairs_tell_what_blurred_them(name: str) -> None:
+    recipe = get_recipe(name)
+    unblurred = 0
+    for seed in range(12):
+        image, target, drawn = pair(recipe, 8, 32, seed)
+        assert len(drawn) == 8
+        for degraded, wanted, kernel in zip(image, target, drawn, strict=True):
+            assert kernel is not None
+            assert kernel.sum() == pytest.approx(1, abs=1e-4)
+            if torch.equal(degraded, wanted):
+                assert psf.equivalent_sigma(kernel) < 0.3
+                unblurred += 1
+            else:
+                assert kernel.shape[0] > 1
+    assert unblurred > 4
+
+
+def test_sharp_images_keep_their_noise() -> None:
+    """Half of the pairs without blur are noisy on both sides."""
+    recipe, noisy, clean = get_recipe("deblur-mono"), 0, 0
+    for seed in range(12):
+        side = 32 + 2 * recipe.degradation.margin
+        flat = torch.full((16, 1, side, side), 0.5)
+        image, target, _ = recipe.degradation(
+            flat, np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+        )
+        for degraded, wanted in zip(image, target, strict=True):
+            if torch.equal(degraded, wanted):
+                spread = float(degraded.std())
+                noisy, clean = noisy + (spread > 1e-4), clean + (spread < 1e-6)
+    assert noisy > 5
+    assert clean > 5

@@ -138,6 +138,9 @@ def _restore(source: Path, target: Path, args: argparse.Namespace) -> None:
         f"{record['seconds']:.1f} s",
         *record["notes"],
     ]
+    if "blur" in record:
+        blur = record["blur"]
+        words.append(f"blur σ {blur['sigma_px']:.1f} px ({blur['verdict']})")
     if record["clipped_samples"]:
         words.append(f"{record['clipped_samples']} samples clipped to {picture.data.dtype}")
     if record["invalid_samples"]:

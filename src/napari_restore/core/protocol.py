@@ -20,12 +20,15 @@ class Predictor(Protocol):
         Size requirement of the network, and pixels that influence a tile.
     view : int
         Longest side of the low-resolution view of a whole plane that it wants, 0 for none.
+    has_gauge : bool
+        Whether it can `estimate` how blurred an image is.
     device : str
     """
 
     multiple_of: int
     halo: int
     view: int
+    has_gauge: bool
     device: str
 
     def look(self, view: torch.Tensor) -> torch.Tensor:
@@ -40,6 +43,10 @@ class Predictor(Protocol):
         ``boxes`` (N, 4) holds the place of each tile in its plane: top, left, bottom, right as
         shares of height and width.
         """
+        ...
+
+    def estimate(self, image: torch.Tensor) -> torch.Tensor:
+        """Estimate what degraded (N, C, h, w): (N, 2, E, h', w'), means and log variances."""
         ...
 
     def to_cpu(self) -> Predictor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Image = NDArray[np.float64]
-    Method = Callable[[Image], Image]
 
 
 def gaussian_kernel(sigma: float) -> Image:
@@ -43,15 +43,15 @@ def unsharp_mask(image: Image, radius: float = 1.5, amount: float = 1.0) -> Imag
     return (image + amount * (image - soft)).clip(0, 1)
 
 
-def richardson_lucy(image: Image, sigma: float, steps: int = 10) -> Image:
-    """Deconvolve with a guessed Gaussian (Richardson, 1972; Lucy, 1974).
+def richardson_lucy(image: Image, kernel: Image, steps: int = 30) -> Image:
+    """Deconvolve (Richardson, 1972; Lucy, 1974).
 
     Parameters
     ----------
     image : ndarray
         (Y, X) or (Y, X, C) in [0, 1]; each colour for itself. Reflected at the border.
-    sigma : float
-        Guess of the blur's standard deviation, in pixels.
+    kernel : ndarray
+        Point spread function, of odd sides and sum 1.
     steps : int
         More are sharper and noisier.
 
@@ -62,14 +62,47 @@ def richardson_lucy(image: Image, sigma: float, steps: int = 10) -> Image:
     """
     from skimage.restoration import richardson_lucy as deconvolve
 
+    def sharpen(plane: Image) -> Image:
+        sharp: Image = deconvolve(plane, kernel, num_iter=steps, filter_epsilon=1e-6)
+        return sharp
+
+    # A zero border eats its way in with every step.
+    return _each_padded_plane(image.clip(0, 1), 3 * max(kernel.shape), sharpen)
+
+
+def wiener(image: Image, kernel: Image, balance: float = 0.01) -> Image:
+    """Deconvolve with a Wiener filter that expects smooth images (Hunt, 1973).
+
+    Parameters
+    ----------
+    image : ndarray
+        (Y, X) or (Y, X, C) in [0, 1]; each colour for itself. Reflected at the border.
+    kernel : ndarray
+        Point spread function, of odd sides and sum 1.
+    balance : float
+        Weight of smoothness beside fidelity to the data.
+
+    Returns
+    -------
+    ndarray
+        The same shape, clipped to [0, 1].
+    """
+    from skimage.restoration import wiener as deconvolve
+
+    def sharpen(plane: Image) -> Image:
+        sharp: Image = deconvolve(plane, kernel, balance, clip=False)
+        return sharp
+
+    # Ringing reaches further than the kernel.
+    return _each_padded_plane(image, 2 * max(kernel.shape), sharpen)
+
+
+def _each_padded_plane(image: Image, reach: int, method: Callable[[Image], Image]) -> Image:
     if image.ndim == 3:
-        planes = [richardson_lucy(plane, sigma, steps) for plane in np.moveaxis(image, -1, 0)]
-        return np.stack(planes, axis=-1)
-    kernel = gaussian_kernel(sigma)
-    reach = len(kernel)
-    padded = np.pad(image.clip(0, 1), reach, mode="symmetric")
-    sharp: Image = deconvolve(padded, kernel, num_iter=steps, filter_epsilon=1e-6)
-    return sharp[reach:-reach, reach:-reach].clip(0, 1)
+        planes = np.moveaxis(image, -1, 0)
+        return np.stack([_each_padded_plane(plane, reach, method) for plane in planes], axis=-1)
+    padded = np.pad(image, reach, mode="symmetric")
+    return method(padded)[reach:-reach, reach:-reach].clip(0, 1)
 
 
 def dark_channel(image: Image, patch: int = 15, haze: float = 0.95, floor: float = 0.1) -> Image:
@@ -162,14 +195,47 @@ def white_tophat(image: Image, radius: int = 15) -> Image:
     return narrow
 
 
-def _deconvolution(sigma: float) -> tuple[str, Method]:
-    return f"Richardson–Lucy (Gaussian, σ {sigma:g})", lambda image: richardson_lucy(image, sigma)
+@dataclass(frozen=True)
+class ClassicalMethod:
+    """A method to measure the networks against.
+
+    Attributes
+    ----------
+    name : str
+    run : callable
+        From an image in [0, 1], (Y, X) or (Y, X, 3), and the kernel that blurred it.
+    knows_blur : bool
+        Whether it is told that kernel, which nobody knows of a real image; else it is not used.
+    """
+
+    name: str
+    run: Callable[[Image, Image], Image]
+    knows_blur: bool = False
 
 
-def classical_methods(task: str, kind: str) -> tuple[tuple[str, Method], ...]:
-    """Names and functions of the methods for a task and a kind of image ("color" or "mono")."""
+def classical_methods(task: str, kind: str) -> tuple[ClassicalMethod, ...]:
+    """Find the methods for a task and a kind of image ("color" or "mono")."""
     if task == "dehaze":
         if kind == "color":
-            return (("dark channel prior", dark_channel),)
-        return ("rolling ball", rolling_ball), ("white top-hat", white_tophat)
-    return ("unsharp mask", unsharp_mask), _deconvolution(2.0 if task == "motion_deblur" else 1.5)
+            return (ClassicalMethod("dark channel prior", lambda image, _: dark_channel(image)),)
+        return (
+            ClassicalMethod("rolling ball", lambda image, _: rolling_ball(image)),
+            ClassicalMethod("white top-hat", lambda image, _: white_tophat(image)),
+        )
+    name, guess = _guess(task)
+    return (
+        ClassicalMethod("unsharp mask", lambda image, _: unsharp_mask(image)),
+        ClassicalMethod(
+            f"Richardson–Lucy, {name}", lambda image, _: richardson_lucy(image, guess, 10)
+        ),
+        ClassicalMethod(f"Wiener, {name}", lambda image, _: wiener(image, guess)),
+        ClassicalMethod("Richardson–Lucy, true PSF", richardson_lucy, knows_blur=True),
+        ClassicalMethod("Wiener, true PSF", wiener, knows_blur=True),
+    )
+
+
+def _guess(task: str) -> tuple[str, Image]:
+    """Blur that somebody would guess who knows nothing: its name and kernel."""
+    if task == "motion_deblur":
+        return "line of 9 px", np.full((1, 9), 1 / 9)
+    return "Gaussian σ 1.5", gaussian_kernel(1.5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -65,9 +65,27 @@ def find_recipe(task: str, kind: str) -> Recipe:
     raise ModelError(f"No recipe degrades {kind} images for {task}.")
 
 
+class DegradedPair(NamedTuple):
+    """What known physics makes of a sharp image.
+
+    Attributes
+    ----------
+    degraded, target, sharp : ndarray
+        (Y, X, C); colour in [0, 1]. ``target`` is what a perfect restoration gives; it differs from
+        ``sharp`` in brightness.
+    kernel : ndarray or None
+        What blurred it, (k, k); None for haze.
+    """
+
+    degraded: Image
+    target: Image
+    sharp: Image
+    kernel: Image | None
+
+
 def degraded_pair(
     image: SharpImage, recipe: Recipe, size: int, seed: tuple[int, ...]
-) -> tuple[Image, Image, Image]:
+) -> DegradedPair:
     """Degrade the middle of a sharp image, always alike for the same seed.
 
     Parameters
@@ -80,9 +98,8 @@ def degraded_pair(
 
     Returns
     -------
-    degraded, target, sharp
-        (size, size, C); colour in [0, 1]. ``target`` is what a perfect restoration gives; it
-        differs from ``sharp`` in brightness.
+    DegradedPair
+        Blurred by a kernel that is the same everywhere, unless the task is to remove haze.
     """
     import torch
 
@@ -93,14 +110,16 @@ def degraded_pair(
     margin = recipe.degradation.margin
     crop = centre_crop(image, size + 2 * margin)
     for _ in range(20):
-        degraded, target = recipe.degradation(crop.clone(), rng, generator)
-        if float(((degraded - target) ** 2).mean()) > 10 ** (-_UNTOUCHED / 10):
+        degraded, target, kernels = recipe.degradation(crop.clone(), rng, generator)
+        changed = float(((degraded - target) ** 2).mean()) > 10 ** (-_UNTOUCHED / 10)
+        if changed and not any(kernel is None for kernel in kernels):
             break
     sharp = crop[..., margin : margin + size, margin : margin + size]
     first, second, third = (
         t[0].permute(1, 2, 0).double().numpy() for t in (degraded, target, sharp)
     )
-    return first, second, third
+    kernel = np.asarray(kernels[0], np.float64) if kernels and kernels[0] is not None else None
+    return DegradedPair(first, second, third, kernel)
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ def evaluate(
     """
     recipe, methods = find_recipe(task, kind), classical_methods(task, kind)
     fitted = task == "dehaze" and kind == "mono"
-    names = ["input", *(name for name, _ in methods), _model_name(task, kind, model)]
+    names = ["input", *(method.name for method in methods), _model_name(task, kind, model)]
     figures, identity = [], []
 
     def run(samples: NDArray[Any]) -> NDArray[Any]:
@@ -128,15 +128,16 @@ def evaluate(
         return result
 
     for number, image in enumerate(images):
-        degraded, target, sharp = degraded_pair(image, recipe, size, (seed, number))
+        degraded, target, sharp, kernel = degraded_pair(image, recipe, size, (seed, number))
         camera = Camera.for_image(degraded, kind)
         samples = camera.expose(degraded)
         seen = camera.develop(samples)
         results = [seen]
-        for _, method in methods:
+        known = np.ones((1, 1)) if kernel is None else kernel
+        for method in methods:
             # Classical methods want [0, 1] and, for mono, no colour axis.
             normal = (seen - camera.low) / camera.span
-            plane = method(normal if kind == "color" else normal[..., 0])
+            plane = method.run(normal if kind == "color" else normal[..., 0], known)
             plane = plane if kind == "color" else plane[..., None]
             results.append(plane * camera.span + camera.low)
         results.append(camera.develop(run(samples)))
@@ -154,6 +155,8 @@ def evaluate(
     notes = ["PSNR and SSIM: 8-bit range."] if kind == "color" else [_MONO_NOTE]
     if fitted:
         notes.append(_FIT_NOTE)
+    if any(method.knows_blur for method in methods):
+        notes.append(_TOLD_NOTE)
     return Evaluation(
         task, kind, size, len(images), rows, float(np.mean(identity)), min(identity), tuple(notes)
     )
@@ -166,6 +169,12 @@ _MONO_NOTE = (
 _FIT_NOTE = (
     "Every result, the input included, was first brought to the brightness and background of the "
     "sharp image by an affine fit."
+)
+
+
+_TOLD_NOTE = (
+    "Methods with the true PSF are told the kernel that blurred each image, which nobody knows of "
+    "a real one. The model, the unsharp mask and the guesses see the image alone."
 )
 
 

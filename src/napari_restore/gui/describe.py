@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from .layers import LayerJob
 
@@ -54,6 +54,29 @@ def describe(jobs: Sequence[LayerJob], rates: Rates) -> str:
     return " · ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts).replace(
         " ·", "\N{NO-BREAK SPACE}·"
     )
+
+
+def blur_text(blur: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+    """Say how blurred an image was.
+
+    Parameters
+    ----------
+    blur : mapping
+        As in the provenance; see `napari_restore.core.gauge.BlurEstimate`.
+    state : mapping
+        ``scale`` and ``units`` of the layer, for the size in its units where it has any.
+    """
+    sigma = blur["sigma_px"]
+    text = f"Blur σ {sigma:.1f} px"
+    # The last two axes are the plane; pixels need not be square.
+    size, unit = sum(abs(step) for step in state["scale"][-2:]) / 2, f"{state['units'][-1]:~P}"
+    if unit not in ("", "px", "pixel"):
+        text += f" ({sigma * size:.3g} {unit})"
+    remark = {
+        "sharp": "it was sharp already",
+        "beyond repair": "more than the models can undo",
+    }.get(blur["verdict"])
+    return f"{text}: {remark}." if remark else f"{text}."
 
 
 def duration(seconds: float, about: str = "") -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image
 
-from napari_restore.api import Restoration, restore_lazily, restore_steps
+from napari_restore.api import Restoration, measure_blur, restore_lazily, restore_steps
 from napari_restore.core.axes import Planes, find_layout
 from napari_restore.core.intensity import find_scales
 from napari_restore.core.lazy import as_dask, is_lazy
@@ -168,7 +168,8 @@ def restore_job(job: LayerJob) -> Generator[Progress, None, Restoration]:
         for level in job.levels:
             layout = find_layout(level, decided.layout.axes)
             levels.append(restore_lazily(level, replace(decided, layout=layout), scales))
-        record = {**decided.provenance(scales=scales), "lazy": True}
+        blur = measure_blur(as_dask(job.array), decided, scales)
+        record = {**decided.provenance(scales=scales, blur=blur), "lazy": True}
         return Restoration(levels if multiscale else levels[0], record)
     result = yield from restore_steps(np.asarray(job.array), decided)
     if not multiscale:

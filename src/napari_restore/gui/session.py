@@ -14,7 +14,7 @@ from psygnal import Signal
 from napari_restore.errors import RestoreError
 
 from .canvas import visible_region
-from .describe import Rates, duration, title
+from .describe import Rates, blur_text, duration, title
 from .layers import METADATA_KEY, LayerJob, plan_layer, result_layer
 from .preview import PreviewScales, is_preview, preview_layer
 from .runner import Runner, notify
@@ -251,11 +251,12 @@ class Session:
             return notify(outcome.error, f"No preview of '{job.name}'")
         if job.layer not in self.viewer.layers:
             return f"No preview: '{job.name}' is gone."
-        data, seconds = outcome.result
+        data, seconds, blur = outcome.result
         self._preview, self._source = preview_layer(job, index, region, data), job.layer
         self._insert_above([(job.layer, self._preview)])
         size = f"{region.height} × {region.width} pixels"
-        return f"Preview of {size} in {duration(seconds)}. It goes when you restore."
+        seen = "" if blur is None else f" {blur_text(blur.record(), job.state)}"
+        return f"Preview of {size} in {duration(seconds)}.{seen} It goes when you restore."
 
     def remove_preview(self) -> None:
         """Take the temporary layer away, if there is one."""
@@ -266,15 +267,16 @@ class Session:
 
 def _summary(job: LayerJob, result: Image) -> str:
     record = result.metadata[METADATA_KEY]
+    blur = f" {blur_text(record['blur'], job.state)}" if "blur" in record else ""
     if record.get("lazy"):
-        text = f"'{result.name}' is restored where you look at it."
+        text = f"'{result.name}' is restored where you look at it.{blur}"
         if not get_settings().experimental.async_:
             text += (
                 " To keep the window live meanwhile, turn on asynchronous rendering under "
                 "Preferences ▸ Experimental."
             )
         return text
-    text = f"'{result.name}' in {duration(record['seconds'])}."
+    text = f"'{result.name}' in {duration(record['seconds'])}.{blur}"
     if record["clipped_samples"]:
         layout = job.plan.layout
         share = record["clipped_samples"] / (layout.pixels * layout.channels)

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from napari_restore.api import region_steps
+from napari_restore.api import measure_blur, region_steps
 from napari_restore.core.protocol import Progress
 
 from .layers import LayerJob, restore_job
@@ -14,6 +14,7 @@ from .layers import LayerJob, restore_job
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
+    from napari_restore.core.gauge import BlurEstimate
     from napari_restore.core.tiles import Region
 
     from .preview import PreviewScales
@@ -42,13 +43,14 @@ def attempt(steps: Generator[Progress, None, Any]) -> Generator[Progress, None, 
 def restore_region_steps(
     job: LayerJob, index: tuple[int, ...], region: Region, scales: PreviewScales
 ) -> Generator[Progress, None, Outcome]:
-    """Restore what a preview shows; the outcome holds the pixels and the seconds it took."""
+    """Restore what a preview shows; the outcome holds pixels, seconds and the estimate of blur."""
 
-    def steps() -> Generator[Progress, None, tuple[Any, float]]:
+    def steps() -> Generator[Progress, None, tuple[Any, float, BlurEstimate | None]]:
         started = time.monotonic()
         known = yield from scales.find(job, region)
         data = yield from region_steps(job.array, job.plan, index, region, known)
-        return data, time.monotonic() - started
+        blur = measure_blur(job.array, job.plan, known, (index, region)) if data.size else None
+        return data, time.monotonic() - started, blur
 
     return attempt(steps())
 

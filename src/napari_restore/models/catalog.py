@@ -17,6 +17,16 @@ SHARPENER: dict[str, object] = {
     "unshuffle": 2,
 }
 
+#: Options of the networks that remove defocus, but for their channels.
+DEBLURRER: dict[str, object] = {
+    "widths": (48, 96, 192),
+    "encoder_blocks": (1, 2),
+    "middle_blocks": 2,
+    "decoder_blocks": (2, 1),
+    "unshuffle": 2,
+    "estimates": 1,
+}
+
 #: Haze is wide: coarser pixels see twice as far for a quarter of the time.
 OUT_OF_FOCUS_LIGHT: dict[str, object] = {
     "channels": 1,
@@ -41,19 +51,19 @@ CATALOG: tuple[ModelSpec, ...] = (
         name="deblur-color",
         task="deblur",
         channels=3,
-        architecture="nafnet",
+        architecture="resunet",
         weights="deblur-color.safetensors",
-        sha256="6bb272888b39f968d27a1129350fa3cf4d355bf0f19c1b46b5c4552f28ff74b8",
-        options={"channels": 3, **SHARPENER},
+        sha256="966e0f2a8a131a2ecde99a05f931f33fd26b915020bc11b88ff2c876eaaabe95",
+        options={"channels": 3, **DEBLURRER},
     ),
     ModelSpec(
         name="deblur-mono",
         task="deblur",
         channels=1,
-        architecture="nafnet",
+        architecture="resunet",
         weights="deblur-mono.safetensors",
-        sha256="1784e8c470d105c7a50912e065186b95345fb0edc5a8694147afe8173ff2875e",
-        options={"channels": 1, **SHARPENER},
+        sha256="d931f4483be0c6bb3ea7dec8105a9d069b02288092a262a3bd924ae529a5a6f7",
+        options={"channels": 1, "keep_mean": True, **DEBLURRER},
     ),
     ModelSpec(
         name="dehaze-color",

@@ -34,6 +34,7 @@ class TorchPredictor:
             ) from error
         self.spec, self.device = spec, device
         self.multiple_of, self.halo, self.view = spec.multiple_of, spec.halo, spec.view
+        self.has_gauge = getattr(network, "gauge", None) is not None
         network = network.eval().to(device)
         self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._dtype = autocast_dtype(device)
@@ -53,6 +54,16 @@ class TorchPredictor:
         with torch.inference_mode(), self._autocast():
             context: torch.Tensor = self._network.coefficients(view.to(self.device))
         return context.float()
+
+    def estimate(self, image: torch.Tensor) -> torch.Tensor:
+        """Estimate what degraded (N, C, h, w) on the CPU: (N, 2, E, h', w'), float32."""
+        return self._thread.submit(self._estimate, image).result()
+
+    def _estimate(self, image: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode(), self._autocast():
+            image = image.to(self.device).contiguous(memory_format=torch.channels_last)
+            estimates: torch.Tensor = self._network.estimate(image)
+        return estimates.float().cpu()
 
     def __call__(
         self, tiles: torch.Tensor, context: torch.Tensor | None, boxes: torch.Tensor

@@ -20,6 +20,7 @@ TASKS = ("deblur", "dehaze", "motion_deblur")
 #: Architectures by name; the module is imported when the first network is built.
 ARCHITECTURES = {
     "nafnet": "napari_restore.models.nafnet:NAFNet",
+    "resunet": "napari_restore.models.resunet:ResUNet",
     "affine": "napari_restore.models.affine:AffineDehazer",
 }
 

@@ -8,17 +8,18 @@ import math
 import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from napari_restore.errors import ModelError, RestoreError
 from napari_restore.models.spec import build_network
 from napari_restore.models.weights import load_state, save_weights
 
-from .data import CropSource, SharpImage, centre_crop, load_folder
-from .losses import restoration_loss
+from .data import CropSource, load_folder
+from .losses import gauge_error
+from .validation import Validation, generators, log_sigmas
 from .warm_start import adapt_channels
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from .recipes import Recipe
 
 LICENCE = "BSD-3-Clause"
+#: Of the error of the estimates beside that of the image.
+GAUGE_WEIGHT = 0.1
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,6 @@ class TrainOptions:
     seed: int = 0
     init: Path | None = None
     checkpoint_seconds: float = 150.0
-
-
-def psnr(result: torch.Tensor, target: torch.Tensor) -> float:
-    """Peak signal-to-noise ratio in dB for a range of 1."""
-    return float(-10 * torch.log10(((result - target) ** 2).mean().clamp(min=1e-10)))
 
 
 class Trainer:
@@ -103,7 +101,7 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=1e-4
         )
-        self.validation = [self._validation_pair(image, i) for i, image in enumerate(held_out)]
+        self.validation = Validation(held_out, recipe.degradation, self.device)
         self.step, self.elapsed, self.best = 0, 0.0, -math.inf
         options.out.mkdir(parents=True, exist_ok=True)
         self._checkpoint = options.out / f"{recipe.name}.ckpt"
@@ -113,39 +111,52 @@ class Trainer:
 
     # ------------------------------------------------------------ one step
 
-    def _generators(self, *seed: int) -> tuple[np.random.Generator, torch.Generator]:
-        rng = np.random.default_rng(seed)
-        generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**31)))
-        return rng, generator
+    @property
+    def _share(self) -> float:
+        return min(1.0, self.elapsed / self.budget)
 
     def _crop(self) -> tuple[int, int]:
-        share = self.elapsed / self.budget
-        return next((s, n) for start, s, n in reversed(self.recipe.crops) if share >= start)
+        crops = reversed(self.recipe.crops)
+        return next((size, count) for start, size, count in crops if self._share >= start)
+
+    def _loss(self, result: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        losses = reversed(self.recipe.losses)
+        return next(loss for start, loss in losses if self._share >= start)(result, target)
 
     def _learning_rate(self) -> float:
-        share = min(1.0, self.elapsed / self.budget)
         rise = min(1.0, (self.step + 1) / 200)
         return (
-            self.recipe.learning_rate * rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+            self.recipe.learning_rate
+            * rise
+            * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self._share)))
         )
 
-    def _forward(self, network: nn.Module, image: torch.Tensor) -> torch.Tensor:
+    def _forward(
+        self, network: nn.Module, image: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Restored batch, and the estimates of a network that has a gauge."""
         image = image.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16):
-            out: torch.Tensor = network(image)
-        return out.float()
+            if getattr(network, "gauge", None) is None:
+                return network(image).float(), None
+            result, estimates = network.restore_and_estimate(image)  # type: ignore[operator]
+        return result.float(), estimates.float()
 
     def train_step(self) -> float:
         """Take one step and return its loss."""
-        rng, generator = self._generators(self.options.seed, self.step)
+        rng, generator = generators(self.device, self.options.seed, self.step)
         size, count = self._crop()
         margin = self.recipe.degradation.margin
         sharp = self.source.batch(rng, count, size + 2 * margin).to(self.device)
-        image, target = self.recipe.degradation(sharp, rng, generator)
+        image, target, kernels = self.recipe.degradation(sharp, rng, generator)
         rate = self._learning_rate()
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        loss = restoration_loss(self._forward(self.network, image), target)
+        result, estimates = self._forward(self.network, image)
+        loss = self._loss(result, target)
+        if estimates is not None:
+            truth = log_sigmas(kernels).to(self.device)
+            loss = loss + GAUGE_WEIGHT * gauge_error(estimates, truth)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 0.5)
@@ -160,43 +171,9 @@ class Trainer:
         self.step += 1
         return float(loss.detach())
 
-    # ------------------------------------------------------------ validation
-
-    def _validation_pair(self, image: SharpImage, index: int) -> tuple[torch.Tensor, ...]:
-        rng, generator = self._generators(12345, index)
-        size, margin = 256, self.recipe.degradation.margin
-        sharp = centre_crop(image, size + 2 * margin).to(self.device)
-        clean = sharp[..., margin : margin + size, margin : margin + size]
-        for _ in range(20):
-            degraded, target = self.recipe.degradation(sharp.clone(), rng, generator)
-            # Identity pairs are measured apart.
-            if psnr(degraded, target) < 45:
-                break
-        return degraded, target, clean
-
-    @torch.inference_mode()
     def validate(self) -> dict[str, float]:
-        """Figures of the averaged weights over the validation images.
-
-        Returns
-        -------
-        dict
-            Mean PSNR in dB of ``input`` and ``output``, share of images ``improved``, mean and
-            smallest PSNR of clean images given as they are (``identity``, ``identity_worst``).
-        """
-        rows = []
-        for degraded, target, clean in self.validation:
-            result = self._forward(self.average, degraded)
-            same = self._forward(self.average, clean)
-            rows.append((psnr(degraded, target), psnr(result, target), psnr(same, clean)))
-        before, after, identity = np.array(rows).T
-        return {
-            "input": round(float(before.mean()), 3),
-            "output": round(float(after.mean()), 3),
-            "improved": round(float((after > before).mean()), 3),
-            "identity": round(float(identity.mean()), 3),
-            "identity_worst": round(float(identity.min()), 3),
-        }
+        """Figures of the averaged weights; see `Validation.measure`."""
+        return self.validation.measure(partial(self._forward, self.average))
 
     # ------------------------------------------------------------ files
 

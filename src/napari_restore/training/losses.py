@@ -23,3 +23,39 @@ def fourier(result: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 def restoration_loss(result: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Charbonnier plus a tenth of the spectral loss."""
     return charbonnier(result.float(), target) + 0.1 * fourier(result.float(), target)
+
+
+def log_error(result: torch.Tensor, target: torch.Tensor, floor: float = 1e-4) -> torch.Tensor:
+    """Mean over the batch of the logarithm of each image's squared error.
+
+    What the mean PSNR is measured by, up to a factor: an image with little error counts as much as
+    one with a large one (Chen et al., "Simple Baselines for Image Restoration", ECCV 2022), and
+    unlike an absolute error it does not pull faint structures down.
+
+    Parameters
+    ----------
+    result, target : Tensor
+        (N, C, H, W).
+    floor : float
+        Squared error below which an image is as good as perfect.
+    """
+    error = ((result.float() - target) ** 2).flatten(1).mean(1)
+    return (error + floor).log().mean()
+
+
+def gauge_error(estimates: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Negative log-likelihood of what degraded the images.
+
+    Parameters
+    ----------
+    estimates : Tensor
+        (N, 2, E, h, w): means, and logarithms of the variances.
+    truth : Tensor
+        (N, E), the same for every place of an image; NaN where it is not known.
+    """
+    mean, log_variance = estimates.float().unbind(1)
+    log_variance = log_variance.clamp(-6, 4)
+    known = torch.isfinite(truth)[..., None, None]
+    error = (mean - torch.nan_to_num(truth)[..., None, None]) ** 2
+    likelihood = 0.5 * (error * (-log_variance).exp() + log_variance)
+    return (likelihood * known).mean()

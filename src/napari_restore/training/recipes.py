@@ -6,12 +6,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from napari_restore.errors import ModelError
-from napari_restore.models.catalog import HAZE, OUT_OF_FOCUS_LIGHT, SHARPENER
+from napari_restore.models.catalog import DEBLURRER, HAZE, OUT_OF_FOCUS_LIGHT, SHARPENER
 
-from . import degradations
+from .degradations import ColourBlur, Degradation, MonoBlur
+from .haze_degradations import Haze, OutOfFocusLight
+from .kernels import random_defocus, random_motion
+from .losses import log_error, restoration_loss
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,8 @@ class Recipe:
         Crop size in pixels and batch size from this share of the time on.
     learning_rate : float
         Peak of the schedule: a short linear rise, then a cosine down to a hundredth.
+    losses : sequence of (share, callable)
+        Loss of result and target, (N, C, H, W), from this share of the time on.
     start_from : str or None
         Recipe whose weights begin this one; channel counts may differ.
     minutes : float
@@ -41,10 +48,13 @@ class Recipe:
     name: str
     task: str
     architecture: str
-    degradation: degradations.Degradation
+    degradation: Degradation
     options: Mapping[str, object] = field(default_factory=dict)
     crops: tuple[tuple[float, int, int], ...] = ((0.0, 96, 12), (0.4, 128, 8), (0.8, 192, 4))
     learning_rate: float = 1e-3
+    losses: tuple[tuple[float, Callable[[Tensor, Tensor], Tensor]], ...] = (
+        (0.0, restoration_loss),
+    )
     start_from: str | None = None
     minutes: float = 28.0
 
@@ -59,32 +69,34 @@ RECIPES: tuple[Recipe, ...] = (
         "motion-color",
         "motion_deblur",
         "nafnet",
-        degradations.ColourBlur(degradations.random_motion, margin=20, rotation_share=0.06),
+        ColourBlur(random_motion, margin=20, rotation_share=0.06),
         {"channels": 3, **SHARPENER},
     ),
     Recipe(
         "deblur-color",
         "deblur",
-        "nafnet",
-        degradations.ColourBlur(degradations.random_defocus, margin=12),
-        {"channels": 3, **SHARPENER},
-        start_from="motion-color",
-        minutes=20,
+        "resunet",
+        ColourBlur(random_defocus, margin=12),
+        {"channels": 3, **DEBLURRER},
+        # An untrained network is held at its input by the logarithm.
+        losses=((0.0, restoration_loss), (0.1, log_error)),
+        minutes=60,
     ),
     Recipe(
         "deblur-mono",
         "deblur",
-        "nafnet",
-        degradations.MonoBlur(degradations.random_defocus, margin=12),
-        {"channels": 1, **SHARPENER},
+        "resunet",
+        MonoBlur(random_defocus, margin=12),
+        {"channels": 1, "keep_mean": True, **DEBLURRER},
+        losses=((0.0, log_error),),
         start_from="deblur-color",
-        minutes=20,
+        minutes=45,
     ),
     Recipe(
         "motion-mono",
         "motion_deblur",
         "nafnet",
-        degradations.MonoBlur(degradations.random_motion, margin=20),
+        MonoBlur(random_motion, margin=20),
         {"channels": 1, **SHARPENER},
         start_from="motion-color",
         minutes=20,
@@ -93,7 +105,7 @@ RECIPES: tuple[Recipe, ...] = (
         "dehaze-mono",
         "dehaze",
         "nafnet",
-        degradations.OutOfFocusLight(),
+        OutOfFocusLight(),
         OUT_OF_FOCUS_LIGHT,
         crops=((0.0, 192, 8), (0.7, 256, 4)),
         minutes=15,
@@ -102,7 +114,7 @@ RECIPES: tuple[Recipe, ...] = (
         "dehaze-color",
         "dehaze",
         "affine",
-        degradations.Haze(),
+        Haze(),
         HAZE,
         crops=((0.0, 192, 8), (0.6, 256, 5)),
         minutes=15,

@@ -16,7 +16,8 @@ def adapt_channels(state: dict[str, torch.Tensor], network: nn.Module) -> dict[s
     """Fit the first and last convolutions of a state dict to another count of channels.
 
     From colour to mono the first sums and the last averages over the colours; from mono to colour
-    they share and repeat. Everything else is kept.
+    they share and repeat. Everything else is kept. A gauge that the weights do not have begins
+    fresh.
 
     Raises
     ------
@@ -25,6 +26,9 @@ def adapt_channels(state: dict[str, torch.Tensor], network: nn.Module) -> dict[s
     """
     out = dict(state)
     for key, target in network.state_dict().items():
+        if key not in state and key.startswith("gauge."):
+            out[key] = target
+            continue
         weight = state[key]
         for axis, length in enumerate(target.shape[:2]):
             if weight.shape[axis] != length:

@@ -1,0 +1,181 @@
+"""U-Net of plain residual blocks: the bundled networks that sharpen.
+
+Dense 3×3 convolutions keep matrix units busy, on graphics cards as on processors with bfloat16,
+where normalisations and depthwise convolutions wait for memory: at equal time such a network has
+several times the multiplications of a NAFNet.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions around a rectifier, added to what comes in.
+
+    Source: Lim et al., "Enhanced Deep Residual Networks", CVPRW 2017: no normalisation.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Refine features (N, C, H, W)."""
+        out: Tensor = x + self.conv2(F.relu(self.conv1(x), inplace=True))
+        return out
+
+
+def _blocks(width: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(width) for _ in range(count)))
+
+
+class ResUNet(nn.Module):
+    """U-Net of residual blocks that adds a learned residual to its input.
+
+    Every output pixel depends on a bounded neighbourhood, so that tiles agree with the whole
+    image. Source of the shape: Zhang et al., "Plug-and-Play Image Restoration with Deep Denoiser
+    Prior", TPAMI 2021.
+
+    Parameters
+    ----------
+    channels : int
+        Channels of the image, in and out.
+    widths : sequence of int
+        Channels of each level, top to bottom; a level has half the resolution of the one above.
+    encoder_blocks, decoder_blocks : sequence of int
+        Blocks for each level but the lowest, top to bottom and bottom to top.
+    middle_blocks : int
+        Blocks of the lowest level.
+    unshuffle : int
+        Factor by which pixels are moved into channels before the first convolution.
+    keep_mean : bool
+        Take the local mean out of the residual, so that light is moved but neither made nor lost;
+        see `_local_mean`.
+    estimates : int
+        Quantities of the degradation that are estimated from the lowest level, see `estimate`.
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        widths: Sequence[int] = (48, 96, 192),
+        encoder_blocks: Sequence[int] = (1, 2),
+        middle_blocks: int = 2,
+        decoder_blocks: Sequence[int] = (2, 1),
+        unshuffle: int = 2,
+        keep_mean: bool = False,
+        estimates: int = 0,
+    ) -> None:
+        super().__init__()
+        levels = len(widths) - 1
+        if len(encoder_blocks) != levels or len(decoder_blocks) != levels:
+            raise ValueError(
+                f"{len(widths)} widths need {levels} encoder_blocks and decoder_blocks; got "
+                f"{tuple(encoder_blocks)} and {tuple(decoder_blocks)}"
+            )
+        self.channels, self.unshuffle, self.keep_mean = channels, unshuffle, keep_mean
+        self.multiple_of = unshuffle * 2**levels
+        inside = channels * unshuffle**2
+        self.intro = nn.Conv2d(inside, widths[0], 3, padding=1)
+        self.ending = nn.Conv2d(widths[0], inside, 3, padding=1)
+        # An untrained network returns its input.
+        nn.init.zeros_(self.ending.weight)
+        nn.init.zeros_(self.ending.bias)  # type: ignore[arg-type]
+        pairs = list(pairwise(widths))
+        self.encoders = nn.ModuleList(map(_blocks, widths[:-1], encoder_blocks))
+        self.downs = nn.ModuleList(nn.Conv2d(high, low, 2, 2) for high, low in pairs)
+        self.middle = _blocks(widths[-1], middle_blocks)
+        self.ups = nn.ModuleList(nn.ConvTranspose2d(low, high, 2, 2) for high, low in pairs[::-1])
+        self.decoders = nn.ModuleList(map(_blocks, widths[-2::-1], decoder_blocks))
+        self.gauge = (
+            nn.Sequential(nn.Conv2d(widths[-1], 64, 1), nn.ReLU(), nn.Conv2d(64, 2 * estimates, 1))
+            if estimates
+            else None
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Restore a batch.
+
+        Parameters
+        ----------
+        image : Tensor
+            (N, C, H, W), floating point, about [0, 1]; H and W multiples of ``multiple_of``.
+
+        Returns
+        -------
+        Tensor
+            The same shape.
+        """
+        deep, skips = self._encode(image)
+        return self.restore(image, deep, skips)
+
+    def estimate(self, image: Tensor) -> Tensor:
+        """Estimate what degraded a batch, without restoring it.
+
+        Parameters
+        ----------
+        image : Tensor
+            As for `forward`.
+
+        Returns
+        -------
+        Tensor
+            (N, 2, E, h, w) at the lowest resolution: the estimates, and the logarithms of their
+            variances.
+        """
+        return self.gauge_of(self._encode(image)[0])
+
+    def restore_and_estimate(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Both `forward` and `estimate`, for the cost of the first."""
+        deep, skips = self._encode(image)
+        return self.restore(image, deep, skips), self.gauge_of(deep)
+
+    def gauge_of(self, deep: Tensor) -> Tensor:
+        """Estimates from the features of the lowest level; see `estimate`."""
+        if self.gauge is None:
+            raise ValueError("This network was built without estimates.")
+        both: Tensor = self.gauge(deep)
+        estimates: Tensor = both.unflatten(1, (2, -1))
+        return estimates
+
+    def _encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        x: Tensor = self.intro(F.pixel_unshuffle(image, self.unshuffle))
+        skips = []
+        for encoder, down in zip(self.encoders, self.downs, strict=True):
+            x = encoder(x)
+            skips.append(x)
+            x = down(x)
+        return self.middle(x), skips
+
+    def restore(self, image: Tensor, deep: Tensor, skips: list[Tensor]) -> Tensor:
+        """Restored batch from its features."""
+        x = deep
+        for up, decoder, skip in zip(self.ups, self.decoders, reversed(skips), strict=True):
+            x = decoder(up(x) + skip)
+        residual = self.ending(x).float()
+        if self.keep_mean:
+            residual = self._without_local_mean(residual)
+        change: Tensor = F.pixel_shuffle(residual, self.unshuffle)
+        return image + change
+
+    def _without_local_mean(self, residual: Tensor) -> Tensor:
+        """Subtract the mean over some 40 pixels from the unshuffled residual.
+
+        A point spread function moves light by a few pixels and keeps its sum; a restoration that
+        changes the mean over a much wider window has made or lost light.
+        """
+        split = residual.unflatten(1, (self.channels, -1))
+        coarse = F.avg_pool2d(split.mean(2), 8 // self.unshuffle)
+        wide = F.avg_pool2d(coarse, 5, 1, 2, count_include_pad=False)
+        smooth = F.interpolate(wide, size=residual.shape[-2:], mode="bilinear", align_corners=False)
+        level: Tensor = split - smooth[:, :, None]
+        return level.flatten(1, 2)
