@@ -1,6 +1,6 @@
 """Restore the sample images, write before/after pictures into demo/, and open napari.
 
-``--figure FILE`` writes the one picture of the README instead.
+``--figures FOLDER`` writes the pictures of the README and of the model cards instead.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from napari_restore.api import restore_steps
 from napari_restore.plan import plan
+from napari_restore.restoration import restore_steps
 from napari_restore.samples import SAMPLES, Sample, load_sample
 
 ROOT = Path(__file__).parents[1]
@@ -84,25 +84,40 @@ def write_all(folder: Path) -> None:
         print(f"{path}  {provenance['model']} on {provenance['device']}, {seconds:.1f} s")
 
 
-def write_figure(path: Path) -> None:
-    """Write the README's picture: a crop of one sample for each task."""
-    columns = []
-    for key, top, left in FIGURE:
-        sample = next(sample for sample in SAMPLES if sample.key == key)
-        before, after, options, _ = restore_sample(sample)
-        crop = np.s_[top : top + FIGURE_SIDE, left : left + FIGURE_SIDE]
-        task = sample.task.replace("_", " ").capitalize()
-        columns.append(
-            before_after(before[crop], after[crop], options, [f"{task}: before", f"{task}: after"])
+def write_figures(folder: Path) -> None:
+    """Write the README's picture, a crop of one sample for each task, and one for each card."""
+    folder.mkdir(parents=True, exist_ok=True)
+    columns, cards = {}, {}
+    places = {key: (top, left) for key, top, left in FIGURE}
+    for sample in SAMPLES:
+        before, after, options, provenance = restore_sample(sample)
+        height, width = before.shape[:2] if sample.rgb else before.shape[-2:]
+        side = min(FIGURE_SIDE, height, width)
+        top, left = places.get(sample.key, ((height - side) // 2, (width - side) // 2))
+        crop = np.s_[..., top : top + side, left : left + side]
+        crop = crop[1:] if sample.rgb else crop
+        pair = before[crop], after[crop]
+        cards.setdefault(provenance["model"], []).append(
+            before_after(*pair, options, [sample.title, "restored"])
         )
-    # Side by side becomes one above the other, so that three tasks fit the width of a page.
-    side, height = FIGURE_SIDE, columns[0].height
+        if sample.key in places:
+            task = sample.task.replace("_", " ").capitalize()
+            labels = [f"{task}: before", f"{task}: after"]
+            columns[sample.key] = before_after(*pair, options, labels)
+    write_columns([columns[key] for key, *_ in FIGURE], folder / "before-after.png")
+    for model, sheets in cards.items():
+        write_columns(sheets, folder / f"{model}.png")
+
+
+def write_columns(columns: list[Image.Image], path: Path) -> None:
+    """Write pairs of pictures beside each other, each pair one above the other."""
+    # So that three fit the width of a page.
+    side, height = (columns[0].width - _GAP) // 2, columns[0].height
     sheet = Image.new("RGB", (len(columns) * (side + 12) - 12, 2 * height), "white")
     for number, column in enumerate(columns):
         for row, start in enumerate((0, side + _GAP)):
             picture = column.crop((start, 0, start + side, height))
             sheet.paste(picture, (number * (side + 12), row * height))
-    path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, optimize=True)
     print(path)
 
@@ -130,14 +145,16 @@ def main() -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(description="Restore the sample images.")
     parser.add_argument("--output", type=Path, default=ROOT / "demo", help="folder of the pictures")
-    parser.add_argument("--figure", type=Path, help="write the README's picture to this file")
+    parser.add_argument(
+        "--figures", type=Path, help="write the pictures of the docs to this folder"
+    )
     parser.add_argument("--no-window", action="store_true", help="do not open napari")
     parser.add_argument("--window", action="store_true", help="only open napari")
     args = parser.parse_args()
     if args.window:
         open_napari()
-    elif args.figure:
-        write_figure(args.figure)
+    elif args.figures:
+        write_figures(args.figures)
     else:
         write_all(args.output)
         print(f"Before/after pictures are in {args.output}")

@@ -28,10 +28,10 @@ def rng() -> np.random.Generator:
 @pytest.fixture
 def full_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Networks in float32 also where the processor would take bfloat16."""
-    predictor.load_predictor.cache_clear()
+    predictor._load.cache_clear()
     monkeypatch.setattr(predictor, "autocast_dtype", lambda device: None)
     yield
-    predictor.load_predictor.cache_clear()
+    predictor._load.cache_clear()
 
 
 @pytest.fixture
@@ -97,4 +97,6 @@ def colour_model(write_model: Callable[..., str]) -> str:
 
 @pytest.fixture(scope="session")
 def affine_model(write_model: Callable[..., str]) -> str:
-    return write_model("small-haze", "dehaze", "affine", channels=3, view=32, **SMALL)
+    blocks = {"encoder_blocks": (1,), "middle_blocks": 1, "decoder_blocks": (1,)}
+    options = {"channels": 3, "widths": (8, 16), "view": 32, **blocks}
+    return write_model("small-haze", "dehaze", "affine", **options)

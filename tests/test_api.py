@@ -10,11 +10,11 @@ import pytest
 import zarr
 
 import napari_restore
-from napari_restore.api import restore_lazily, restore_region, restore_steps
 from napari_restore.core.intensity import Scale
 from napari_restore.core.tiles import Region
 from napari_restore.models.catalog import CATALOG
 from napari_restore.plan import plan
+from napari_restore.restoration import restore_lazily, restore_region, restore_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import napari_restore
-from napari_restore.api import restore_steps
 from napari_restore.errors import DeviceError, ImageError, ModelError, RestoreError
 from napari_restore.plan import plan
+from napari_restore.restoration import restore_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,3 +157,17 @@ def test_bad_input_is_named_with_its_remedy(
 def test_every_error_is_a_restore_error() -> None:
     for error in (ImageError, ModelError, DeviceError):
         assert issubclass(error, napari_restore.RestoreError)
+
+
+def test_a_failing_estimate_of_blur_does_not_take_the_result(monkeypatch, finished):  # type: ignore[no-untyped-def]
+    from napari_restore import restoration
+
+    def fail(*args: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(restoration, "estimate_blur", fail)
+    image = np.random.default_rng(0).random((40, 50)).astype(np.float32)
+    result = finished(restore_steps(image, plan(image, "deblur", device="cpu")))
+    assert result.data.shape == image.shape
+    assert any("could not be estimated: out of memory" in n for n in result.provenance["notes"])
+    assert "blur" not in result.provenance

@@ -14,9 +14,10 @@ import pytest
 import tifffile
 from PIL import Image
 
-from napari_restore import api
+from napari_restore import api, restoration
 from napari_restore.cli import main
 from napari_restore.commands import restore
+from napari_restore.core.protocol import Progress
 from napari_restore.models.catalog import CATALOG
 
 #: Strength 0 keeps the input, so that results can be compared with it sample by sample.
@@ -202,7 +203,7 @@ def test_a_broken_run_leaves_no_file(tmp_path, monkeypatch, capsys, error, statu
         raise error
 
     def steps(*args, **options):
-        yield api.Progress(0, 1)
+        yield Progress(0, 1)
         raise error
 
     if moment == "writing":
@@ -225,7 +226,7 @@ def test_large_results_grow_on_disk(tmp_path, monkeypatch):
     np.save(tmp_path / "a.npy", data)
     monkeypatch.setattr(restore, "SCRATCH_BYTES", 10)
     seen = []
-    real = api.restore_steps
+    real = restoration.restore_steps
 
     def spy(image, plan, out):
         seen.append((image, out))

@@ -128,6 +128,13 @@ def _add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
         metavar="S",
         help="0 keeps the input, 1 (default) is the full result, linear between",
     )
+    if task == "dehaze":
+        add(
+            "--structure-size",
+            type=float,
+            metavar="PX",
+            help="single-channel images: structures up to this many pixels stay",
+        )
     add(
         "--axes", metavar="TZCYX", help="what the axes are, where the file does not say or is wrong"
     )

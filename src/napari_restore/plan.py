@@ -11,6 +11,7 @@ import numpy as np
 from .core.axes import Layout, find_layout
 from .core.device import autocast_dtype, import_torch, resolve_device
 from .core.protocol import TileOptions, default_tiles
+from .core.smooth import halo_with
 from .core.tiles import Grid, Region, split
 from .errors import RestoreError
 from .models.catalog import find_model
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from .core.intensity import Scale
     from .core.protocol import Report
     from .models.spec import ModelSpec
+
+
+#: Largest structure that can be kept on purpose, in pixels: its halo is several times as wide.
+LARGEST_STRUCTURE = 200
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class Plan:
     device : str
     tiles : TileOptions
     strength : float
+    structure_size : float
+        Structures up to this many pixels stay when light is removed; 0 leaves it to the network.
     """
 
     layout: Layout
@@ -43,12 +50,18 @@ class Plan:
     device: str
     tiles: TileOptions
     strength: float
+    structure_size: float = 0.0
+
+    @property
+    def halo(self) -> int:
+        """Pixels around a tile that influence it noticeably."""
+        return halo_with(self.spec.halo, self.structure_size)
 
     @property
     def work(self) -> int:
         """Pixels that the network will see: those of the image, and the halos of its tiles."""
         height, width = self.layout.size
-        grid = Grid(self.layout.size, self.spec.multiple_of, self.spec.halo)
+        grid = Grid(self.layout.size, self.spec.multiple_of, self.halo)
         tiles = split(Region(0, 0, height, width), self.tiles.side)
         return self.layout.planes * sum(grid.window(tile).pixels for tile in tiles)
 
@@ -76,6 +89,8 @@ class Plan:
             "precision": "float32" if dtype is None else str(dtype).removeprefix("torch."),
             "versions": {"napari-restore": __version__, "torch": str(import_torch().__version__)},
         }
+        if self.structure_size:
+            record["structure_size"] = self.structure_size
         if report is not None:
             record |= {
                 "device": report.device or self.device,
@@ -103,6 +118,7 @@ def plan(
     device: str = "auto",
     tile: int | str = "auto",
     strength: float = 1.0,
+    structure_size: float | None = None,
 ) -> Plan:
     """Decide what will be done, or say why it cannot be. Reads no pixel.
 
@@ -131,4 +147,22 @@ def plan(
         raise RestoreError(
             f"tile must be 'auto' or a whole number of at least 16 pixels; got {tile!r}."
         )
-    return Plan(layout, spec, device, tiles, float(strength))
+    structures = _structure_size(structure_size, spec)
+    return Plan(layout, spec, device, tiles, float(strength), structures)
+
+
+def _structure_size(size: float | None, spec: ModelSpec) -> float:
+    if size is None:
+        return 0.0
+    if spec.task != "dehaze" or spec.channels != 1:
+        raise RestoreError(
+            f"structure_size is for out-of-focus light in single-channel images; '{spec.name}' "
+            f"does {spec.task} of {spec.kind} images. Leave it out."
+        )
+    number = isinstance(size, (int, float, np.integer, np.floating))
+    if not (number and 0 < size <= LARGEST_STRUCTURE):
+        raise RestoreError(
+            f"structure_size must be above 0 and up to {LARGEST_STRUCTURE} pixels; got {size!r} "
+            "pixels. Shrink the image first to keep larger structures."
+        )
+    return float(size)

@@ -39,14 +39,29 @@ class LocalPredictor:
         self.has_gauge = False
         self.shapes: list[tuple[int, ...]] = []
         self.looks = 0
+        self.commons: list[torch.Tensor | None] = []
 
     def estimate(self, image: torch.Tensor) -> torch.Tensor:
         raise AssertionError("has no gauge")
 
-    def look(self, view: torch.Tensor) -> torch.Tensor:
+    def transmission(
+        self, tiles: torch.Tensor, context: torch.Tensor, boxes: torch.Tensor
+    ) -> torch.Tensor:
+        """Brightness, times where the pixel lies between the top and the bottom of the plane."""
+        span = boxes[0, 2] - boxes[0, 0]
+        y = boxes[0, 0] + span * (torch.arange(tiles.shape[2]) + 0.5) / tiles.shape[2]
+        share: torch.Tensor = tiles.mean(1, keepdim=True) * y.view(-1, 1) * context.mean()
+        return share
+
+    def look(self, view: torch.Tensor, common: torch.Tensor | None) -> torch.Tensor:
         assert max(view.shape[-2:]) <= self.view
         self.looks += 1
-        return view.mean((2, 3), keepdim=True)
+        self.commons.append(common)
+        mean = view.mean((2, 3), keepdim=True)
+        return mean if common is None else mean + 0.01 * common
+
+    def agree(self, contexts: list[torch.Tensor]) -> torch.Tensor:
+        return torch.stack(contexts).mean(0)
 
     def __call__(
         self, tiles: torch.Tensor, context: torch.Tensor | None, boxes: torch.Tensor

@@ -112,8 +112,36 @@ def test_little_of_a_large_lazy_image_is_read() -> None:
     assert len(read) <= 27 * 4
 
 
+def test_a_chunk_is_computed_once_for_all_windows() -> None:
+    computed = []
+
+    def block(block_info: Any = None) -> np.ndarray:
+        computed.append(block_info[None]["chunk-location"])
+        return textured(*block_info[None]["chunk-shape"])
+
+    image = da.map_blocks(block, chunks=((2048,), (2048,)), dtype=float, meta=np.empty((0, 0)))
+    scales = find_scales(Planes(textured(64, 64), find_layout(textured(64, 64))))
+    assert estimate_blur(Planes(image, find_layout(image)), Gauge(), scales) is not None
+    assert len(computed) == 1
+
+
+def test_windows_that_tell_nothing_do_not_count() -> None:
+    class Partly(Gauge):
+        def estimate(self, image: torch.Tensor) -> torch.Tensor:
+            estimates = super().estimate(image)
+            # The second window is very blurred, and the network knows nothing of it.
+            if len(self.sizes) > 1:
+                estimates[:, 0], estimates[:, 1] = 3.0, 2.0
+            return estimates
+
+    found = estimate(textured(256, 900), Partly())
+    assert found is not None
+    assert found.windows == 1
+    assert found.low == found.high == pytest.approx(found.sigma)
+
+
 @pytest.mark.parametrize(
-    ("sigma", "verdict"), [(0.3, "sharp"), (1.0, "blurred"), (3.0, "blurred"), (6, "beyond repair")]
+    ("sigma", "verdict"), [(0.3, "sharp"), (1.0, "blurred"), (2.0, "blurred"), (2.6, "strong")]
 )
 def test_the_record_is_plain_and_has_a_verdict(sigma: float, verdict: str) -> None:
     record = BlurEstimate(sigma, sigma / 2, sigma * 2, 4).record()

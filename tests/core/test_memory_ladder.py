@@ -35,7 +35,7 @@ class OncePlanes(Planes):
     def write(self, index, region, block):  # type: ignore[no-untyped-def]
         if not hasattr(self, "count"):
             self.count = np.zeros(self.array.shape, int)
-        self.count[self._key(index, region)] += 1
+        self.count[self.key(index, region)] += 1
         super().write(index, region, block)
 
 

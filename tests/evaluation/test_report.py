@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import convolve
 
 from napari_restore.evaluation import report
+from napari_restore.evaluation.metrics import psnr
 from napari_restore.evaluation.pairs import Camera, degraded_pair, find_recipe, load_sharp
 from napari_restore.evaluation.report import evaluate
 from napari_restore.models.spec import TASKS
@@ -27,7 +29,8 @@ def test_pairs_are_repeatable_and_degraded(task, kind, channels):
     assert (recipe.task, recipe.channels) == (task, channels)
     (image,) = sharp_images(1, channels)
     pairs = [degraded_pair(image, recipe, 48, (7, n)) for n in range(8)]
-    for degraded, target, sharp, kernel in pairs:
+    for degraded, target, sharp, kernel, linear in pairs:
+        assert not linear or (kind == "color" and task != "dehaze")
         if task == "dehaze":
             assert kernel is None
         else:
@@ -134,3 +137,16 @@ def test_progress_counts_images(perfect):
     seen = []
     evaluate(sharp_images(2, 3), "deblur", "color", size=48, progress=seen.append)
     assert seen == [1, 2]
+
+
+def test_rivals_that_know_the_blur_know_where_it_acted():
+    """Told kernel and tone curve, a Wiener filter gets more from a noiseless image than untold."""
+    from napari_restore.evaluation.classical import to_linear, to_srgb, wiener
+
+    (image,) = sharp_images(1, 3, 192)
+    sharp, kernel = image.pixels / 255, np.full((5, 5), 1 / 25)
+    light = to_linear(sharp)
+    blurred = to_srgb(convolve(light, kernel[..., None], mode="mirror"))
+    np.testing.assert_allclose(to_srgb(light), sharp, atol=1e-6)
+    told, untold = to_srgb(wiener(to_linear(blurred), kernel)), wiener(blurred, kernel)
+    assert psnr(told, sharp, 1) > psnr(untold, sharp, 1) + 0.3

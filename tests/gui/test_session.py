@@ -86,7 +86,7 @@ def test_blur_is_shown_with_the_result_and_kept(
     [
         (0.3, ("pixel", "pixel"), "Blur σ 0.3 px: it was sharp already."),
         (1.25, ("nm", "nm"), "Blur σ 1.2 px (5 nm)."),
-        (5.0, ("pixel", "pixel"), "Blur σ 5.0 px: more than the models can undo."),
+        (5.0, ("pixel", "pixel"), "Blur σ 5.0 px: as much as the models can undo, or more."),
     ],
 )
 def test_blur_in_words(viewer, sigma, units, text):

@@ -9,10 +9,10 @@ from scipy.ndimage import gaussian_filter
 from skimage import data
 
 from napari_restore import deblur
-from napari_restore.api import measure_blur
 from napari_restore.core.axes import Planes
 from napari_restore.core.intensity import find_scales
 from napari_restore.plan import plan
+from napari_restore.restoration import measure_blur
 
 Array = NDArray[np.float64]
 KINDS = pytest.mark.parametrize("kind", ["mono", "color"])

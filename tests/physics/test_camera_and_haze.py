@@ -153,3 +153,18 @@ def test_several_planes_are_averaged(rng: np.random.Generator) -> None:
     both = haze.out_of_focus(light, [4.0, 12.0])
     apart = (haze.out_of_focus(light, [4.0]) + haze.out_of_focus(light, [12.0])) / 2
     torch.testing.assert_close(both, apart)
+
+
+def test_patches_have_their_edges_where_the_image_has_them() -> None:
+    image = torch.zeros(3, 60, 80)
+    image[:, :, 40:] = 1
+    edges = []
+    for seed in range(6):
+        depth = haze.patches(np.random.default_rng(seed), image, 12, 0.1)
+        assert depth.shape == (60, 80)
+        assert 0 <= float(depth.min()) <= float(depth.max()) <= 1
+        steps = depth.diff(dim=1).abs() > 1e-3
+        edges.append(float(steps[:, 39].float().mean()))
+        # Elsewhere an edge is an exception.
+        assert float(steps.float().mean()) < 0.2
+    assert np.mean(edges) > 0.8

@@ -175,3 +175,17 @@ def test_images_smaller_than_the_kernel(size: tuple[int, int]) -> None:
     result = psf.convolve(image, psf.stack([psf.gaussian(4)]))
     assert result.shape == image.shape
     assert image.min() - 1e-5 <= result.min() <= result.max() <= image.max() + 1e-5
+
+
+@pytest.mark.parametrize(
+    ("kernel", "sigma"),
+    [
+        (psf.gaussian(2.0), 2.0),
+        (psf.gaussian(3.0, 1.5, 0.4), (3.0 * 1.5) ** 0.5),
+        (psf.disk(6.0), 3.0),
+        (np.ones((1, 1), np.float32), 0.282),
+    ],
+    ids=["gaussian", "ellipse", "disk", "none"],
+)
+def test_the_equivalent_sigma_is_that_of_a_gaussian(kernel: np.ndarray, sigma: float) -> None:
+    assert psf.equivalent_sigma(kernel) == pytest.approx(sigma, rel=0.05)

@@ -14,6 +14,7 @@ from napari_restore.errors import FileError, RestoreError
 from napari_restore.training.data import (
     CropSource,
     SharpImage,
+    as_scene,
     centre_crop,
     load_folder,
     sharpness,
@@ -144,6 +145,30 @@ def test_crops_come_from_every_group_and_repeat_with_their_seed(size: int) -> No
     assert set(groups) == {0, 1, 2}
     again = CropSource([image_of(20, "a"), image_of(120, "b"), image_of(220, "c", (60, 40))])
     assert torch.equal(batch, again.batch(np.random.default_rng(1), 40, size))
+
+
+def test_a_kind_of_image_can_be_drawn_more_often() -> None:
+    images = [image_of(20, "em_x"), image_of(220, "fluo")]
+
+    def share(emphasis: dict[str, float]) -> float:
+        batch = CropSource(images, emphasis=emphasis).batch(np.random.default_rng(1), 300, 16)
+        return float((batch.mean((1, 2, 3)) < 0.5).float().mean())
+
+    assert share({}) == pytest.approx(0.5, abs=0.1)
+    assert share({"em": 3.0}) == pytest.approx(0.75, abs=0.1)
+
+
+def test_scenes_are_seen_whole_and_upright() -> None:
+    sky_above = np.zeros((400, 600, 3), np.uint8)
+    sky_above[:200] = 255
+    small = SharpImage(sky_above[100:300, :210], "photo", "small")
+    large = SharpImage(sky_above, "photo", "large")
+    assert as_scene(large, 100).pixels.shape == (100, 150, 3)
+    assert as_scene(small, 300).pixels.shape == small.pixels.shape
+    crops = CropSource([large], scenes=(100, 130)).batch(np.random.default_rng(0), 30, 90)
+    assert bool((crops[:, :, :30].mean((1, 2, 3)) > crops[:, :, -30:].mean((1, 2, 3))).all())
+    # Of the whole scene, nearly all is in every crop.
+    assert float(crops.mean((1, 2, 3)).sub(0.5).abs().max()) < 0.3
 
 
 @pytest.mark.parametrize("size", [16, 64, 300])

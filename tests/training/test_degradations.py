@@ -53,7 +53,7 @@ def pair(
 
 @every_recipe
 def test_pairs_have_the_size_that_was_asked_for(recipe: Recipe) -> None:
-    image, target, _ = pair(recipe, 5, 48, 1)
+    image, target, *_ = pair(recipe, 5, 48, 1)
     for tensor in (image, target):
         assert tensor.shape == (5, recipe.channels, 48, 48)
         assert tensor.dtype == torch.float32
@@ -71,7 +71,7 @@ def test_one_seed_gives_one_pair(recipe: Recipe) -> None:
 @every_recipe
 def test_values_stay_near_the_range_of_a_network(recipe: Recipe) -> None:
     for seed in range(4):
-        image, target, _ = pair(recipe, 6, 48, seed)
+        image, target, *_ = pair(recipe, 6, 48, seed)
         if recipe.channels == 3:
             assert 0 <= float(image.min())
             assert float(image.max()) <= 1
@@ -97,7 +97,7 @@ def unchanged_share(recipe: Recipe, bright: bool = False) -> float:
     """Share of identity pairs among 400; the fourth power makes the background dark."""
     same = 0
     for seed in range(25):
-        image, target, _ = pair(recipe, 16, 24, seed, 4.0, bright)
+        image, target, *_ = pair(recipe, 16, 24, seed, 4.0, bright)
         same += int((image - target).abs().flatten(1).amax(1).lt(1e-6).sum())
     return same / 400
 
@@ -106,7 +106,7 @@ def unchanged_share(recipe: Recipe, bright: bool = False) -> float:
 def test_all_others_are_degraded(recipe: Recipe) -> None:
     errors = []
     for seed in range(6):
-        image, target, _ = pair(recipe, 8, 48, seed, gamma=4.0)
+        image, target, *_ = pair(recipe, 8, 48, seed, gamma=4.0)
         errors += (image - target).square().flatten(1).mean(1).sqrt().tolist()
     errors = sorted(errors)
     # Something to learn in most pairs, and something left to see.
@@ -119,7 +119,7 @@ def test_both_sides_of_a_mono_pair_share_gain_and_offset(name: str) -> None:
     recipe = get_recipe(name)
     slopes = []
     for seed in range(6):
-        image, target, _ = pair(recipe, 8, 48, seed)
+        image, target, *_ = pair(recipe, 8, 48, seed)
         # Blur keeps means: whatever gain and offset were drawn, they were drawn for both.
         means = (image.mean((1, 2, 3)) - target.mean((1, 2, 3))).abs()
         assert float(means.max()) < 0.1
@@ -217,7 +217,7 @@ def test_pairs_tell_what_blurred_them(name: str) -> None:
     recipe = get_recipe(name)
     unblurred = 0
     for seed in range(12):
-        image, target, drawn = pair(recipe, 8, 32, seed)
+        image, target, drawn, _ = pair(recipe, 8, 32, seed)
         assert len(drawn) == 8
         for degraded, wanted, kernel in zip(image, target, drawn, strict=True):
             assert kernel is not None
@@ -236,7 +236,7 @@ def test_sharp_images_keep_their_noise() -> None:
     for seed in range(12):
         side = 32 + 2 * recipe.degradation.margin
         flat = torch.full((16, 1, side, side), 0.5)
-        image, target, _ = recipe.degradation(
+        image, target, *_ = recipe.degradation(
             flat, np.random.default_rng(seed), torch.Generator().manual_seed(seed)
         )
         for degraded, wanted in zip(image, target, strict=True):

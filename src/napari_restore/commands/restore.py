@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_restore.api import restore_steps
 from napari_restore.core.device import resolve_device
 from napari_restore.errors import FileError, ModelError, RestoreError
 from napari_restore.files import check_target, image_files, read_image, write_image
 from napari_restore.models.catalog import find_model
 from napari_restore.plan import plan
+from napari_restore.restoration import restore_steps
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from napari_restore.api import Restoration
     from napari_restore.plan import Plan
+    from napari_restore.restoration import Restoration
 
 #: Bytes of a result above which it grows in a scratch file beside its target, not in memory.
 SCRATCH_BYTES = 2**30
@@ -125,6 +125,10 @@ def _restore(source: Path, target: Path, args: argparse.Namespace) -> None:
         device=args.device,
         tile=args.tile,
         strength=args.strength,
+        # Of a folder with photographs too, the option means the others.
+        structure_size=None
+        if rgb or "S" in (axes or "")
+        else getattr(args, "structure_size", None),
     )
     picture.name_axes(decided.layout, named_by_user=args.axes is not None)
     check_target(target, picture, force=args.force)

@@ -220,7 +220,8 @@ class Planes:
         self.array, self.layout = array, layout
         self.origin = (0,) * len(layout.shape) if origin is None else origin
 
-    def _key(self, index: tuple[int, ...], region: Region) -> tuple[Any, ...]:
+    def key(self, index: tuple[int, ...], region: Region) -> tuple[Any, ...]:
+        """Index expression into the array for a region of one plane."""
         key = self.layout.key(
             index, slice(region.top, region.bottom), slice(region.left, region.right)
         )
@@ -235,7 +236,7 @@ class Planes:
 
     def read(self, index: tuple[int, ...], region: Region) -> NDArray[Any]:
         """Read a region inside the plane: (h, w, S), S being 1 for grey images."""
-        return self.canonical(self.array[self._key(index, region)])
+        return self.canonical(self.array[self.key(index, region)])
 
     def canonical(self, block: Any) -> NDArray[Any]:
         """Bring a block of one plane from the array's order to (h, w, S)."""
@@ -247,4 +248,4 @@ class Planes:
         if not self.layout.colour:
             block = block[..., 0]
         inverse = np.argsort(self.layout.plane_order)
-        self.array[self._key(index, region)] = block.transpose(inverse)
+        self.array[self.key(index, region)] = block.transpose(inverse)

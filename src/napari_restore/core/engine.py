@@ -17,7 +17,7 @@ from .intensity import add_change, fill_invalid
 from .jobs import SMALLEST_TILE, Job, JobQueue
 from .protocol import Predictor, Progress, Report, TileOptions
 from .tiles import Grid, Region, reflect
-from .view import plane_view
+from .view import Contexts
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
     from .axes import Planes
     from .intensity import Scale
-
-#: Planes whose global context is kept; a movie has thousands.
-_CONTEXTS_KEPT = 64
 
 
 def run(
@@ -85,12 +82,10 @@ def run(
         regions = list(regions)
         total = sum(region.pixels for _, region in regions)
     queue, done = JobQueue(regions, tiles), 0
-    contexts = dict(contexts or {})
-    # Contexts that came with the call cannot be found again from a window of the image.
-    keep = max(_CONTEXTS_KEPT, len(contexts))
+    looks = Contexts(source, scales, contexts)
     while batch := queue.take():
         try:
-            counts = _restore_batch(batch, source, target, predictor, scales, strength, contexts)
+            counts = _restore_batch(batch, source, target, predictor, scales, strength, looks)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -107,14 +102,13 @@ def run(
                     )
                 note = f"Memory of {predictor.device} ran out; going on with the CPU."
                 predictor = predictor.to_cpu()
-                contexts = {index: context.cpu() for index, context in contexts.items()}
+                looks.to_cpu()
                 report.device = predictor.device
             report.notes.append(note)
             continue
         report.clipped += counts[0]
         report.invalid += counts[1]
-        while len(contexts) > keep:
-            del contexts[next(iter(contexts))]
+        looks.trim()
         done += sum(job.tile.pixels for job in batch)
         yield Progress(done, total, report.notes[-1] if report.notes else "")
 
@@ -126,7 +120,7 @@ def _restore_batch(
     predictor: Predictor,
     scales: Sequence[Scale],
     strength: float,
-    contexts: dict[tuple[int, ...], torch.Tensor],
+    looks: Contexts,
 ) -> tuple[int, int]:
     torch = import_torch()
     layout = source.layout
@@ -148,11 +142,7 @@ def _restore_batch(
         tensor = torch.from_numpy(np.stack([windows[i] for i in group])).permute(0, 3, 1, 2)
         context, boxes = None, torch.zeros(len(group), 4)
         if predictor.view:
-            for i in group:
-                if batch[i].index not in contexts:
-                    view = plane_view(source, batch[i].index, scales, predictor.view)
-                    contexts[batch[i].index] = predictor.look(view)
-            context = torch.cat([contexts[batch[i].index] for i in group])
+            context = torch.cat([looks.get(batch[i].index, predictor) for i in group])
             height, width = layout.size
             boxes = torch.tensor(
                 [

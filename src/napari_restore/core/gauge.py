@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .chunked import read_together
 from .device import import_torch
 from .intensity import fill_invalid
 from .tiles import Grid, Region, reflect
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 
 #: Side of the windows in pixels, how many are looked at, and how many of those are measured.
 _SIDE, _CANDIDATES, _MEASURED = 256, 27, 6
-#: Below, there is nothing to restore; above, blur is stronger than any that networks trained on.
-SHARP, BEYOND = 0.45, 3.3
+#: Below, there is nothing to restore. From the second on, an image may be blurred more than any
+#: that the networks were trained on: their estimates hardly grow further.
+SHARP, STRONG = 0.45, 2.2
 #: Standard deviation of log σ above which the network does not know.
 _UNSURE = 0.7
 
@@ -50,10 +52,10 @@ class BlurEstimate:
 
     @property
     def verdict(self) -> str:
-        """What to expect: ``sharp``, ``blurred`` or ``beyond repair``."""
+        """What to expect: ``sharp``, ``blurred`` or ``strong``, which may be beyond repair."""
         if self.sigma < SHARP:
             return "sharp"
-        return "blurred" if self.sigma <= BEYOND else "beyond repair"
+        return "blurred" if self.sigma < STRONG else "strong"
 
     def record(self) -> dict[str, Any]:
         """In plain types, for the provenance."""
@@ -90,11 +92,11 @@ def estimate_blur(
     """
     if not predictor.has_gauge or source.layout.pixels == 0:
         return None
-    windows = []
-    for index, region in _candidates(source.layout, within):
+    windows, places = [], list(_candidates(source.layout, within))
+    for (index, _), block in zip(places, read_together(source, places), strict=True):
+        filled, _ = fill_invalid(block)
         scale = scales[source.layout.group(index)]
-        block, _ = fill_invalid(source.read(index, region))
-        normal = scale.normalise(block[..., : source.layout.channels])
+        normal = scale.normalise(filled[..., : source.layout.channels])
         windows.append((_structure(normal), normal))
     windows.sort(key=lambda item: -item[0])
     logs, weights = [], []
@@ -103,13 +105,13 @@ def estimate_blur(
             continue
         mean, log_variance = _estimates(normal, predictor)
         precision = np.exp(-log_variance)
-        logs.append(float((precision * mean).sum() / precision.sum()))
-        weights.append(float(precision.mean()))
-    if not logs or 1 / math.sqrt(max(weights)) > _UNSURE:
+        if 1 / math.sqrt(precision.mean()) <= _UNSURE:
+            logs.append(float((precision * mean).sum() / precision.sum()))
+            weights.append(float(precision.mean()))
+    if not logs:
         return None
-    sure = [log for log, w in zip(logs, weights, strict=True) if 1 / math.sqrt(w) <= _UNSURE]
     sigma = math.exp(float(np.average(logs, weights=weights)))
-    return BlurEstimate(sigma, math.exp(min(sure)), math.exp(max(sure)), len(sure))
+    return BlurEstimate(sigma, math.exp(min(logs)), math.exp(max(logs)), len(logs))
 
 
 def _candidates(

@@ -170,6 +170,31 @@ def fill_invalid(block: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_] |
     return filled, invalid
 
 
+def removed_light(source: Any, result: Any) -> Any:
+    """Find what a restoration took away: the result plus this is the source, exactly.
+
+    Only the sum of two float64 is rounded.
+
+    Parameters
+    ----------
+    source, result : array
+        Of one shape and dtype; NumPy or dask.
+
+    Returns
+    -------
+    array
+        int32 or int64, float64 for floats. Differences of 64-bit integers may wrap around; added
+        to the result they still give the source.
+    """
+    dtype = np.dtype(source.dtype)
+    wide: Any = np.int32 if dtype.itemsize <= 2 else np.int64
+    if dtype.kind == "f":
+        wide = np.float64
+    # Infinities are in both.
+    with np.errstate(invalid="ignore"):
+        return source.astype(wide) - result.astype(wide)
+
+
 def add_change(block: NDArray[Any], change: NDArray[np.float64]) -> tuple[NDArray[Any], int]:
     """Add the restoration's change to the original samples, in the original dtype.
 

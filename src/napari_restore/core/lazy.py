@@ -2,84 +2,30 @@
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from .axes import Planes
+from .chunked import FromSample
 from .engine import run
 from .intensity import find_scales
 from .tiles import Region
-from .view import view_key, view_of
+from .view import common_context, view_key, view_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import dask.array as da
+    import torch
     from numpy.typing import NDArray
 
     from .axes import Layout
     from .intensity import Scale
     from .protocol import Predictor, TileOptions
 
-
-def is_lazy(array: Any) -> bool:
-    """Whether an array is read in chunks: dask or zarr."""
-    # Arrays of h5py and xarray have the attribute too; it is None where there are no chunks.
-    return not isinstance(array, np.ndarray) and getattr(array, "chunks", None) is not None
-
-
-def as_dask(array: Any) -> da.Array:
-    """Wrap a zarr or NumPy array, leave a dask array as it is."""
-    import dask.array as da
-
-    if isinstance(array, da.Array):
-        return array
-    # The coarse levels of a lazy pyramid are often in memory.
-    chunks = getattr(array, "chunks", None) or "auto"
-    wrapped: da.Array = da.from_array(array, chunks=chunks)
-    return wrapped
-
-
-class SampledScales:
-    """Intensity scales of a lazy array: found when first asked for, once in each process.
-
-    They are the same for every chunk, since the sample depends on the array's shape alone.
-
-    Parameters
-    ----------
-    image : dask.array.Array
-    layout : Layout
-    from_zero : bool
-        As for `napari_restore.core.intensity.find_scales`.
-    """
-
-    def __init__(self, image: da.Array, layout: Layout, from_zero: bool) -> None:
-        self._image, self._layout, self._from_zero = image, layout, from_zero
-        self._found: tuple[Scale, ...] | None = None
-        self._lock = threading.Lock()
-
-    def find(self) -> tuple[Scale, ...]:
-        """Find the scales, or return those found before."""
-        import dask
-
-        with self._lock:
-            if self._found is None:
-                # Within a task of another computation: not on its threads, which wait for this.
-                with dask.config.set(scheduler="synchronous"):
-                    self._found = find_scales(Planes(self._image, self._layout), self._from_zero)
-            return self._found
-
-    def __dask_tokenize__(self) -> tuple[object, ...]:
-        # Without this, dask would pickle the image to find out whether it has seen it before.
-        return (type(self).__name__, self._image.name, self._layout, self._from_zero)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_lock": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ |= state | {"_lock": threading.Lock()}
+    Scales: TypeAlias = "tuple[Scale, ...] | FromSample[tuple[Scale, ...]]"
 
 
 def run_lazy(
@@ -122,7 +68,11 @@ def run_lazy(
 
     if layout.pixels == 0:
         return image
-    found = SampledScales(image, layout, from_zero) if scales is None else scales
+    found: Scales = (
+        FromSample(image, layout, partial(find_scales, from_zero=from_zero))
+        if scales is None
+        else scales
+    )
     # A window starts on the network's grid, up to one step outside the halo.
     reach = halo + multiple_of
     chunks = list(image.chunks)
@@ -139,7 +89,7 @@ def run_lazy(
     source = image.rechunk(tuple(chunks))
     starts = tuple(np.concatenate([[0], np.cumsum(lengths)]).tolist() for lengths in source.chunks)
     windows = overlap(source, depth=depth, boundary="none", allow_rechunk=False)
-    views = [_contexts(source, layout, found, view, get_predictor)] if view else []
+    views = [lazy_contexts(source, layout, found, view, get_predictor)] if view else []
     out = da.map_blocks(
         _restore_chunk,
         windows,
@@ -159,14 +109,20 @@ def run_lazy(
     return result
 
 
-def _known(scales: tuple[Scale, ...] | SampledScales) -> tuple[Scale, ...]:
-    return scales.find() if isinstance(scales, SampledScales) else scales
+def _known(scales: Scales) -> tuple[Scale, ...]:
+    return scales.get() if isinstance(scales, FromSample) else scales
 
 
-def _contexts(
+def _find_common(
+    planes: Planes, scales: Scales, get_predictor: Callable[[], Predictor]
+) -> torch.Tensor | None:
+    return common_context(planes, _known(scales), get_predictor())
+
+
+def lazy_contexts(
     source: da.Array,
     layout: Layout,
-    scales: tuple[Scale, ...] | SampledScales,
+    scales: Scales,
     view: int,
     get_predictor: Callable[[], Predictor],
 ) -> da.Array:
@@ -181,6 +137,8 @@ def _contexts(
         source.chunks[axis] if axis in layout.leading else (1,) for axis in range(source.ndim)
     )
     blocks = np.empty(tuple(len(axis) for axis in lengths), object)
+    find = partial(_find_common, scales=scales, get_predictor=get_predictor)
+    common = FromSample(source, layout, find) if layout.planes > 1 else None
     # The samples of a view, with one index for each leading axis to be replaced by a range.
     key = list(view_key(layout, (0,) * len(layout.leading), view))
     for place in np.ndindex(blocks.shape):
@@ -190,7 +148,7 @@ def _contexts(
             key[axis] = slice(first[axis], first[axis] + shape[axis])
         origin = tuple(first[axis] for axis in layout.leading)
         block = delayed(_look, pure=True)(
-            source[tuple(key)], origin, layout, scales, view, get_predictor
+            source[tuple(key)], common, origin, layout, scales, view, get_predictor
         )
         blocks[place] = da.from_delayed(block, shape, meta=np.empty((0,) * source.ndim, object))
     contexts: da.Array = da.block(blocks.tolist())
@@ -199,9 +157,10 @@ def _contexts(
 
 def _look(
     samples: NDArray[Any],
+    common: FromSample[torch.Tensor | None] | None,
     origin: tuple[int, ...],
     layout: Layout,
-    scales: tuple[Scale, ...] | SampledScales,
+    scales: Scales,
     view: int,
     get_predictor: Callable[[], Predictor],
 ) -> NDArray[Any]:
@@ -211,11 +170,12 @@ def _look(
     )
     out = np.empty(shape, object)
     planes, predictor, everything = Planes(None, layout), get_predictor(), slice(None)
+    shared = None if common is None else common.get()
     for local in np.ndindex(*(samples.shape[axis] for axis in layout.leading)):
         index = tuple(a + b for a, b in zip(origin, local, strict=True))
         block = planes.canonical(samples[layout.key(local, everything, everything)])
         scale = _known(scales)[layout.group(index)]
-        context = predictor.look(view_of(block, layout, scale, view))
+        context = predictor.look(view_of(block, layout, scale, view), shared)
         place = tuple(
             0 if isinstance(part, slice) else part
             for part in layout.key(local, everything, everything)
@@ -234,7 +194,7 @@ def _restore_chunk(
     get_predictor: Callable[[], Predictor],
     tiles: TileOptions,
     strength: float,
-    scales: tuple[Scale, ...] | SampledScales,
+    scales: Scales,
     block_id: tuple[int, ...],
 ) -> NDArray[Any]:
     first = tuple(starts[axis][number] for axis, number in enumerate(block_id))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 from .device import import_torch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
 
@@ -31,8 +33,12 @@ class Predictor(Protocol):
     has_gauge: bool
     device: str
 
-    def look(self, view: torch.Tensor) -> torch.Tensor:
-        """Global context of a plane from its view (1, C, h, w)."""
+    def look(self, view: torch.Tensor, common: torch.Tensor | None) -> torch.Tensor:
+        """Global context of a plane from its view (1, C, h, w), and what all planes share."""
+        ...
+
+    def agree(self, contexts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Find what planes of one image share from the contexts of some."""
         ...
 
     def __call__(
@@ -43,6 +49,12 @@ class Predictor(Protocol):
         ``boxes`` (N, 4) holds the place of each tile in its plane: top, left, bottom, right as
         shares of height and width.
         """
+        ...
+
+    def transmission(
+        self, tiles: torch.Tensor, context: torch.Tensor, boxes: torch.Tensor
+    ) -> torch.Tensor:
+        """Share of the light that came through haze, (N, 1, h, w); needs a view."""
         ...
 
     def estimate(self, image: torch.Tensor) -> torch.Tensor:

@@ -195,6 +195,24 @@ def white_tophat(image: Image, radius: int = 15) -> Image:
     return narrow
 
 
+def to_linear(image: Image) -> Image:
+    """Undo the tone curve of sRGB; see `napari_restore.physics.camera.to_linear`."""
+    import torch
+
+    from napari_restore.physics import camera
+
+    return camera.to_linear(torch.from_numpy(image)).numpy()
+
+
+def to_srgb(light: Image) -> Image:
+    """Apply the tone curve of sRGB; see `napari_restore.physics.camera.to_srgb`."""
+    import torch
+
+    from napari_restore.physics import camera
+
+    return camera.to_srgb(torch.from_numpy(light)).numpy()
+
+
 @dataclass(frozen=True)
 class ClassicalMethod:
     """A method to measure the networks against.

@@ -75,12 +75,15 @@ class DegradedPair(NamedTuple):
         ``sharp`` in brightness.
     kernel : ndarray or None
         What blurred it, (k, k); None for haze.
+    linear : bool
+        Whether it acted on light, before the tone curve of a camera.
     """
 
     degraded: Image
     target: Image
     sharp: Image
     kernel: Image | None
+    linear: bool
 
 
 def degraded_pair(
@@ -110,7 +113,7 @@ def degraded_pair(
     margin = recipe.degradation.margin
     crop = centre_crop(image, size + 2 * margin)
     for _ in range(20):
-        degraded, target, kernels = recipe.degradation(crop.clone(), rng, generator)
+        degraded, target, kernels, linear = recipe.degradation(crop.clone(), rng, generator)
         changed = float(((degraded - target) ** 2).mean()) > 10 ** (-_UNTOUCHED / 10)
         if changed and not any(kernel is None for kernel in kernels):
             break
@@ -119,7 +122,7 @@ def degraded_pair(
         t[0].permute(1, 2, 0).double().numpy() for t in (degraded, target, sharp)
     )
     kernel = np.asarray(kernels[0], np.float64) if kernels and kernels[0] is not None else None
-    return DegradedPair(first, second, third, kernel)
+    return DegradedPair(first, second, third, kernel, any(linear))
 
 
 @dataclass(frozen=True)

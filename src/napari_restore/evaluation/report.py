@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_restore.api import restore
 
-from .classical import classical_methods
+from .classical import classical_methods, to_linear, to_srgb
 from .metrics import affine_fit, ciede2000, psnr, ssim
 from .pairs import Camera, degraded_pair, find_recipe
 
@@ -128,7 +128,7 @@ def evaluate(
         return result
 
     for number, image in enumerate(images):
-        degraded, target, sharp, kernel = degraded_pair(image, recipe, size, (seed, number))
+        degraded, target, sharp, kernel, linear = degraded_pair(image, recipe, size, (seed, number))
         camera = Camera.for_image(degraded, kind)
         samples = camera.expose(degraded)
         seen = camera.develop(samples)
@@ -137,8 +137,12 @@ def evaluate(
         for method in methods:
             # Classical methods want [0, 1] and, for mono, no colour axis.
             normal = (seen - camera.low) / camera.span
-            plane = method.run(normal if kind == "color" else normal[..., 0], known)
-            plane = plane if kind == "color" else plane[..., None]
+            if method.knows_blur and linear:
+                plane = to_srgb(method.run(to_linear(normal), known))
+            elif kind == "color":
+                plane = method.run(normal, known)
+            else:
+                plane = method.run(normal[..., 0], known)[..., None]
             results.append(plane * camera.span + camera.low)
         results.append(camera.develop(run(samples)))
         figures.append([_figures(result, target, kind, fitted) for result in results])
@@ -173,8 +177,9 @@ _FIT_NOTE = (
 
 
 _TOLD_NOTE = (
-    "Methods with the true PSF are told the kernel that blurred each image, which nobody knows of "
-    "a real one. The model, the unsharp mask and the guesses see the image alone."
+    "Methods with the true PSF are told the kernel that blurred each image, and whether it blurred "
+    "light or values after a tone curve, which nobody knows of a real image. The model, the "
+    "unsharp mask and the guesses see the image alone."
 )
 
 

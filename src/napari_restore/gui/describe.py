@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .layers import pixel_size
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -68,13 +70,12 @@ def blur_text(blur: Mapping[str, Any], state: Mapping[str, Any]) -> str:
     """
     sigma = blur["sigma_px"]
     text = f"Blur σ {sigma:.1f} px"
-    # The last two axes are the plane; pixels need not be square.
-    size, unit = sum(abs(step) for step in state["scale"][-2:]) / 2, f"{state['units'][-1]:~P}"
-    if unit not in ("", "px", "pixel"):
+    size, unit = pixel_size(state)
+    if unit != "px":
         text += f" ({sigma * size:.3g} {unit})"
     remark = {
         "sharp": "it was sharp already",
-        "beyond repair": "more than the models can undo",
+        "strong": "as much as the models can undo, or more",
     }.get(blur["verdict"])
     return f"{text}: {remark}." if remark else f"{text}."
 

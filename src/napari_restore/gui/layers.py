@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image
 
-from napari_restore.api import Restoration, measure_blur, restore_lazily, restore_steps
 from napari_restore.core.axes import Planes, find_layout
+from napari_restore.core.chunked import as_dask, is_lazy
 from napari_restore.core.intensity import find_scales
-from napari_restore.core.lazy import as_dask, is_lazy
+from napari_restore.core.protocol import Report
 from napari_restore.core.pyramid import pyramid
 from napari_restore.core.steps import drain
 from napari_restore.errors import ImageError, RestoreError
 from napari_restore.plan import Plan, plan
+from napari_restore.restoration import Restoration, restore_lazily, restore_steps, try_blur
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Mapping
 
     from napari.layers import Layer
 
@@ -49,6 +50,8 @@ class LayerJob:
     state : dict
         Place, units and looks, as arguments of ``Image``.
     plan : Plan
+    show_removed : bool
+        Whether what was removed is wanted too, see `napari_restore.gui.removed`.
     """
 
     layer: Image
@@ -56,6 +59,7 @@ class LayerJob:
     levels: list[Any]
     state: dict[str, Any]
     plan: Plan
+    show_removed: bool = False
 
     @property
     def array(self) -> Any:
@@ -89,8 +93,40 @@ def read_axes(layer: Image) -> str:
     return letters + ("YXS" if layer.rgb else "YX")
 
 
-def plan_layer(layer: Layer, task: str, **options: Any) -> LayerJob:
-    """Decide how a layer will be restored; ``options`` as for `napari_restore.restore`.
+def pixel_size(state: Mapping[str, Any]) -> tuple[float, str]:
+    """Side of a pixel in the layer's units, and the unit; 1 and "px" without units.
+
+    Parameters
+    ----------
+    state : mapping
+        ``scale`` and ``units`` of the layer; the last two axes are the plane, and the mean counts
+        where its pixels are not square.
+    """
+    unit = f"{state['units'][-1]:~P}"
+    if unit in ("", "px", "pixel"):
+        return 1.0, "px"
+    return float(sum(abs(step) for step in state["scale"][-2:]) / 2), unit
+
+
+def plan_layer(
+    layer: Layer,
+    task: str,
+    *,
+    structure_size: float | None = None,
+    show_removed: bool = False,
+    **options: Any,
+) -> LayerJob:
+    """Decide how a layer will be restored.
+
+    Parameters
+    ----------
+    layer : napari.layers.Layer
+    task : str
+    structure_size : float, optional
+        In the layer's units, see `pixel_size`. Colour layers go without.
+    show_removed : bool
+    **options
+        As for `napari_restore.restore`.
 
     Raises
     ------
@@ -103,14 +139,16 @@ def plan_layer(layer: Layer, task: str, **options: Any) -> LayerJob:
         )
     axes = read_axes(layer)
     levels = list(layer.data) if layer.multiscale else [layer.data]
+    _, state, _ = layer.as_layer_data_tuple()
+    if structure_size is not None and not layer.rgb:
+        options["structure_size"] = structure_size / pixel_size(state)[0]
     try:
         decided = plan(levels[0], task, axes=axes, **options)
     except RestoreError as error:
         raise type(error)(f"'{layer.name}': {error}") from error
-    _, state, _ = layer.as_layer_data_tuple()
     state["contrast_limits_range"] = layer.contrast_limits_range
     state["metadata"] = _copied(layer.metadata)
-    return LayerJob(layer, layer.name, levels, state, decided)
+    return LayerJob(layer, layer.name, levels, state, decided, show_removed)
 
 
 def _copied(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -168,14 +206,16 @@ def restore_job(job: LayerJob) -> Generator[Progress, None, Restoration]:
         for level in job.levels:
             layout = find_layout(level, decided.layout.axes)
             levels.append(restore_lazily(level, replace(decided, layout=layout), scales))
-        blur = measure_blur(as_dask(job.array), decided, scales)
+        report = Report()
+        blur = try_blur(job.array, decided, scales, report)
         record = {**decided.provenance(scales=scales, blur=blur), "lazy": True}
-        return Restoration(levels if multiscale else levels[0], record)
+        record["notes"] = report.notes
+        return Restoration(levels if multiscale else levels[0], record, scales)
     result = yield from restore_steps(np.asarray(job.array), decided)
     if not multiscale:
         return result
     shapes = [tuple(level.shape) for level in job.levels[1:]]
-    return Restoration(pyramid(result.data, shapes), result.provenance)
+    return replace(result, data=pyramid(result.data, shapes))
 
 
 def restore_layer(
@@ -186,6 +226,7 @@ def restore_layer(
     device: str = "auto",
     tile: int | str = "auto",
     strength: float = 1.0,
+    structure_size: float | None = None,
     progress: Callable[[Progress], object] | None = None,
 ) -> Image:
     """Restore an image layer.
@@ -197,6 +238,8 @@ def restore_layer(
     task : {"deblur", "dehaze", "motion_deblur"}
     model, device, tile, strength, progress
         As for `napari_restore.restore`.
+    structure_size : float, optional
+        As for `napari_restore.restore`, but in the units of the layer if it has any.
 
     Returns
     -------
@@ -209,5 +252,13 @@ def restore_layer(
     RestoreError
         If layer or options are of no use; the message names the value and the remedy.
     """
-    job = plan_layer(layer, task, model=model, device=device, tile=tile, strength=strength)
+    job = plan_layer(
+        layer,
+        task,
+        model=model,
+        device=device,
+        tile=tile,
+        strength=strength,
+        structure_size=structure_size,
+    )
     return result_layer(job, drain(restore_job(job), progress))

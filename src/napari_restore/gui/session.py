@@ -17,6 +17,7 @@ from .canvas import visible_region
 from .describe import Rates, blur_text, duration, title
 from .layers import METADATA_KEY, LayerJob, plan_layer, result_layer
 from .preview import PreviewScales, is_preview, preview_layer
+from .removed import removed_layer
 from .runner import Runner, notify
 from .work import Outcome, restore_all_steps, restore_region_steps
 
@@ -34,17 +35,22 @@ _PREVIEW_SIDE = {"cpu": 1024}
 _PREVIEW_SIDE_GPU = 2048
 #: Changes of a layer that a preview does not survive, and that the dock speaks of.
 _PLACE = {"data", "scale", "translate", "rotate", "shear", "affine", "units"}
-_NAMED = {"name", "data", "axis_labels"}
+_NAMED = {"name", "data", "axis_labels", "scale", "units"}
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the dock's controls say; as for `napari_restore.restore`."""
+    """What the dock's controls say; as for `napari_restore.restore`.
+
+    ``structure_size`` is in the units of each layer.
+    """
 
     model: str = "auto"
     device: str = "auto"
     tile: int | str = "auto"
     strength: float = 1.0
+    structure_size: float | None = None
+    show_removed: bool = False
     hide_source: bool = False
 
     def planning(self) -> dict[str, Any]:
@@ -54,6 +60,8 @@ class Options:
             "device": self.device,
             "tile": self.tile,
             "strength": self.strength,
+            "structure_size": self.structure_size,
+            "show_removed": self.show_removed,
         }
 
 
@@ -203,19 +211,24 @@ class Session:
 
     def _add_results(self, jobs: Sequence[LayerJob], hide: bool, outcomes: list[Outcome]) -> str:
         """Add all results, and say in one line what became of each layer."""
-        if len(jobs) == 1 and not jobs[0].lazy:
+        if len(jobs) == 1 and not (jobs[0].lazy or jobs[0].show_removed):
             layout = jobs[0].plan.layout
             pixels, seconds = self.runner.measured()
             self.rates.learn(jobs[0], pixels * jobs[0].plan.work / max(1, layout.pixels), seconds)
-        texts, results = [], []
+        texts, results, shown = [], [], []
         for job, outcome in zip(jobs, outcomes, strict=True):
             if outcome.error is not None:
                 texts.append(notify(outcome.error, f"'{job.name}' was not restored"))
                 continue
-            result = result_layer(job, outcome.result)
+            restored, removed = outcome.result
+            result = result_layer(job, restored)
+            if removed is not None:
+                shown.append((job.layer, removed_layer(job, removed, restored.provenance)))
             results.append((job.layer, result))
             texts.append(_summary(job, result))
         self._insert_above(results)
+        # Beneath the results, which were inserted right above their sources.
+        self._insert_above(shown)
         for source, _ in results:
             if hide and source in self.viewer.layers:
                 source.visible = False
@@ -267,6 +280,8 @@ class Session:
 
 def _summary(job: LayerJob, result: Image) -> str:
     record = result.metadata[METADATA_KEY]
+    for note in record["notes"]:
+        show_warning(note)
     blur = f" {blur_text(record['blur'], job.state)}" if "blur" in record else ""
     if record.get("lazy"):
         text = f"'{result.name}' is restored where you look at it.{blur}"
@@ -281,6 +296,4 @@ def _summary(job: LayerJob, result: Image) -> str:
         layout = job.plan.layout
         share = record["clipped_samples"] / (layout.pixels * layout.channels)
         text += f" {share:.2%} of the samples were clipped to the range of {result.dtype}."
-    for note in record["notes"]:
-        show_warning(note)
     return text

@@ -22,11 +22,14 @@ class Face:
     title : str
     purpose : str
         One sentence under the title.
+    removes_light : bool
+        Whether something is taken away that can be limited and shown.
     """
 
     task: str
     title: str
     purpose: str
+    removes_light: bool = False
 
 
 DEBLUR = Face("deblur", "Deblur", "Sharpens what is out of focus or softened by the optics.")
@@ -34,6 +37,7 @@ DEHAZE = Face(
     "dehaze",
     "Dehaze",
     "Removes haze and smoke from colour images, out-of-focus light from single-channel ones.",
+    removes_light=True,
 )
 MOTION_DEBLUR = Face(
     "motion_deblur", "Motion deblur", "Removes the smear of a moving camera, stage or subject."

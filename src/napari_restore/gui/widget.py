@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from magicgui.widgets import CheckBox, ComboBox, FloatSlider
+from magicgui.widgets import CheckBox, ComboBox, FloatSlider, FloatSpinBox
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import (
@@ -24,6 +24,7 @@ from napari_restore.errors import RestoreError
 from napari_restore.models.catalog import CATALOG
 
 from .describe import describe, title
+from .layers import pixel_size
 from .session import Options, Session
 
 if TYPE_CHECKING:
@@ -35,6 +36,16 @@ if TYPE_CHECKING:
     from napari_restore.core.protocol import Progress
 
     from .tasks import Face
+
+
+_STRUCTURE_TIP = (
+    "Single-channel images: structures up to this size stay, and only light that is smoother is "
+    "removed. auto leaves it to the network."
+)
+_REMOVED_TIP = (
+    "Add a layer: of single-channel images the light that was removed, of colour images the share "
+    "of the light that came through the haze."
+)
 
 
 class RestoreWidget(QWidget):
@@ -86,6 +97,8 @@ class RestoreWidget(QWidget):
             device=self.device.value,
             tile=self.tile.value,
             strength=self.strength.value,
+            structure_size=self.structure_size.value or None,
+            show_removed=self.show_removed.value,
             hide_source=self.hide_source.value,
         )
 
@@ -114,12 +127,16 @@ class RestoreWidget(QWidget):
         self.device = ComboBox(choices=["auto", *self.devices])
         self.tile = ComboBox(choices=["auto", 128, 256, 512, 1024, 2048])
         self.hide_source = CheckBox(value=False, text="Hide the source")
+        self.structure_size = FloatSpinBox(value=0, min=0, max=1e6, step=1)
+        self.show_removed = CheckBox(value=False, text="Show what was removed")
         for control, tip in (
             (self.strength, "0 keeps the image as it is, 1 is the full restoration."),
             (self.model, "auto: the colour model for RGB layers, the mono model for all others."),
             (self.device, "auto: a GPU if there is one."),
             (self.tile, "Side in pixels of what is computed at a time. Smaller takes less memory."),
             (self.hide_source, "Hide the source layers once they are restored."),
+            (self.structure_size, _STRUCTURE_TIP),
+            (self.show_removed, _REMOVED_TIP),
         ):
             control.tooltip = tip
         purpose = QLabel(self.face.purpose)
@@ -148,6 +165,11 @@ class RestoreWidget(QWidget):
 
         main = QFormLayout()
         main.addRow("Strength", self.strength.native)
+        if self.face.removes_light:
+            self.structure_size.native.setSpecialValueText("auto")
+            self.structure_size.native.setDecimals(3)
+            main.addRow("Keep up to", self.structure_size.native)
+            main.addRow(self.show_removed.native)
         more = QWidget()
         form = QFormLayout(more)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
@@ -176,7 +198,7 @@ class RestoreWidget(QWidget):
         self.restore_button.clicked.connect(lambda: self.restore())
         self.cancel_button.clicked.connect(lambda: self.cancel())
         self.advanced_button.clicked.connect(lambda: self.show_advanced(self._advanced.isHidden()))
-        for control in (self.model, self.device, self.tile):
+        for control in (self.model, self.device, self.tile, self.structure_size):
             control.changed.connect(lambda _: self.refresh())
         session, runner = self.session, self.session.runner
         session.changed.connect(self.refresh)
@@ -227,6 +249,7 @@ class RestoreWidget(QWidget):
                 possible = True
             except RestoreError as error:
                 text = str(error)
+        self._name_unit()
         self.name.setText(name)
         self.name.setVisible(bool(name))
         self.summary.setText(text)
@@ -234,6 +257,14 @@ class RestoreWidget(QWidget):
         self.preview_button.setEnabled(possible and not running)
         self.restore_button.setEnabled(possible and not running)
         self.cancel_button.setEnabled(running)
+
+    def _name_unit(self) -> None:
+        """Say in which unit the size of structures is: that of the topmost selected layer."""
+        sources = self.session.sources()
+        unit = "px"
+        if sources:
+            _, unit = pixel_size({"scale": sources[-1].scale, "units": sources[-1].units})
+        self.structure_size.native.setSuffix(f" {unit}")
 
     def _say(self, text: str) -> None:
         self.status.setText(text)

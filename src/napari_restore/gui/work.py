@@ -6,16 +6,18 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from napari_restore.api import measure_blur, region_steps
 from napari_restore.core.protocol import Progress
+from napari_restore.restoration import measure_blur, region_steps
 
 from .layers import LayerJob, restore_job
+from .removed import removed_steps
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from napari_restore.core.gauge import BlurEstimate
     from napari_restore.core.tiles import Region
+    from napari_restore.restoration import Restoration
 
     from .preview import PreviewScales
 
@@ -56,11 +58,14 @@ def restore_region_steps(
 
 
 def restore_all_steps(jobs: Sequence[LayerJob]) -> Generator[Progress, None, list[Outcome]]:
-    """Restore layer after layer; one that fails does not take the others with it."""
+    """Restore layer after layer; one that fails does not take the others with it.
+
+    Each outcome holds a `Restoration` and what was removed, None unless that is wanted.
+    """
     total, before = sum(job.plan.layout.pixels for job in jobs), 0
     outcomes = []
     for job in jobs:
-        steps = attempt(restore_job(job))
+        steps = attempt(_restore_and_show(job))
         while True:
             try:
                 step = next(steps)
@@ -70,3 +75,16 @@ def restore_all_steps(jobs: Sequence[LayerJob]) -> Generator[Progress, None, lis
             yield Progress(before + step.done, total, step.message)
         before += job.plan.layout.pixels
     return outcomes
+
+
+def _restore_and_show(job: LayerJob) -> Generator[Progress, None, tuple[Restoration, Any]]:
+    """Restore a layer, and find what was removed if that is wanted."""
+    restored = yield from restore_job(job)
+    if not job.show_removed:
+        return restored, None
+    removed = yield from attempt(removed_steps(job, restored))
+    if removed.error is not None:
+        # The restoration is done, and stays.
+        note = f"What was removed from '{job.name}' cannot be shown: {removed.error}"
+        restored.provenance.setdefault("notes", []).append(note)
+    return restored, removed.result

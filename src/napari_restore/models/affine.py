@@ -8,14 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .nafnet import NAFNet
+from .resunet import ResUNet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def guided_filter(field: Tensor, guide: Tensor, radius: int = 12, eps: float = 1e-3) -> Tensor:
-    """Smooth a field where the guide is smooth, and keep its steps where the guide has them.
+def _box_mean(x: Tensor, radius: int) -> Tensor:
+    side = 2 * radius + 1
+    x = F.avg_pool2d(x, (side, 1), 1, (radius, 0), count_include_pad=False)
+    return F.avg_pool2d(x, (1, side), 1, (0, radius), count_include_pad=False)
+
+
+def guided_lines(field: Tensor, guide: Tensor, radius: int, eps: float) -> tuple[Tensor, Tensor]:
+    """Lines over the guide that a field follows around each place.
 
     Parameters
     ----------
@@ -28,71 +34,84 @@ def guided_filter(field: Tensor, guide: Tensor, radius: int = 12, eps: float = 1
     eps : float
         Variance of the guide above which a step is kept.
 
+    Returns
+    -------
+    slope, intercept : Tensor
+        (N, C, H, W). ``slope * guide + intercept`` is the field, smooth where the guide is, with
+        steps where it has them; with a guide of higher resolution, so is the result.
+
     Notes
     -----
-    He, Sun and Tang, "Guided Image Filtering", IEEE TPAMI 2013. Haze is even over a sky and
-    changes at the edge of what stands before it; so do its coefficients after this.
+    He, Sun and Tang, "Guided Image Filtering", IEEE TPAMI 2013.
     """
-
-    def mean(x: Tensor) -> Tensor:
-        side = 2 * radius + 1
-        x = F.avg_pool2d(x, (side, 1), 1, (radius, 0), count_include_pad=False)
-        return F.avg_pool2d(x, (1, side), 1, (0, radius), count_include_pad=False)
-
-    mean_guide, mean_field = mean(guide), mean(field)
-    covariance = mean(guide * field) - mean_guide * mean_field
-    variance = mean(guide * guide) - mean_guide**2
+    mean_guide, mean_field = _box_mean(guide, radius), _box_mean(field, radius)
+    covariance = _box_mean(guide * field, radius) - mean_guide * mean_field
+    variance = _box_mean(guide * guide, radius) - mean_guide**2
     slope = covariance / (variance.clamp(min=0) + eps)
-    return mean(slope) * guide + mean(mean_field - slope * mean_guide)
+    return _box_mean(slope, radius), _box_mean(mean_field - slope * mean_guide, radius)
 
 
 class AffineDehazer(nn.Module):
-    """Predict a gain and an offset for each channel at low resolution, apply them at full.
+    """Find transmission and airlight at low resolution, take the haze away at full.
 
-    Haze is smooth and its inversion is affine, J = (I - A) / t + A, so a view of 256 pixels of
-    the whole image holds all that is needed. The result is monotone in the input, and tiles
-    agree by construction since they share the coefficients.
+    Haze is smooth and its inversion is affine, J = A + (I - A) / t, so a view of 256 pixels of the
+    whole image holds all that is needed, the cost hardly depends on the size of the image, and
+    tiles agree by construction since they share the coefficients. The logarithm of 1 / t is itself
+    an affine function of the image's brightness within a neighbourhood, which carries the edges of
+    what stands before the haze over to full resolution (fast guided filter, He and Sun, 2015).
 
     Parameters
     ----------
     channels : int
         Channels of the image.
-    width, encoder_blocks, middle_blocks, decoder_blocks
-        As for `NAFNet`.
+    widths, encoder_blocks, middle_blocks, decoder_blocks
+        As for `ResUNet`.
     view : int
         Longest side of the view in pixels.
     """
 
     #: Largest logarithm of the gain: haze that leaves less than 1/20 of the contrast stays.
     max_log_gain = 3.0
+    #: Optical thickness below which there is no haze, and from which all of it is removed.
+    thin_haze = (0.03, 0.1)
+    _radius, _eps = 6, 2e-3
 
     def __init__(
         self,
         channels: int = 3,
-        width: int = 16,
-        encoder_blocks: Sequence[int] = (1, 1, 1, 2),
+        widths: Sequence[int] = (32, 64, 128, 192),
+        encoder_blocks: Sequence[int] = (1, 1, 2),
         middle_blocks: int = 2,
-        decoder_blocks: Sequence[int] = (1, 1, 1, 1),
+        decoder_blocks: Sequence[int] = (1, 1, 1),
         view: int = 256,
     ) -> None:
         super().__init__()
         self.channels, self.view = channels, view
-        # The window covers any view, so the channel attention sees the whole image.
-        self.trunk = NAFNet(
-            channels, width, encoder_blocks, middle_blocks, decoder_blocks, 2, 4 * view
+        self.trunk = ResUNet(channels, widths, encoder_blocks, middle_blocks, decoder_blocks, 2)
+        # The whole scene tells the colour of the air.
+        self.scene = nn.Sequential(
+            nn.Linear(widths[-1], widths[-1]), nn.ReLU(), nn.Linear(widths[-1], widths[-1])
         )
-        self.trunk.ending = nn.Conv2d(width, 2 * channels, 3, padding=1)
-        # How sure it is that there is haze at all: a clear image wants exactly nothing, which a
-        # regression of many coefficients never quite gives.
-        self.gate = nn.Linear(width, 1)
-        nn.init.zeros_(self.gate.weight)
-        nn.init.constant_(self.gate.bias, 2.0)
-        nn.init.zeros_(self.trunk.ending.weight)
-        nn.init.zeros_(self.trunk.ending.bias)  # type: ignore[arg-type]
+        self._initialise()
         self.multiple_of = 1
 
+    def _initialise(self) -> None:
+        # What the whole scene says has to reach the top: keep the features' scale on the way.
+        for name, part in self.trunk.named_modules():
+            if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)):
+                nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+                nn.init.zeros_(part.bias)  # type: ignore[arg-type]
+                if name.endswith("conv2"):
+                    part.weight.data *= 0.2
+        ending = nn.Conv2d(self.trunk.ending.in_channels, 2 * self.channels, 3, padding=1)
+        nn.init.zeros_(ending.weight)
+        # Begin with haze everywhere: thin haze is left alone, and nothing is learned from it.
+        with torch.no_grad():
+            ending.bias.copy_(torch.tensor([0.5, 1.0]).repeat_interleave(self.channels))  # type: ignore[union-attr]
+        self.trunk.ending = ending
+
     def coefficients(self, view: Tensor) -> Tensor:
-        """Gain and offset for each channel.
+        """Find what inverts the haze of whole images.
 
         Parameters
         ----------
@@ -102,53 +121,110 @@ class AffineDehazer(nn.Module):
         Returns
         -------
         Tensor
-            (N, 2 C, h', w'), about half the view's size: gains, then offsets.
+            (N, 3 C, h', w'), about half the view's size. For each channel the slope and the
+            intercept of log 1 / t over brightness, then the airlight.
         """
         height, width = view.shape[-2:]
         multiple = self.trunk.multiple_of
         bottom, right = -height % multiple, -width % multiple
         padded = F.pad(view, (0, right, 0, bottom), mode="replicate")
-        features = self.trunk.features(F.pixel_unshuffle(padded, 2))
-        present = torch.sigmoid(self.gate(features.mean((2, 3))).float())[..., None, None]
+        deep, skips = self.trunk.encode(padded)
+        scene = deep.mean((2, 3))
+        features = self.trunk.decode(deep + self.scene(scene)[..., None, None], skips)
         out = self.trunk.ending(features)[..., : (height + 1) // 2, : (width + 1) // 2].float()
-        out = out * present
-        guide = F.interpolate(view.float().mean(1, keepdim=True), out.shape[-2:], mode="area")
-        gain = self.max_log_gain * torch.tanh(out[:, : self.channels] / self.max_log_gain)
-        return guided_filter(torch.cat([gain.exp(), out[:, self.channels :]], 1), guide)
+        log_gain = self.max_log_gain * torch.tanh(out[:, : self.channels] / self.max_log_gain)
+        airlight = torch.sigmoid(out[:, self.channels :])
+        guide = F.interpolate(_brightness(view.float()), out.shape[-2:], mode="area")
+        # A clear image wants exactly nothing, which a regression of many coefficients never gives.
+        thickness = _box_mean(log_gain.abs().mean(1, keepdim=True), 2 * self._radius)
+        thin, thick = self.thin_haze
+        log_gain = log_gain * ((thickness - thin) / (thick - thin)).clamp(0, 1)
+        slope, intercept = guided_lines(log_gain, guide, self._radius, self._eps)
+        smooth = _box_mean(airlight, 2 * self._radius)
+        return torch.cat([slope, intercept, smooth], 1)
 
-    @staticmethod
-    def apply_coefficients(image: Tensor, coefficients: Tensor, box: Tensor) -> Tensor:
-        """Apply coefficients to tiles.
+    def mean_airlight(self, coefficients: Sequence[Tensor]) -> Tensor:
+        """Airlight (1, C, h', w') that fits several images of one scene.
+
+        Where there is no haze the airlight means nothing: each counts by its optical thickness.
+        """
+        weights, airlights = [], []
+        for slope, intercept, airlight in (c.split(self.channels, 1) for c in coefficients):
+            weights.append((slope / 2 + intercept).abs().mean(1, keepdim=True) + 1e-3)
+            airlights.append(airlight)
+        weight = torch.stack(weights)
+        return (torch.stack(airlights) * weight).sum(0) / weight.sum(0)
+
+    def with_airlight(self, coefficients: Tensor, airlight: Tensor) -> Tensor:
+        """Replace the airlight of coefficients."""
+        return torch.cat([coefficients[:, : 2 * self.channels], airlight], 1)
+
+    def apply_coefficients(self, image: Tensor, coefficients: Tensor, box: Tensor) -> Tensor:
+        """Take the haze from tiles.
 
         Parameters
         ----------
         image : Tensor
             (N, C, H, W), tiles.
         coefficients : Tensor
-            (N, 2 C, h, w) or (1, 2 C, h, w), of the whole image.
+            (N, 3 C, h, w) or (1, 3 C, h, w), of the whole image.
         box : Tensor
             (N, 4): top, left, bottom, right of each tile as shares of the whole image.
         """
-        height, width = image.shape[-2:]
-        channels = image.shape[1]
-        grid = []
-        for start, end, count in ((0, 2, height), (1, 3, width)):
-            centres = (torch.arange(count, device=image.device) + 0.5) / count
-            span = (box[:, end] - box[:, start])[:, None]
-            grid.append(2 * (box[:, start][:, None] + span * centres) - 1)
-        y = grid[0][:, :, None].expand(-1, height, width)
-        x = grid[1][:, None, :].expand(-1, height, width)
-        field = F.grid_sample(
-            coefficients.expand(len(image), -1, -1, -1),
-            torch.stack([x, y], -1).to(coefficients.dtype),
-            mode="bilinear",
-            padding_mode="border",
-            align_corners=False,
-        )
-        return image * field[:, :channels] + field[:, channels:]
+        log_gain, airlight = self._fields(image, coefficients, box)
+        return airlight + (image - airlight) * log_gain.exp_()
+
+    def transmission(self, image: Tensor, coefficients: Tensor, box: Tensor) -> Tensor:
+        """Share of the light that came through, (N, 1, H, W); arguments as above."""
+        log_gain, _ = self._fields(image, coefficients, box)
+        return log_gain.mean(1, keepdim=True).neg_().exp_().clamp_(max=1)
+
+    def _fields(self, image: Tensor, coefficients: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
+        field = place(coefficients, image.shape, box)
+        slope, intercept, airlight = field.split(image.shape[1], 1)
+        log_gain = torch.addcmul(intercept, slope, _brightness(image).clamp(0, 1))
+        return log_gain.clamp_(-1, self.max_log_gain), airlight
 
     def forward(self, image: Tensor) -> Tensor:
         """Restore whole images (N, C, H, W) in [0, 1] that are no larger than the view."""
         coefficients = self.coefficients(image)
         whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]], device=image.device)
         return self.apply_coefficients(image, coefficients, whole.expand(len(image), 4))
+
+
+def place(coefficients: Tensor, shape: Sequence[int], box: Tensor) -> Tensor:
+    """Interpolate coefficients of whole images at the pixels of tiles.
+
+    Parameters
+    ----------
+    coefficients : Tensor
+        (N, K, h, w), or (1, K, h, w) for all.
+    shape : sequence of int
+        Of the tiles, (N, C, H, W).
+    box : Tensor
+        (N, 4): top, left, bottom, right of each tile as shares of the whole image.
+
+    Returns
+    -------
+    Tensor
+        (N, K, H, W), bilinear between the centres of the cells.
+    """
+    count, (height, width) = shape[0], shape[-2:]
+    grid = []
+    for start, end, length in ((0, 2, height), (1, 3, width)):
+        centres = (torch.arange(length, device=box.device) + 0.5) / length
+        span = (box[:, end] - box[:, start])[:, None]
+        grid.append(2 * (box[:, start][:, None] + span * centres) - 1)
+    y = grid[0][:, :, None].expand(-1, height, width)
+    x = grid[1][:, None, :].expand(-1, height, width)
+    return F.grid_sample(
+        coefficients.expand(count, -1, -1, -1),
+        torch.stack([x, y], -1).to(coefficients.dtype),
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=False,
+    )
+
+
+def _brightness(image: Tensor) -> Tensor:
+    return image.mean(1, keepdim=True)

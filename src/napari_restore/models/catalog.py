@@ -20,9 +20,9 @@ SHARPENER: dict[str, object] = {
 #: Options of the networks that remove defocus, but for their channels.
 DEBLURRER: dict[str, object] = {
     "widths": (48, 96, 192),
-    "encoder_blocks": (1, 2),
-    "middle_blocks": 2,
-    "decoder_blocks": (2, 1),
+    "encoder_blocks": (1, 4),
+    "middle_blocks": 3,
+    "decoder_blocks": (4, 1),
     "unshuffle": 2,
     "estimates": 1,
 }
@@ -38,10 +38,10 @@ OUT_OF_FOCUS_LIGHT: dict[str, object] = {
 }
 HAZE: dict[str, object] = {
     "channels": 3,
-    "width": 16,
-    "encoder_blocks": (1, 1, 1, 2),
+    "widths": (32, 64, 128, 192),
+    "encoder_blocks": (1, 1, 2),
     "middle_blocks": 2,
-    "decoder_blocks": (1, 1, 1, 1),
+    "decoder_blocks": (1, 1, 1),
     "view": 256,
 }
 
@@ -53,8 +53,9 @@ CATALOG: tuple[ModelSpec, ...] = (
         channels=3,
         architecture="resunet",
         weights="deblur-color.safetensors",
-        sha256="966e0f2a8a131a2ecde99a05f931f33fd26b915020bc11b88ff2c876eaaabe95",
+        sha256="3370917f9c72a3c93f085c20196c793f4ea58799563c2731420354af0cc483ab",
         options={"channels": 3, **DEBLURRER},
+        halo=64,
     ),
     ModelSpec(
         name="deblur-mono",
@@ -62,8 +63,9 @@ CATALOG: tuple[ModelSpec, ...] = (
         channels=1,
         architecture="resunet",
         weights="deblur-mono.safetensors",
-        sha256="d931f4483be0c6bb3ea7dec8105a9d069b02288092a262a3bd924ae529a5a6f7",
+        sha256="2fca399b1b6a394dd63fac188faad1e426ffc2d161428c79f27d48f27156a66e",
         options={"channels": 1, "keep_mean": True, **DEBLURRER},
+        halo=64,
     ),
     ModelSpec(
         name="dehaze-color",
@@ -71,7 +73,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         channels=3,
         architecture="affine",
         weights="dehaze-color.safetensors",
-        sha256="578feba140b78658d9a0e4c2fa1415efd0b8571f07a2b4a3f834c911a40cb15c",
+        sha256="711175390c2f4a25bce602410b621bc253d6cb2d9b1a7ec6f6c1c02504c5727a",
         options=HAZE,
         multiple_of=1,
         halo=0,

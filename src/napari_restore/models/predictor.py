@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 
 from napari_restore.core.device import autocast_dtype
+from napari_restore.core.smooth import SmoothChange
 from napari_restore.errors import ModelError
 
 from .spec import ModelSpec, build_network
 from .weights import load_state
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_restore.core.protocol import Predictor
 
 
 class TorchPredictor:
@@ -29,8 +37,11 @@ class TorchPredictor:
         try:
             network.load_state_dict(load_state(spec.path, spec.sha256))
         except RuntimeError as error:
+            # Torch lists every key and shape.
+            brief = str(error)[:300]
             raise ModelError(
-                f"Weights {spec.path} do not fit {spec.architecture}: {error}"
+                f"Weights {spec.path} do not fit the network '{spec.architecture}' with options "
+                f"{dict(spec.options)}: {brief} …"
             ) from error
         self.spec, self.device = spec, device
         self.multiple_of, self.halo, self.view = spec.multiple_of, spec.halo, spec.view
@@ -46,14 +57,34 @@ class TorchPredictor:
         kind = self.device.partition(":")[0]
         return torch.autocast(kind, self._dtype or torch.bfloat16, enabled=self._dtype is not None)
 
-    def look(self, view: torch.Tensor) -> torch.Tensor:
-        """Global context of a plane from its view (1, C, h, w)."""
-        return self._thread.submit(self._look, view).result()
+    def look(self, view: torch.Tensor, common: torch.Tensor | None) -> torch.Tensor:
+        """Global context of a plane from its view (1, C, h, w), and what all planes share."""
+        return self._thread.submit(self._look, view, common).result()
 
-    def _look(self, view: torch.Tensor) -> torch.Tensor:
+    def _look(self, view: torch.Tensor, common: torch.Tensor | None) -> torch.Tensor:
         with torch.inference_mode(), self._autocast():
-            context: torch.Tensor = self._network.coefficients(view.to(self.device))
-        return context.float()
+            context: torch.Tensor = self._network.coefficients(view.to(self.device)).float()
+            if common is not None:
+                context = self._network.with_airlight(context, common.to(self.device))
+        return context
+
+    def agree(self, contexts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Find what planes of one image share from the contexts of some."""
+        airlight: torch.Tensor = self._network.mean_airlight(contexts)
+        return airlight
+
+    def transmission(
+        self, tiles: torch.Tensor, context: torch.Tensor, boxes: torch.Tensor
+    ) -> torch.Tensor:
+        """Share of the light that came through haze, (N, 1, h, w), float32 on the CPU."""
+
+        def find() -> torch.Tensor:
+            with torch.inference_mode():
+                arguments = (x.to(self.device) for x in (tiles, context, boxes))
+                share: torch.Tensor = self._network.transmission(*arguments)
+            return share.float().cpu()
+
+        return self._thread.submit(find).result()
 
     def estimate(self, image: torch.Tensor) -> torch.Tensor:
         """Estimate what degraded (N, C, h, w) on the CPU: (N, 2, E, h', w'), float32."""
@@ -92,7 +123,10 @@ class TorchPredictor:
         return load_predictor(self.spec, "cpu")
 
 
-@lru_cache(maxsize=8)
+_load = lru_cache(maxsize=8)(TorchPredictor)
+_loading = threading.Lock()
+
+
 def load_predictor(spec: ModelSpec, device: str) -> TorchPredictor:
     """Load a model onto a device, once.
 
@@ -101,4 +135,20 @@ def load_predictor(spec: ModelSpec, device: str) -> TorchPredictor:
     ModelError
         If the weights are missing, damaged or of another network.
     """
-    return TorchPredictor(spec, device)
+    # Chunks of a lazy array ask for it all at once, from many threads.
+    with _loading:
+        return _load(spec, device)
+
+
+def find_predictor(spec: ModelSpec, device: str, structure_size: float = 0.0) -> Predictor:
+    """Predictor of a model, with what the user asked of it.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    device : str
+    structure_size : float
+        Structures up to this many pixels stay, see `SmoothChange`; 0 leaves that to the network.
+    """
+    predictor = load_predictor(spec, device)
+    return SmoothChange(predictor, structure_size) if structure_size else predictor

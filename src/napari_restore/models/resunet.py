@@ -115,8 +115,8 @@ class ResUNet(nn.Module):
         Tensor
             The same shape.
         """
-        deep, skips = self._encode(image)
-        return self.restore(image, deep, skips)
+        deep, skips = self.encode(image)
+        return self._restore(image, deep, skips)
 
     def estimate(self, image: Tensor) -> Tensor:
         """Estimate what degraded a batch, without restoring it.
@@ -132,22 +132,22 @@ class ResUNet(nn.Module):
             (N, 2, E, h, w) at the lowest resolution: the estimates, and the logarithms of their
             variances.
         """
-        return self.gauge_of(self._encode(image)[0])
+        return self._estimates(self.encode(image)[0])
 
     def restore_and_estimate(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Both `forward` and `estimate`, for the cost of the first."""
-        deep, skips = self._encode(image)
-        return self.restore(image, deep, skips), self.gauge_of(deep)
+        deep, skips = self.encode(image)
+        return self._restore(image, deep, skips), self._estimates(deep)
 
-    def gauge_of(self, deep: Tensor) -> Tensor:
-        """Estimates from the features of the lowest level; see `estimate`."""
+    def _estimates(self, deep: Tensor) -> Tensor:
         if self.gauge is None:
             raise ValueError("This network was built without estimates.")
         both: Tensor = self.gauge(deep)
         estimates: Tensor = both.unflatten(1, (2, -1))
         return estimates
 
-    def _encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def encode(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Features of the lowest level, and those that the others pass on."""
         x: Tensor = self.intro(F.pixel_unshuffle(image, self.unshuffle))
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
@@ -156,12 +156,15 @@ class ResUNet(nn.Module):
             x = down(x)
         return self.middle(x), skips
 
-    def restore(self, image: Tensor, deep: Tensor, skips: list[Tensor]) -> Tensor:
-        """Restored batch from its features."""
+    def decode(self, deep: Tensor, skips: list[Tensor]) -> Tensor:
+        """Features (N, widths[0], h, w) of the unshuffled image from what `encode` gives."""
         x = deep
         for up, decoder, skip in zip(self.ups, self.decoders, reversed(skips), strict=True):
             x = decoder(up(x) + skip)
-        residual = self.ending(x).float()
+        return x
+
+    def _restore(self, image: Tensor, deep: Tensor, skips: list[Tensor]) -> Tensor:
+        residual = self.ending(self.decode(deep, skips)).float()
         if self.keep_mean:
             residual = self._without_local_mean(residual)
         change: Tensor = F.pixel_shuffle(residual, self.unshuffle)

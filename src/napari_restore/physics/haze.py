@@ -39,6 +39,30 @@ def ramp(rng: np.random.Generator, height: int, width: int) -> torch.Tensor:
     return torch.from_numpy((depth ** rng.uniform(0.5, 3)).astype(np.float32))
 
 
+def patches(
+    rng: np.random.Generator, image: torch.Tensor, count: int, compactness: float
+) -> torch.Tensor:
+    """Patchwork (H, W) in [0, 1] whose edges follow those of an image, as depth does.
+
+    Every pixel takes the value of the nearest of ``count`` seeds, nearest in place and in colour.
+
+    Parameters
+    ----------
+    image : Tensor
+        (C, H, W) in [0, 1].
+    count : int
+    compactness : float
+        Difference of colour that counts as much as the whole width of the image.
+    """
+    height, width = image.shape[-2:]
+    y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
+    features = torch.cat([y[None], x[None], image.cpu() / compactness]).flatten(1).T
+    seeds = torch.from_numpy(rng.integers(0, height * width, count))
+    nearest = torch.cdist(features, features[seeds]).argmin(1)
+    values = torch.from_numpy(rng.random(count).astype(np.float32))
+    return values[nearest].view(height, width)
+
+
 def add_haze(
     image: torch.Tensor, transmission: torch.Tensor, airlight: torch.Tensor
 ) -> torch.Tensor:

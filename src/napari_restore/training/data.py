@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import torch
 from napari_restore.errors import FileError, RestoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -137,19 +137,33 @@ class CropSource:
         Shortest side in pixels that a shrunk image may have.
     soft : float
         Images whose `sharpness` is below are used only shrunk by two.
+    scenes : sequence of int
+        For networks that look at whole scenes: shrink every image to these lengths of its shorter
+        side instead, as far as it is larger, and keep it upright.
+    emphasis : mapping, optional
+        How many times more often to draw groups whose names begin with a word.
     """
 
-    def __init__(self, images: list[SharpImage], minimum: int = 160, soft: float = 0.06) -> None:
+    def __init__(
+        self,
+        images: list[SharpImage],
+        minimum: int = 160,
+        soft: float = 0.06,
+        scenes: Sequence[int] = (),
+        emphasis: Mapping[str, float] | None = None,
+    ) -> None:
+        self._upright = bool(scenes)
         self._groups: dict[str, list[NDArray[np.uint8]]] = {}
         for image in images:
-            pixels = image.pixels
-            levels = [_shrink(pixels, 2)] if sharpness(pixels) < soft else [pixels]
-            for factor in (1.5, 2):
-                if min(levels[0].shape[:2]) / factor >= minimum:
-                    levels.append(_shrink(levels[0], factor))
+            if scenes:
+                levels = _scene_levels(image.pixels, scenes)
+            else:
+                levels = _detail_levels(image.pixels, minimum, soft)
             self._groups.setdefault(image.group, []).extend(levels)
         areas = [sum(level.size for level in group) for group in self._groups.values()]
         weights = np.array(areas, float) ** 0.5
+        for word, factor in (emphasis or {}).items():
+            weights[[name.startswith(word) for name in self._groups]] *= factor
         self._names, self._weights = list(self._groups), weights / weights.sum()
 
     def batch(self, rng: np.random.Generator, count: int, size: int) -> torch.Tensor:
@@ -169,8 +183,28 @@ class CropSource:
         assert best is not None
         if rng.random() < 0.5:
             best = best[:, ::-1]
-        best = np.rot90(best, int(rng.integers(4)))
+        if not self._upright:
+            best = np.rot90(best, int(rng.integers(4)))
         return torch.from_numpy(best.transpose(2, 0, 1).copy()).float() / 255
+
+
+def _detail_levels(pixels: NDArray[np.uint8], minimum: int, soft: float) -> list[NDArray[np.uint8]]:
+    levels = [_shrink(pixels, 2)] if sharpness(pixels) < soft else [pixels]
+    for factor in (1.5, 2):
+        if min(levels[0].shape[:2]) / factor >= minimum:
+            levels.append(_shrink(levels[0], factor))
+    return levels
+
+
+def _scene_levels(pixels: NDArray[np.uint8], scenes: Sequence[int]) -> list[NDArray[np.uint8]]:
+    shorter = min(pixels.shape[:2])
+    levels = [_shrink(pixels, shorter / length) for length in scenes if length < shorter]
+    return levels or [pixels]
+
+
+def as_scene(image: SharpImage, length: int) -> SharpImage:
+    """Shrink an image until its shorter side has a length in pixels; small ones stay."""
+    return replace(image, pixels=_scene_levels(image.pixels, (length,))[0])
 
 
 def _window(image: NDArray[np.uint8], rng: np.random.Generator, size: int) -> NDArray[np.uint8]:

@@ -37,11 +37,15 @@ class Pair(NamedTuple):
         (N, C, S, S), degraded and as it ought to come back.
     kernels : sequence of (ndarray or None)
         What blurred each image, None where no single kernel says it. Empty for haze.
+    linear : sequence of bool
+        Whether the kernel acted on light, before the tone curve of a camera; empty where there is
+        no such curve.
     """
 
     image: torch.Tensor
     target: torch.Tensor
     kernels: tuple[Kernel | None, ...] = ()
+    linear: tuple[bool, ...] = ()
 
 
 class Degradation(Protocol):
@@ -135,7 +139,7 @@ class ColourBlur:
             if rng.random() < 0.12:
                 image[index] = camera.jpeg(image[index], int(rng.integers(60, 97)))
         image, target = _keep_unblurred(image, sharp, drawn, rng)
-        return Pair(image, target, tuple(kernels))
+        return Pair(image, target, tuple(kernels), tuple(linear.flatten().tolist()))
 
     @staticmethod
     def _rotate(light: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

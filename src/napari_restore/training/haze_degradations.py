@@ -73,52 +73,92 @@ def _quantile(image: torch.Tensor, share: float) -> torch.Tensor:
 
 @dataclass
 class Haze:
-    """Atmospheric scattering with smooth and structured transmission, coloured airlight, noise."""
+    """Atmospheric scattering in scenes: depth, smoke, coloured and uneven airlight, a camera."""
 
     margin: int = 0
-    identity_share: float = 0.25
+    identity_share: float = 0.2
 
     def __call__(
         self, sharp: torch.Tensor, rng: np.random.Generator, generator: torch.Generator
     ) -> Pair:
         """Degrade a batch of crops in [0, 1]."""
-        count, _, height, width = sharp.shape
-        fields, airlights = [], []
-        for index in range(count):
-            depth = self._depth(sharp[index], rng)
-            # Optical thickness of the thinnest and the thickest place.
-            near = rng.uniform(0.0, 0.7)
-            far = near + rng.uniform(0.1, 2.2)
-            fields.append(torch.exp(-(near + (far - near) * depth)))
-            grey = rng.uniform(0.55, 1.0)
-            tint = rng.normal(0, 0.04, 3)
-            colour = torch.tensor((grey + tint).clip(0.3, 1.0).astype(np.float32)).view(3, 1, 1)
-            if rng.random() < 0.3:
-                colour = colour * (0.8 + 0.2 * haze.smooth_field(rng, height, width, 2, 1))
-            airlights.append(colour.expand(3, height, width))
-        transmission = torch.stack(fields).to(sharp.device)[:, None]
-        hazy = haze.add_haze(sharp, transmission, torch.stack(airlights).to(sharp.device))
+        count = len(sharp)
+        sharp = torch.stack([_develop(image, rng) for image in sharp])
+        # Scattering adds light; many published pairs add values after the tone curve instead.
+        linear = column([float(rng.random() < 0.5) for _ in range(count)], sharp) > 0
+        light = torch.where(linear, camera.to_linear(sharp), sharp)
+        optics = [_optics(image, rng) for image in sharp]
+        transmission = torch.stack([t for t, _ in optics]).to(sharp.device)
+        airlight = torch.stack([a for _, a in optics]).to(sharp.device)
+        airlight = torch.where(linear, camera.to_linear(airlight), airlight)
+        hazy = haze.add_haze(light, transmission, airlight)
+        hazy = torch.where(linear, camera.to_srgb(hazy), hazy)
+        # Cameras expose haze for its brightness.
+        exposure = [rng.uniform(0.85, 1.1) if rng.random() < 0.4 else 1.0 for _ in range(count)]
         read = column([log_uniform(rng, 1e-3, 1.5e-2) for _ in range(count)], sharp)
-        hazy = camera.quantise(camera.add_noise(hazy, 1e5, read, generator))
+        hazy = camera.add_noise(hazy * column(exposure, sharp), 1e5, read, generator)
+        hazy = camera.quantise(hazy)
         for index in range(count):
-            if rng.random() < self.identity_share:
+            chance = rng.random()
+            if chance < self.identity_share:
                 hazy[index] = sharp[index]
+            elif chance < self.identity_share + 0.1:
+                hazy[index] = camera.jpeg(hazy[index], int(rng.integers(60, 97)))
         return Pair(hazy, sharp)
 
-    @staticmethod
-    def _depth(sharp: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        height, width = sharp.shape[-2:]
-        kind = rng.random()
-        if kind < 0.25:
-            return torch.full((height, width), float(rng.random()))
-        if kind < 0.55:
-            return haze.ramp(rng, height, width)
-        field = haze.smooth_field(rng, height, width, int(rng.integers(2, 5)), 3)
-        if kind < 0.75:
-            return 0.5 * field + 0.5 * haze.ramp(rng, height, width)
-        if kind < 0.9:
-            return field
-        # Steps that follow the image's own edges, as depth does: smoothed brightness.
+
+def _develop(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Develop a photograph (3, H, W) a little differently: there are fewer scenes than cameras."""
+    if rng.random() < 0.3:
+        return image
+    balance = torch.from_numpy(np.exp(rng.normal(0, 0.05, 3)).astype(np.float32)).to(image.device)
+    image = (image * balance.view(3, 1, 1)).clamp(0, 1) ** float(np.exp(rng.normal(0, 0.18)))
+    grey = image.mean(0, keepdim=True)
+    return (grey + (image - grey) * rng.uniform(0.6, 1.25)).clamp(0, 1)
+
+
+def _optics(sharp: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Transmission and airlight, each (3, H, W) on the CPU."""
+    height, width = sharp.shape[-2:]
+    # Optical thickness of the nearest place, and what the farthest has more.
+    near, depth = rng.uniform(0.0, 0.9), rng.uniform(0.1, 2.2)
+    thickness = near + depth * _depth(sharp, rng)
+    if rng.random() < 0.35:
+        # Smoke: plumes where a smooth field rises above a level.
+        field = haze.smooth_field(rng, height, width, int(rng.integers(2, 5)), 4)
+        level = rng.uniform(0.2, 0.6)
+        thickness = thickness * rng.uniform(0.2, 1) + rng.uniform(0.5, 2.5) * (
+            (field - level).clamp(min=0) / (1 - level)
+        )
+    # Fine particles scatter blue light more than red.
+    tilt = float(rng.normal(0, 0.06))
+    transmission = torch.stack([torch.exp(-thickness * (1 + tilt * k)) for k in (-1, 0, 1)])
+    grey = rng.uniform(0.25, 0.6) if rng.random() < 0.15 else rng.uniform(0.5, 1.0)
+    tint = 0.02 if rng.random() < 0.7 else 0.06
+    colour = (grey + rng.normal(0, tint, 3)).clip(0.1, 1.0).astype(np.float32)
+    airlight = torch.from_numpy(colour).view(3, 1, 1).expand(3, height, width)
+    if rng.random() < 0.4:
+        airlight = airlight * (0.75 + 0.25 * haze.smooth_field(rng, height, width, 2, 1))
+    return transmission.clamp(min=0.03), airlight
+
+
+def _depth(sharp: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Depth (H, W) in [0, 1], roughly: even, a plane, smooth, or in steps along edges."""
+    height, width = sharp.shape[-2:]
+    if rng.random() < 0.15:
+        return torch.full((height, width), float(rng.random()))
+    parts = [
+        haze.ramp(rng, height, width),
+        haze.smooth_field(rng, height, width, int(rng.integers(2, 5)), 3),
+    ]
+    if rng.random() < 0.6:
+        count = int(rng.integers(4, 40))
+        parts.append(haze.patches(rng, sharp, count, log_uniform(rng, 0.2, 2)))
+    if rng.random() < 0.25:
+        # Far places are bright more often than not; see the sky.
         grey = F.avg_pool2d(sharp.mean(0)[None, None], 9, 1, 4, count_include_pad=False)[0, 0]
-        grey = (grey - grey.min()) / (grey.max() - grey.min()).clamp(min=1e-3)
-        return (0.6 * grey.cpu() + 0.4 * field).clamp(0, 1)
+        parts.append(grey.cpu())
+    weights = rng.dirichlet(np.full(len(parts), 0.6))
+    depth = sum(float(w) * part for w, part in zip(weights, parts, strict=True))
+    assert isinstance(depth, torch.Tensor)
+    return (depth - depth.min()) / (depth.max() - depth.min()).clamp(min=1e-3)

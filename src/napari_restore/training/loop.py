@@ -15,12 +15,12 @@ import torch
 
 from napari_restore.errors import ModelError, RestoreError
 from napari_restore.models.spec import build_network
-from napari_restore.models.weights import load_state, save_weights
+from napari_restore.models.weights import load_state, read_metadata, save_weights, sha256
 
 from .data import CropSource, load_folder
 from .losses import gauge_error
 from .validation import Validation, generators, log_sigmas
-from .warm_start import adapt_channels
+from .warm_start import adapt_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,6 +65,15 @@ class TrainOptions:
     checkpoint_seconds: float = 150.0
 
 
+def _origin(init: Path | None) -> dict[str, Any] | None:
+    """Say which weights a training began with."""
+    if init is None:
+        return None
+    metadata = read_metadata(init) if init.suffix == ".safetensors" else {}
+    origin: dict[str, Any] = {key: metadata.get(key) for key in ("name", "steps", "minutes")}
+    return origin | {"sha256": sha256(init)}
+
+
 class Trainer:
     """One training: network, averaged weights, optimiser, clock.
 
@@ -86,12 +95,12 @@ class Trainer:
         if not images:
             raise RestoreError("One image is too few to train on: give two or more.")
         self.counts = {"train": len(images), "validation": len(held_out)}
-        self.source = CropSource(images)
+        self.source = CropSource(images, scenes=recipe.scenes, emphasis=recipe.emphasis)
         torch.manual_seed(options.seed)
         network = build_network(recipe.architecture, recipe.options)
         if options.init is not None:
             try:
-                network.load_state_dict(adapt_channels(load_state(options.init), network))
+                network.load_state_dict(adapt_state(load_state(options.init), network))
             except (KeyError, RuntimeError, ValueError) as error:
                 raise ModelError(
                     f"Weights {options.init} do not fit the network of '{recipe.name}': {error}"
@@ -101,7 +110,7 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=1e-4
         )
-        self.validation = Validation(held_out, recipe.degradation, self.device)
+        self.validation = Validation(held_out, recipe.degradation, self.device, recipe.scenes[:1])
         self.step, self.elapsed, self.best = 0, 0.0, -math.inf
         options.out.mkdir(parents=True, exist_ok=True)
         self._checkpoint = options.out / f"{recipe.name}.ckpt"
@@ -148,7 +157,7 @@ class Trainer:
         size, count = self._crop()
         margin = self.recipe.degradation.margin
         sharp = self.source.batch(rng, count, size + 2 * margin).to(self.device)
-        image, target, kernels = self.recipe.degradation(sharp, rng, generator)
+        image, target, kernels, _ = self.recipe.degradation(sharp, rng, generator)
         rate = self._learning_rate()
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -213,7 +222,7 @@ class Trainer:
             "options": dict(self.recipe.options),
             "licence": LICENCE,
             "training_images": self.counts["train"],
-            "started_from": self.recipe.start_from if self.options.init else None,
+            "started_from": _origin(self.options.init),
             "seed": self.options.seed,
             "steps": self.step,
             "minutes": round(self.elapsed / 60, 1),

@@ -10,7 +10,7 @@ import torch
 
 from napari_restore.physics.psf import equivalent_sigma
 
-from .data import centre_crop
+from .data import as_scene, centre_crop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,11 +62,19 @@ class Validation:
     images : sequence of SharpImage
     degradation : Degradation
     device : torch.device
+    scenes : sequence of int
+        The first is the length of the shorter side that images are shrunk to; empty for none.
     """
 
     def __init__(
-        self, images: Sequence[SharpImage], degradation: Degradation, device: torch.device
+        self,
+        images: Sequence[SharpImage],
+        degradation: Degradation,
+        device: torch.device,
+        scenes: Sequence[int] = (),
     ) -> None:
+        if scenes:
+            images = [as_scene(image, scenes[0]) for image in images]
         self.pairs = [_pair(image, i, degradation, device) for i, image in enumerate(images)]
 
     @torch.inference_mode()
@@ -115,7 +123,7 @@ def _pair(
     sharp = centre_crop(image, _SIZE + 2 * margin).to(device)
     clean = sharp[..., margin : margin + _SIZE, margin : margin + _SIZE]
     for _ in range(20):
-        degraded, target, kernels = degradation(sharp.clone(), rng, generator)
+        degraded, target, kernels, _ = degradation(sharp.clone(), rng, generator)
         if psnr(degraded, target) < _UNTOUCHED:
             break
     log_sigma = float(log_sigmas(kernels)[0, 0]) if kernels else math.nan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,14 +11,16 @@ if TYPE_CHECKING:
     from torch import nn
 
 _COLOURS = 3
+#: Keys that weights may lack: a gauge, and blocks of a `ResUNet`.
+_ADDED = re.compile(r"gauge\..*|(encoders\.\d+|decoders\.\d+|middle)\.\d+\.conv[12]\.\w+")
 
 
-def adapt_channels(state: dict[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
-    """Fit the first and last convolutions of a state dict to another count of channels.
+def adapt_state(state: dict[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
+    """Fit a state dict to a network of more blocks or of another count of channels.
 
     From colour to mono the first sums and the last averages over the colours; from mono to colour
-    they share and repeat. Everything else is kept. A gauge that the weights do not have begins
-    fresh.
+    they share and repeat. Residual blocks that the weights do not have begin as the identity, a
+    gauge that they do not have begins fresh. Everything else is kept.
 
     Raises
     ------
@@ -26,8 +29,9 @@ def adapt_channels(state: dict[str, torch.Tensor], network: nn.Module) -> dict[s
     """
     out = dict(state)
     for key, target in network.state_dict().items():
-        if key not in state and key.startswith("gauge."):
-            out[key] = target
+        if key not in state and _ADDED.fullmatch(key):
+            # Without its last convolution a residual block changes nothing.
+            out[key] = torch.zeros_like(target) if ".conv2." in key else target
             continue
         weight = state[key]
         for axis, length in enumerate(target.shape[:2]):

@@ -1,4 +1,4 @@
-"""Weights for colour that begin a training for mono, and the reverse."""
+"""Weights that begin a training for other channels, or of a deeper network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from napari_restore.models.spec import build_network
-from napari_restore.training.warm_start import adapt_channels
+from napari_restore.training.warm_start import adapt_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ def test_channels_adapt_so_that_grey_images_come_out_the_same(
     colour, mono = (build_network("nafnet", {**options, "channels": c}) for c in (3, 1))
     source, target = (colour, mono) if direction == "colour to mono" else (mono, colour)
     scramble(source)
-    target.load_state_dict(adapt_channels(source.state_dict(), target))
+    target.load_state_dict(adapt_state(source.state_dict(), target))
     grey = torch.rand(1, 1, 16, 24)
     with torch.inference_mode():
         in_colour = colour.eval()(grey.expand(1, 3, -1, -1))
@@ -42,6 +42,29 @@ def test_weights_that_fit_are_kept_as_they_are(
 ) -> None:
     network = scramble(build_network("nafnet", SMALL))
     state = network.state_dict()
-    assert all(
-        torch.equal(value, state[key]) for key, value in adapt_channels(state, network).items()
-    )
+    assert all(torch.equal(value, state[key]) for key, value in adapt_state(state, network).items())
+
+
+def test_a_deeper_network_begins_where_the_shallower_one_stood(
+    scramble: Callable[[torch.nn.Module], torch.nn.Module],
+) -> None:
+    shallow = {"channels": 1, "widths": [8, 12], "encoder_blocks": [1], "decoder_blocks": [1]}
+    deep = {**shallow, "encoder_blocks": [2], "middle_blocks": 4, "estimates": 1}
+    small = scramble(build_network("resunet", {**shallow, "middle_blocks": 2}))
+    large = build_network("resunet", deep)
+    large.load_state_dict(adapt_state(small.state_dict(), large))
+    image = torch.rand(1, 1, 32, 48)
+    with torch.inference_mode():
+        torch.testing.assert_close(large(image), small(image))
+    # Every new part learns.
+    large(image).square().mean().backward()
+    assert bool(large.middle[3].conv2.weight.grad.any())
+
+
+def test_a_network_of_other_kind_is_refused(
+    scramble: Callable[[torch.nn.Module], torch.nn.Module],
+) -> None:
+    state = scramble(build_network("nafnet", SMALL)).state_dict()
+    options = {"channels": 1, "widths": [8, 12], "encoder_blocks": [1], "decoder_blocks": [1]}
+    with pytest.raises((KeyError, ValueError)):
+        adapt_state(state, build_network("resunet", options))

@@ -1,0 +1,90 @@
+"""What a restoration removed, as a layer: out-of-focus light, or haze by its transmission."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image
+
+from napari_restore.core.axes import find_layout
+from napari_restore.core.chunked import as_dask, is_lazy
+from napari_restore.core.intensity import removed_light
+from napari_restore.core.protocol import Progress
+from napari_restore.core.pyramid import pyramid
+from napari_restore.restoration import transmission
+
+from .layers import METADATA_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from napari_restore.restoration import Restoration
+
+    from .layers import LayerJob
+
+_PLACE = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
+
+
+def removed_steps(job: LayerJob, restored: Restoration) -> Generator[Progress, None, Any]:
+    """Find what a restoration removed; touches no layer, so it may run in a thread.
+
+    Of colour layers the transmission, float32 in [0, 1]; of others the difference of source and
+    result, so that both together are the source exactly.
+
+    Yields
+    ------
+    Progress
+
+    Returns
+    -------
+    array, list of array, or None
+        A list for multiscale layers; lazy for lazy ones. None if there is nothing to show.
+    """
+    layout, multiscale = job.plan.layout, job.state["multiscale"]
+    if not layout.colour:
+        results = restored.data if multiscale else [restored.data]
+        pairs = zip(job.levels, results, strict=True)
+        levels = [removed_light(_array(source), result) for source, result in pairs]
+        return levels if multiscale else levels[0]
+    if restored.scales is None or not job.plan.spec.view:
+        return None
+    levels = []
+    for level in job.levels if job.lazy else job.levels[:1]:
+        decided = replace(job.plan, layout=find_layout(level, layout.axes))
+        steps = transmission(level, decided, restored.scales)
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as stop:
+                levels.append(stop.value)
+                break
+            yield Progress(layout.pixels, layout.pixels, step.message)
+    if multiscale and not job.lazy:
+        levels = pyramid(levels[0], [tuple(level.shape[:-1]) for level in job.levels[1:]])
+    return levels if multiscale else levels[0]
+
+
+def _array(level: Any) -> Any:
+    """Array that can be reckoned with: zarr arrays cannot."""
+    return as_dask(level) if is_lazy(level) else np.asarray(level)
+
+
+def removed_layer(job: LayerJob, data: Any, provenance: dict[str, Any]) -> Image:
+    """Make the layer of what was removed, in the place of its source."""
+    colour = job.plan.layout.colour
+    what = "transmission" if colour else "removed light"
+    state = {name: job.state[name] for name in _PLACE}
+    looks: dict[str, Any] = {"colormap": "viridis", "contrast_limits": (0, 1)}
+    if not colour:
+        looks = {name: job.state[name] for name in ("colormap", "blending")}
+    return Image(
+        data,
+        name=f"{job.name} [{what}]",
+        multiscale=job.state["multiscale"],
+        metadata={METADATA_KEY: {"source": job.name, "shows": what, **provenance}},
+        rgb=False,
+        **state,
+        **looks,
+    )
