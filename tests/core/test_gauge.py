@@ -141,7 +141,7 @@ def test_windows_that_tell_nothing_do_not_count() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sigma", "verdict"), [(0.3, "sharp"), (1.0, "blurred"), (2.0, "blurred"), (2.6, "strong")]
+    ("sigma", "verdict"), [(0.3, "sharp"), (1.0, "blurred"), (2.0, "blurred"), (2.7, "strong")]
 )
 def test_the_record_is_plain_and_has_a_verdict(sigma: float, verdict: str) -> None:
     record = BlurEstimate(sigma, sigma / 2, sigma * 2, 4).record()

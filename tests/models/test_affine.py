@@ -91,9 +91,18 @@ def test_images_of_one_scene_share_the_airlight(scramble: Scramble) -> None:
         fields = [network.coefficients(torch.rand(1, 3, 32, 40)) for _ in range(3)]
         airlight = network.mean_airlight(fields)
         shared = [network.with_airlight(field, airlight) for field in fields]
-    for field, changed in zip(fields, shared, strict=True):
-        torch.testing.assert_close(changed[:, :6], field[:, :6])
-        torch.testing.assert_close(changed[:, 6:], torch.stack([f[:, 6:] for f in fields]).mean(0))
+        for field, changed in zip(fields, shared, strict=True):
+            torch.testing.assert_close(changed[:, :6], field[:, :6])
+            torch.testing.assert_close(changed[:, 6:], airlight)
+        stack = torch.stack([field[:, 6:] for field in fields])
+        assert bool((stack.amin(0) - 1e-6 <= airlight).all())
+        assert bool((airlight <= stack.amax(0) + 1e-6).all())
+        # A clear image does not know the air.
+        clear, hazy = fields[0].clone(), fields[1].clone()
+        clear[:, :6], clear[:, 6:] = 0, 0.1
+        hazy[:, :6] = 0.5
+        mean = network.mean_airlight([clear, hazy])
+        torch.testing.assert_close(mean, hazy[:, 6:], atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize("box", [(0.0, 0.0, 1.0, 1.0), (0.25, 0.5, 0.75, 1.5)], ids=str)

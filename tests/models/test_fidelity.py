@@ -10,6 +10,7 @@ from skimage import data
 
 from napari_restore import deblur
 from napari_restore.core.axes import Planes
+from napari_restore.core.gauge import BlurEstimate
 from napari_restore.core.intensity import find_scales
 from napari_restore.plan import plan
 from napari_restore.restoration import measure_blur
@@ -110,18 +111,27 @@ def test_nothing_is_invented(kind: str, level: float, noise: float) -> None:
     assert gaussian_filter(after, blur).std() <= 1.2 * gaussian_filter(before, blur).std() + 1e-3
 
 
+def estimate(kind: str, sigma: float) -> BlurEstimate:
+    sharp = scene(kind)
+    image = gaussian_filter(sharp, (sigma, sigma, 0)[: sharp.ndim])
+    samples = expose(image + np.random.default_rng(3).normal(0, 0.005, image.shape), kind)
+    decided = plan(samples, "deblur", rgb=kind == "color", device="cpu")
+    found = measure_blur(samples, decided, find_scales(Planes(samples, decided.layout)))
+    assert found is not None
+    return found
+
+
 @KINDS
 def test_the_estimate_of_blur_follows_the_blur(kind: str) -> None:
-    rng, found = np.random.default_rng(3), []
-    for sigma in (0.0, 1.0, 2.0, 3.0):
-        sharp = scene(kind)
-        image = gaussian_filter(sharp, (sigma, sigma, 0)[: sharp.ndim])
-        samples = expose(image + rng.normal(0, 0.005, image.shape), kind)
-        decided = plan(samples, "deblur", rgb=kind == "color", device="cpu")
-        scales = find_scales(Planes(samples, decided.layout))
-        estimate = measure_blur(samples, decided, scales)
-        assert estimate is not None
-        found.append(estimate.sigma)
+    found = [estimate(kind, sigma).sigma for sigma in (0.0, 1.0, 2.0, 3.0)]
     assert found == sorted(found)
-    assert found[0] < 0.6
-    np.testing.assert_allclose(found[1:], [1, 2, 3], rtol=0.35)
+    assert found[0] < 0.45
+    np.testing.assert_allclose(found[1:], [1, 2, 3], rtol=0.3)
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("sigma", "verdict"), [(0, "sharp"), (1.5, "blurred"), (5, "strong"), (8, "strong")]
+)
+def test_sharp_and_hopeless_images_are_told_apart(kind: str, sigma: float, verdict: str) -> None:
+    assert estimate(kind, sigma).verdict == verdict

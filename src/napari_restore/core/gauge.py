@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _SIDE, _CANDIDATES, _MEASURED = 256, 27, 6
 #: Below, there is nothing to restore. From the second on, an image may be blurred more than any
 #: that the networks were trained on: their estimates hardly grow further.
-SHARP, STRONG = 0.45, 2.2
+SHARP, STRONG = 0.45, 2.6
 #: Standard deviation of log σ above which the network does not know.
 _UNSURE = 0.7
 

@@ -53,7 +53,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         channels=3,
         architecture="resunet",
         weights="deblur-color.safetensors",
-        sha256="3370917f9c72a3c93f085c20196c793f4ea58799563c2731420354af0cc483ab",
+        sha256="7654db17bf4695ee9e13a1658556b9fe3d72c205d3d73f0d3a310a2f8b248a6f",
         options={"channels": 3, **DEBLURRER},
         halo=64,
     ),
