@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -10,10 +12,12 @@ from skimage import data
 
 from napari_restore import deblur
 from napari_restore.core.axes import Planes
-from napari_restore.core.gauge import BlurEstimate
 from napari_restore.core.intensity import find_scales
 from napari_restore.plan import plan
 from napari_restore.restoration import measure_blur
+
+if TYPE_CHECKING:
+    from napari_restore.core.gauge import BlurEstimate
 
 Array = NDArray[np.float64]
 KINDS = pytest.mark.parametrize("kind", ["mono", "color"])
