@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .layers import pixel_size
+from napari.settings import get_settings
+
+from .layers import METADATA_KEY, pixel_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from napari.layers import Image
 
     from .layers import LayerJob
 
@@ -56,6 +60,27 @@ def describe(jobs: Sequence[LayerJob], rates: Rates) -> str:
     return " · ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts).replace(
         " ·", "\N{NO-BREAK SPACE}·"
     )
+
+
+def summary(job: LayerJob, result: Image) -> str:
+    """Say what became of a layer."""
+    record = result.metadata[METADATA_KEY]
+    blur = f" {blur_text(record['blur'], job.state)}" if "blur" in record else ""
+    if record.get("lazy"):
+        text = f"'{result.name}' is restored where you look at it.{blur}"
+        if not get_settings().experimental.async_:
+            text += (
+                " To keep the window live meanwhile, turn on asynchronous rendering under "
+                "Preferences ▸ Experimental."
+            )
+        return text
+    text = f"'{result.name}' in {duration(record['seconds'])}.{blur}"
+    if record["clipped_samples"]:
+        layout = job.plan.layout
+        share = record["clipped_samples"] / (layout.pixels * layout.channels)
+        part = f"{share:.2%}" if share >= 1e-4 else "Less than 0.01%"
+        text += f" {part} of the samples were clipped to the range of {result.dtype}."
+    return text
 
 
 def blur_text(blur: Mapping[str, Any], state: Mapping[str, Any]) -> str:

@@ -7,15 +7,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
-from napari.settings import get_settings
 from napari.utils.notifications import show_warning
 from psygnal import Signal
 
 from napari_restore.errors import RestoreError
 
 from .canvas import visible_region
-from .describe import Rates, blur_text, duration, title
-from .layers import METADATA_KEY, LayerJob, plan_layer, result_layer
+from .describe import Rates, blur_text, duration, summary, title
+from .layers import LayerJob, plan_layer, result_layer
 from .preview import PreviewScales, is_preview, preview_layer
 from .removed import removed_layer
 from .runner import Runner, notify
@@ -225,7 +224,9 @@ class Session:
             if removed is not None:
                 shown.append((job.layer, removed_layer(job, removed, restored.provenance)))
             results.append((job.layer, result))
-            texts.append(_summary(job, result))
+            for note in restored.provenance["notes"]:
+                show_warning(note)
+            texts.append(summary(job, result))
         self._insert_above(results)
         # Beneath the results, which were inserted right above their sources.
         self._insert_above(shown)
@@ -276,24 +277,3 @@ class Session:
         preview, self._preview, self._source = self._preview, None, None
         if preview is not None and preview in self.viewer.layers:
             self.viewer.layers.remove(preview)
-
-
-def _summary(job: LayerJob, result: Image) -> str:
-    record = result.metadata[METADATA_KEY]
-    for note in record["notes"]:
-        show_warning(note)
-    blur = f" {blur_text(record['blur'], job.state)}" if "blur" in record else ""
-    if record.get("lazy"):
-        text = f"'{result.name}' is restored where you look at it.{blur}"
-        if not get_settings().experimental.async_:
-            text += (
-                " To keep the window live meanwhile, turn on asynchronous rendering under "
-                "Preferences ▸ Experimental."
-            )
-        return text
-    text = f"'{result.name}' in {duration(record['seconds'])}.{blur}"
-    if record["clipped_samples"]:
-        layout = job.plan.layout
-        share = record["clipped_samples"] / (layout.pixels * layout.channels)
-        text += f" {share:.2%} of the samples were clipped to the range of {result.dtype}."
-    return text
