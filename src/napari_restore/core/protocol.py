@@ -110,9 +110,9 @@ def default_tiles(device: str) -> TileOptions:
     """Tile options that suit a device when the user does not choose."""
     if device == "cpu":
         # Large enough for little halo, small enough to stay in the processor's cache: measured.
-        return TileOptions(768)
+        return TileOptions(640)
     if device == "mps":
-        return TileOptions(768)
+        return TileOptions(640)
     torch = import_torch()
     free, _ = torch.cuda.mem_get_info(device)
     # About 700 bytes of activations for each pixel of the bundled networks, half for the rest.
