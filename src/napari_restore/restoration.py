@@ -87,11 +87,16 @@ def restore_steps(
 
 
 def try_blur(
-    image: Any, plan: Plan, scales: tuple[Scale, ...], report: Report
+    image: Any,
+    plan: Plan,
+    scales: tuple[Scale, ...],
+    report: Report,
+    within: tuple[tuple[int, ...], Region] | None = None,
 ) -> BlurEstimate | None:
     """Measure blur after a restoration: if that fails, a note says so and the result stays."""
+    on_device = replace(plan, device=report.device or plan.device)
     try:
-        return measure_blur(image, replace(plan, device=report.device or plan.device), scales)
+        return measure_blur(image, on_device, scales, within)
     except (RuntimeError, MemoryError) as error:
         report.notes.append(f"How blurred the image was could not be estimated: {error}")
         return None

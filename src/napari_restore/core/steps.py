@@ -12,6 +12,18 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
+def relayed(
+    steps: Generator[Progress, None, Result], change: Callable[[Progress], Progress]
+) -> Generator[Progress, None, Result]:
+    """Take every step, yield what becomes of it, return what the generator returns."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as stop:
+            return cast("Result", stop.value)
+        yield change(step)
+
+
 def drain(
     steps: Generator[Progress, None, Result], progress: Callable[[Progress], object] | None = None
 ) -> Result:

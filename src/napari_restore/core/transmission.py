@@ -119,7 +119,6 @@ def lazy_transmission(
     import dask.array as da
 
     colour = layout.axes.index("S")
-    starts = tuple(np.concatenate([[0], np.cumsum(lengths)]).tolist() for lengths in image.chunks)
     result: da.Array = da.map_blocks(
         _transmission_chunk,
         image,
@@ -128,7 +127,6 @@ def lazy_transmission(
         dtype=np.float32,
         chunks=tuple(c for axis, c in enumerate(image.chunks) if axis != colour),
         meta=np.empty((0,) * (image.ndim - 1), np.float32),
-        starts=starts,
         layout=layout,
         get_predictor=get_predictor,
         scales=scales,
@@ -140,13 +138,13 @@ def _transmission_chunk(
     block: NDArray[Any],
     contexts: NDArray[Any],
     *,
-    starts: tuple[list[int], ...],
     layout: Layout,
     get_predictor: Callable[[], Predictor],
     scales: tuple[Scale, ...],
     block_info: Any = None,
 ) -> NDArray[np.float32]:
-    first = [starts[axis][n] for axis, n in enumerate(block_info[0]["chunk-location"])]
+    first = [start for start, _ in block_info[0]["array-location"]]
+    predictor = get_predictor()
     flat = without_colour(layout)
     kept = [i for i, letter in enumerate(layout.axes) if letter != "S"]
     out = np.empty([block.shape[i] for i in kept], np.float32)
@@ -159,6 +157,6 @@ def _transmission_chunk(
         index = tuple(first[axis] + i for axis, i in zip(layout.leading, local, strict=True))
         scale = scales[layout.group(index)]
         piece = source.read(index, tile)
-        plane = _transmission(piece, layout, tile, context, get_predictor(), scale)
+        plane = _transmission(piece, layout, tile, context, predictor, scale)
         target.write(index, tile, plane)
     return out

@@ -249,7 +249,8 @@ class RestoreWidget(QWidget):
                 possible = True
             except RestoreError as error:
                 text = str(error)
-        self._name_unit()
+        if self.face.removes_light:
+            self._name_unit()
         self.name.setText(name)
         self.name.setVisible(bool(name))
         self.summary.setText(text)

@@ -6,8 +6,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from napari_restore.core.protocol import Progress
-from napari_restore.restoration import measure_blur, region_steps
+from napari_restore.core.protocol import Progress, Report
+from napari_restore.core.steps import relayed
+from napari_restore.restoration import region_steps, try_blur
 
 from .layers import LayerJob, restore_job
 from .removed import removed_steps
@@ -51,7 +52,7 @@ def restore_region_steps(
         started = time.monotonic()
         known = yield from scales.find(job, region)
         data = yield from region_steps(job.array, job.plan, index, region, known)
-        blur = measure_blur(job.array, job.plan, known, (index, region)) if data.size else None
+        blur = try_blur(job.array, job.plan, known, Report(), (index, region))
         return data, time.monotonic() - started, blur
 
     return attempt(steps())
@@ -65,14 +66,11 @@ def restore_all_steps(jobs: Sequence[LayerJob]) -> Generator[Progress, None, lis
     total, before = sum(job.plan.layout.pixels for job in jobs), 0
     outcomes = []
     for job in jobs:
-        steps = attempt(_restore_and_show(job))
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as stop:
-                outcomes.append(stop.value)
-                break
-            yield Progress(before + step.done, total, step.message)
+
+        def within_all(step: Progress, before: int = before) -> Progress:
+            return Progress(before + step.done, total, step.message)
+
+        outcomes.append((yield from relayed(attempt(_restore_and_show(job)), within_all)))
         before += job.plan.layout.pixels
     return outcomes
 
