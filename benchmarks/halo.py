@@ -23,7 +23,7 @@ from napari_restore.core.protocol import TileOptions
 from napari_restore.models.catalog import CATALOG
 from napari_restore.models.predictor import TorchPredictor
 
-HALOS = (16, 32, 48, 64, 96, 128)
+HALOS = (16, 32, 48, 64, 96, 128, 160)
 
 
 def largest_difference(predictor: TorchPredictor, image: np.ndarray) -> float:

@@ -181,3 +181,24 @@ def test_legacy_hook_offers_the_same_three():
     offered = _npe1.napari_experimental_provide_dock_widget()
     assert {options["name"]: cls for cls, options in offered} == WIDGETS
     assert [face.title for face in FACES] == list(WIDGETS)
+
+
+def test_size_of_structures_is_as_fine_as_a_pixel(viewer, image, qtbot):
+    widget = DehazeWidget(viewer)
+    qtbot.addWidget(widget)
+    size = widget.structure_size.native
+    try:
+        viewer.add_image(image, name="plain")
+        widget.refresh()
+        size.setValue(30)
+        assert size.text() == "30 px"
+        viewer.add_image(image, name="measured", scale=(0.108, 0.108), units=("um", "um"))
+        viewer.layers.selection = {viewer.layers["measured"]}
+        widget.refresh()
+        size.setValue(2.2)
+        assert size.text() == "2.2 µm"
+        viewer.layers.selection = {viewer.layers["plain"]}
+        widget.refresh()
+        assert size.value() == 2.2
+    finally:
+        widget.session.close()

@@ -26,14 +26,14 @@ WHOLE = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 64), (33, 50)], ids=str)
-def test_coefficients_are_half_as_large_as_the_view(
+def test_coefficients_are_a_quarter_as_large_as_the_view(
     size: tuple[int, int], scramble: Scramble
 ) -> None:
     network = scramble(AffineDehazer(3, **SMALL))
     image = torch.rand(2, 3, *size)
     with torch.inference_mode():
         field = network.coefficients(image)
-        assert field.shape == (2, 9, (size[0] + 1) // 2, (size[1] + 1) // 2)
+        assert field.shape == (2, 9, -(-size[0] // 4), -(-size[1] // 4))
         airlight = field[:, 6:]
         assert 0 <= float(airlight.min()) <= float(airlight.max()) <= 1
         result = network(image)
@@ -44,13 +44,31 @@ def test_coefficients_are_half_as_large_as_the_view(
         torch.testing.assert_close(again, result)
 
 
-def test_thin_haze_is_left_alone() -> None:
-    image = torch.rand(1, 3, 20, 21)
+def veiled(thickness: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """A scene with something black everywhere, and the same in haze with a bright, hazy end."""
+    sharp = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    t = torch.full((64,), float(np.exp(-thickness)))
+    t[-8:] = 0.02 if thickness else 1
+    return sharp, sharp * t + 0.85 * (1 - t)
+
+
+def test_untrained_it_is_the_dark_channel_prior() -> None:
     network = AffineDehazer(3, **SMALL).eval()
     with torch.inference_mode():
-        assert not torch.allclose(network(image), image, atol=1e-2)
-        network.trunk.ending.bias[:3] = 0.9 * network.thin_haze[0]
-        torch.testing.assert_close(network(image), image)
+        for thickness in (0.5, 1.0, 1.5):
+            sharp, hazy = veiled(thickness)
+            before, after = ((x - sharp)[..., :48].abs().mean() for x in (hazy, network(hazy)))
+            assert after < 0.5 * before
+
+
+def test_clear_air_and_thin_haze_are_left_alone() -> None:
+    network = AffineDehazer(3, **SMALL).eval()
+    with torch.inference_mode():
+        sharp, _ = veiled(0)
+        torch.testing.assert_close(network(sharp), sharp, atol=5e-3, rtol=0)
+        thin = 0.99 * sharp + 0.01
+        # The thinner the haze, the less of it is taken away.
+        assert (network(thin) - thin).abs().mean() < 0.2 * (thin - sharp).abs().mean()
 
 
 def test_every_parameter_takes_part(scramble: Scramble) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -167,7 +168,6 @@ class RestoreWidget(QWidget):
         main.addRow("Strength", self.strength.native)
         if self.face.removes_light:
             self.structure_size.native.setSpecialValueText("auto")
-            self.structure_size.native.setDecimals(3)
             main.addRow("Keep up to", self.structure_size.native)
             main.addRow(self.show_removed.native)
         more = QWidget()
@@ -262,10 +262,16 @@ class RestoreWidget(QWidget):
     def _name_unit(self) -> None:
         """Say in which unit the size of structures is: that of the topmost selected layer."""
         sources = self.session.sources()
-        unit = "px"
+        side, unit = 1.0, "px"
         if sources:
-            _, unit = pixel_size({"scale": sources[-1].scale, "units": sources[-1].units})
-        self.structure_size.native.setSuffix(f" {unit}")
+            side, unit = pixel_size({"scale": sources[-1].scale, "units": sources[-1].units})
+        control = self.structure_size.native
+        control.setSuffix(f" {unit}")
+        # As fine as one pixel, but never coarser than what is entered.
+        digits = min(12, max(0, math.ceil(-math.log10(side))))
+        if round(control.value(), digits) == control.value():
+            control.setDecimals(digits)
+            control.setSingleStep(10.0**-digits)
 
     def _say(self, text: str) -> None:
         self.status.setText(text)

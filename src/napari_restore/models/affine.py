@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .resunet import ResUNet
+from .resunet import ChannelNorm, ResUNet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +18,12 @@ def _box_mean(x: Tensor, radius: int) -> Tensor:
     side = 2 * radius + 1
     x = F.avg_pool2d(x, (side, 1), 1, (radius, 0), count_include_pad=False)
     return F.avg_pool2d(x, (1, side), 1, (0, radius), count_include_pad=False)
+
+
+def _local_minimum(x: Tensor, radius: int) -> Tensor:
+    side = 2 * radius + 1
+    x = F.max_pool2d(-x, (1, side), 1, (0, radius))
+    return -F.max_pool2d(x, (side, 1), 1, (radius, 0))
 
 
 def guided_lines(field: Tensor, guide: Tensor, radius: int, eps: float) -> tuple[Tensor, Tensor]:
@@ -60,11 +66,16 @@ class AffineDehazer(nn.Module):
     an affine function of the image's brightness within a neighbourhood, which carries the edges of
     what stands before the haze over to full resolution (fast guided filter, He and Sun, 2015).
 
+    Light of the air lies on everything, so that what is darkest around a place bounds how much of
+    it there can be, and most clear scenes have something black everywhere (dark channel prior, He,
+    Sun and Tang, 2011). The network starts from that: it finds how much of the bound is haze, and
+    how far the airlight is from the colour of the haziest place. Untrained it is the prior.
+
     Parameters
     ----------
     channels : int
         Channels of the image.
-    widths, encoder_blocks, middle_blocks, decoder_blocks
+    widths, encoder_blocks, middle_blocks, decoder_blocks, unshuffle
         As for `ResUNet`.
     view : int
         Longest side of the view in pixels.
@@ -72,26 +83,41 @@ class AffineDehazer(nn.Module):
 
     #: Largest logarithm of the gain: haze that leaves less than 1/20 of the contrast stays.
     max_log_gain = 3.0
-    #: Optical thickness below which there is no haze, and from which all of it is removed.
-    thin_haze = (0.03, 0.1)
-    _radius, _eps = 6, 2e-3
+    #: Optical thickness of which half is left alone; of thinner haze more, of thicker less.
+    thin_haze = 0.05
+    #: Radius in coarse pixels, and variance, of the guided filter.
+    _radius, _eps = 3, 2e-3
+    #: Half the side of the neighbourhood in which something is dark, in pixels of the view.
+    _dark_radius = 3
+    #: How much more the haziest places count for the airlight.
+    _selectivity = 30.0
 
     def __init__(
         self,
         channels: int = 3,
-        widths: Sequence[int] = (32, 64, 128, 192),
-        encoder_blocks: Sequence[int] = (1, 1, 2),
-        middle_blocks: int = 2,
-        decoder_blocks: Sequence[int] = (1, 1, 1),
+        widths: Sequence[int] = (48, 96, 192),
+        encoder_blocks: Sequence[int] = (1, 2),
+        middle_blocks: int = 3,
+        decoder_blocks: Sequence[int] = (1, 1),
         view: int = 256,
+        unshuffle: int = 4,
     ) -> None:
         super().__init__()
         self.channels, self.view = channels, view
-        self.trunk = ResUNet(channels, widths, encoder_blocks, middle_blocks, decoder_blocks, 2)
-        # The whole scene tells the colour of the air.
-        self.scene = nn.Sequential(
-            nn.Linear(widths[-1], widths[-1]), nn.ReLU(), nn.Linear(widths[-1], widths[-1])
+        self.trunk = ResUNet(
+            2 * channels,
+            widths,
+            encoder_blocks,
+            middle_blocks,
+            decoder_blocks,
+            unshuffle,
+            normalise=True,
         )
+        # The whole scene tells the colour of the air.
+        deep = widths[-1]
+        self.scene = nn.Sequential(nn.Linear(2 * deep, deep), nn.ReLU(), nn.Linear(deep, deep))
+        self.air = nn.Linear(deep, channels)
+        self.norm = ChannelNorm(widths[0])
         self._initialise()
         self.multiple_of = 1
 
@@ -103,12 +129,12 @@ class AffineDehazer(nn.Module):
                 nn.init.zeros_(part.bias)  # type: ignore[arg-type]
                 if name.endswith("conv2"):
                     part.weight.data *= 0.2
-        ending = nn.Conv2d(self.trunk.ending.in_channels, 2 * self.channels, 3, padding=1)
-        nn.init.zeros_(ending.weight)
-        # Begin with haze everywhere: thin haze is left alone, and nothing is learned from it.
-        with torch.no_grad():
-            ending.bias.copy_(torch.tensor([0.5, 1.0]).repeat_interleave(self.channels))  # type: ignore[union-attr]
-        self.trunk.ending = ending
+        self.trunk.ending = nn.Conv2d(
+            self.trunk.ending.in_channels, 2 * self.channels, 3, padding=1
+        )
+        for ending in (self.trunk.ending, self.air):
+            nn.init.zeros_(ending.weight)
+            nn.init.zeros_(ending.bias)  # type: ignore[arg-type]
 
     def coefficients(self, view: Tensor) -> Tensor:
         """Find what inverts the haze of whole images.
@@ -121,27 +147,39 @@ class AffineDehazer(nn.Module):
         Returns
         -------
         Tensor
-            (N, 3 C, h', w'), about half the view's size. For each channel the slope and the
+            (N, 3 C, h', w'), about a quarter of the view's size. For each channel the slope and the
             intercept of log 1 / t over brightness, then the airlight.
         """
         height, width = view.shape[-2:]
-        multiple = self.trunk.multiple_of
-        bottom, right = -height % multiple, -width % multiple
-        padded = F.pad(view, (0, right, 0, bottom), mode="replicate")
-        deep, skips = self.trunk.encode(padded)
-        scene = deep.mean((2, 3))
-        features = self.trunk.decode(deep + self.scene(scene)[..., None, None], skips)
-        out = self.trunk.ending(features)[..., : (height + 1) // 2, : (width + 1) // 2].float()
-        log_gain = self.max_log_gain * torch.tanh(out[:, : self.channels] / self.max_log_gain)
-        airlight = torch.sigmoid(out[:, self.channels :])
-        guide = F.interpolate(_brightness(view.float()), out.shape[-2:], mode="area")
+        multiple, coarse = self.trunk.multiple_of, self.trunk.unshuffle
+        padded = F.pad(view, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        darkest = _local_minimum(padded, self._dark_radius)
+        deep, skips = self.trunk.encode(torch.cat([padded, darkest], 1))
+        scene = self.scene(torch.cat([deep.mean((2, 3)), deep.amax((2, 3))], 1))
+        features = self.trunk.decode(deep + scene[..., None, None], skips)
+        out = self.trunk.ending(self.norm(features)).float()
+        # Around what the prior says: the haziest place shows the air, or a little less of it.
+        air = self._haziest(padded.float(), darkest.float()).clamp(0.05, 0.95).logit() + 0.3
+        air = air + self.air(F.relu(scene)).float()
+        airlight = torch.sigmoid(out[:, self.channels :] + air[..., None, None])
+        bound = F.avg_pool2d(darkest.float(), coarse) / airlight.detach()
+        share = 2 * torch.sigmoid(out[:, : self.channels])
+        veil = 0.95 * torch.tanh(share * bound.amin(1, keepdim=True) / 0.95)
+        log_gain = -torch.log1p(-veil)
+        guide = F.avg_pool2d(_brightness(padded.float()), coarse)
+        inside = (..., slice(-(-height // coarse)), slice(-(-width // coarse)))
+        log_gain, airlight, guide = log_gain[inside], airlight[inside], guide[inside]
         # A clear image wants exactly nothing, which a regression of many coefficients never gives.
-        thickness = _box_mean(log_gain.abs().mean(1, keepdim=True), 2 * self._radius)
-        thin, thick = self.thin_haze
-        log_gain = log_gain * ((thickness - thin) / (thick - thin)).clamp(0, 1)
+        thickness = _box_mean(log_gain.mean(1, keepdim=True), 2 * self._radius)
+        log_gain = log_gain * thickness**2 / (thickness**2 + self.thin_haze**2)
         slope, intercept = guided_lines(log_gain, guide, self._radius, self._eps)
         smooth = _box_mean(airlight, 2 * self._radius)
         return torch.cat([slope, intercept, smooth], 1)
+
+    def _haziest(self, image: Tensor, darkest: Tensor) -> Tensor:
+        """Colour (N, C) of the places where even what is darkest is bright."""
+        weights = (self._selectivity * darkest.amin(1, keepdim=True)).flatten(2).softmax(-1)
+        return (image.flatten(2) * weights).sum(-1)
 
     def mean_airlight(self, coefficients: Sequence[Tensor]) -> Tensor:
         """Airlight (1, C, h', w') that fits several images of one scene.

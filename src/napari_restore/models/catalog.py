@@ -30,19 +30,20 @@ DEBLURRER: dict[str, object] = {
 #: Haze is wide: coarser pixels see twice as far for a quarter of the time.
 OUT_OF_FOCUS_LIGHT: dict[str, object] = {
     "channels": 1,
-    "width": 48,
-    "encoder_blocks": (2, 2),
-    "middle_blocks": 4,
-    "decoder_blocks": (2, 2),
-    "unshuffle": 4,
-}
-HAZE: dict[str, object] = {
-    "channels": 3,
     "widths": (32, 64, 128, 192),
     "encoder_blocks": (1, 1, 2),
     "middle_blocks": 2,
-    "decoder_blocks": (1, 1, 1),
+    "decoder_blocks": (2, 1, 1),
+    "unshuffle": 2,
+}
+HAZE: dict[str, object] = {
+    "channels": 3,
+    "widths": (48, 96, 192),
+    "encoder_blocks": (1, 2),
+    "middle_blocks": 3,
+    "decoder_blocks": (1, 1),
     "view": 256,
+    "unshuffle": 4,
 }
 
 # Halos are measured: benchmarks/halo.py.
@@ -73,7 +74,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         channels=3,
         architecture="affine",
         weights="dehaze-color.safetensors",
-        sha256="256962976824de87c4df02758dfddd10e5ee93831fbfb721137b2b2ba59c71b0",
+        sha256="001e23a1ae7fbbbec03ff5cad6d8058a26ae624ea411f96331ad69d506d908d2",
         options=HAZE,
         multiple_of=1,
         halo=0,
@@ -84,12 +85,12 @@ CATALOG: tuple[ModelSpec, ...] = (
         name="dehaze-mono",
         task="dehaze",
         channels=1,
-        architecture="nafnet",
+        architecture="resunet",
         weights="dehaze-mono.safetensors",
-        sha256="883ffa6866b40e42fe514011887670eab1ad727cbdc5866832840b3114d9b72e",
+        sha256="166566f1408f604f38aa435368bf0ffca391017aeee611bc3aba34d8b0ff49ca",
         options=OUT_OF_FOCUS_LIGHT,
         multiple_of=16,
-        halo=128,
+        halo=160,
     ),
     ModelSpec(
         name="motion-color",

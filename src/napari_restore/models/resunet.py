@@ -20,22 +20,30 @@ if TYPE_CHECKING:
 class ResidualBlock(nn.Module):
     """Two 3×3 convolutions around a rectifier, added to what comes in.
 
-    Source: Lim et al., "Enhanced Deep Residual Networks", CVPRW 2017: no normalisation.
+    Source: Lim et al., "Enhanced Deep Residual Networks", CVPRW 2017: no normalisation, unless it
+    is asked for; then over the channels of each pixel, which stay independent of each other.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, normalise: bool = False) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.norm = ChannelNorm(width) if normalise else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Refine features (N, C, H, W)."""
-        out: Tensor = x + self.conv2(F.relu(self.conv1(x), inplace=True))
+        inside = x if self.norm is None else self.norm(x)
+        out: Tensor = x + self.conv2(F.relu(self.conv1(inside), inplace=True))
         return out
 
 
-def _blocks(width: int, count: int) -> nn.Sequential:
-    return nn.Sequential(*(ResidualBlock(width) for _ in range(count)))
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of (N, C, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise each pixel."""
+        out: Tensor = super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return out
 
 
 class ResUNet(nn.Module):
@@ -60,6 +68,8 @@ class ResUNet(nn.Module):
     keep_mean : bool
         Take the local mean out of the residual, so that light is moved but neither made nor lost;
         see `_local_mean`.
+    normalise : bool
+        Normalise the channels of each pixel before each block.
     estimates : int
         Quantities of the degradation that are estimated from the lowest level, see `estimate`.
     """
@@ -73,6 +83,7 @@ class ResUNet(nn.Module):
         decoder_blocks: Sequence[int] = (2, 1),
         unshuffle: int = 2,
         keep_mean: bool = False,
+        normalise: bool = False,
         estimates: int = 0,
     ) -> None:
         super().__init__()
@@ -90,12 +101,16 @@ class ResUNet(nn.Module):
         # An untrained network returns its input.
         nn.init.zeros_(self.ending.weight)
         nn.init.zeros_(self.ending.bias)  # type: ignore[arg-type]
+
+        def blocks(width: int, count: int) -> nn.Sequential:
+            return nn.Sequential(*(ResidualBlock(width, normalise) for _ in range(count)))
+
         pairs = list(pairwise(widths))
-        self.encoders = nn.ModuleList(map(_blocks, widths[:-1], encoder_blocks))
+        self.encoders = nn.ModuleList(map(blocks, widths[:-1], encoder_blocks))
         self.downs = nn.ModuleList(nn.Conv2d(high, low, 2, 2) for high, low in pairs)
-        self.middle = _blocks(widths[-1], middle_blocks)
+        self.middle = blocks(widths[-1], middle_blocks)
         self.ups = nn.ModuleList(nn.ConvTranspose2d(low, high, 2, 2) for high, low in pairs[::-1])
-        self.decoders = nn.ModuleList(map(_blocks, widths[-2::-1], decoder_blocks))
+        self.decoders = nn.ModuleList(map(blocks, widths[-2::-1], decoder_blocks))
         self.gauge = (
             nn.Sequential(nn.Conv2d(widths[-1], 64, 1), nn.ReLU(), nn.Conv2d(64, 2 * estimates, 1))
             if estimates

@@ -28,6 +28,8 @@ class OutOfFocusLight:
     # from other planes could fill: such images mostly teach what to leave alone.
     dense: float = 0.3
     dense_identity_share: float = 0.7
+    # Of what is left as it is: with noise in the image alone, whose absence must not give it away.
+    noisy_share: float = 0.5
 
     def __call__(
         self, sharp: torch.Tensor, rng: np.random.Generator, generator: torch.Generator
@@ -60,7 +62,12 @@ class OutOfFocusLight:
         for index in range(count):
             chance = self.dense_identity_share if dense[index] else self.identity_share
             if rng.random() < chance:
-                image[index] = target[index] = sharp[index] * log_uniform(rng, 0.8, 1.4)
+                target[index] = sharp[index] * log_uniform(rng, 0.8, 1.4)
+                image[index] = target[index]
+                if rng.random() < self.noisy_share:
+                    image[index] = camera.add_noise(
+                        target[index], photons[index], read[index], generator
+                    )
         return Pair(trim(image, self.margin), trim(target, self.margin))
 
 
@@ -76,7 +83,7 @@ class Haze:
     """Atmospheric scattering in scenes: depth, smoke, coloured and uneven airlight, a camera."""
 
     margin: int = 0
-    identity_share: float = 0.2
+    identity_share: float = 0.12
 
     def __call__(
         self, sharp: torch.Tensor, rng: np.random.Generator, generator: torch.Generator
@@ -85,7 +92,7 @@ class Haze:
         count = len(sharp)
         sharp = torch.stack([_develop(image, rng) for image in sharp])
         # Scattering adds light; many published pairs add values after the tone curve instead.
-        linear = column([float(rng.random() < 0.5) for _ in range(count)], sharp) > 0
+        linear = column([float(rng.random() < 0.4) for _ in range(count)], sharp) > 0
         light = torch.where(linear, camera.to_linear(sharp), sharp)
         optics = [_optics(image, rng) for image in sharp]
         transmission = torch.stack([t for t, _ in optics]).to(sharp.device)
@@ -95,14 +102,14 @@ class Haze:
         hazy = torch.where(linear, camera.to_srgb(hazy), hazy)
         # Cameras expose haze for its brightness.
         exposure = [rng.uniform(0.85, 1.1) if rng.random() < 0.4 else 1.0 for _ in range(count)]
-        read = column([log_uniform(rng, 1e-3, 1.5e-2) for _ in range(count)], sharp)
+        read = column([log_uniform(rng, 3e-4, 1e-2) for _ in range(count)], sharp)
         hazy = camera.add_noise(hazy * column(exposure, sharp), 1e5, read, generator)
         hazy = camera.quantise(hazy)
         for index in range(count):
             chance = rng.random()
             if chance < self.identity_share:
                 hazy[index] = sharp[index]
-            elif chance < self.identity_share + 0.1:
+            elif chance > 0.9:
                 hazy[index] = camera.jpeg(hazy[index], int(rng.integers(60, 97)))
         return Pair(hazy, sharp)
 
@@ -121,7 +128,7 @@ def _optics(sharp: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor
     """Transmission and airlight, each (3, H, W) on the CPU."""
     height, width = sharp.shape[-2:]
     # Optical thickness of the nearest place, and what the farthest has more.
-    near, depth = rng.uniform(0.0, 0.9), rng.uniform(0.1, 2.2)
+    near, depth = rng.uniform(0.0, 0.8), rng.uniform(0.1, 2.0)
     thickness = near + depth * _depth(sharp, rng)
     if rng.random() < 0.35:
         # Smoke: plumes where a smooth field rises above a level.
@@ -133,13 +140,13 @@ def _optics(sharp: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor
     # Fine particles scatter blue light more than red.
     tilt = float(rng.normal(0, 0.06))
     transmission = torch.stack([torch.exp(-thickness * (1 + tilt * k)) for k in (-1, 0, 1)])
-    grey = rng.uniform(0.25, 0.6) if rng.random() < 0.15 else rng.uniform(0.5, 1.0)
+    grey = rng.uniform(0.3, 0.6) if rng.random() < 0.08 else rng.uniform(0.6, 1.0)
     tint = 0.02 if rng.random() < 0.7 else 0.06
     colour = (grey + rng.normal(0, tint, 3)).clip(0.1, 1.0).astype(np.float32)
     airlight = torch.from_numpy(colour).view(3, 1, 1).expand(3, height, width)
     if rng.random() < 0.4:
         airlight = airlight * (0.75 + 0.25 * haze.smooth_field(rng, height, width, 2, 1))
-    return transmission.clamp(min=0.03), airlight
+    return transmission.clamp(min=0.08), airlight
 
 
 def _depth(sharp: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

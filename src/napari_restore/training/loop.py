@@ -95,7 +95,9 @@ class Trainer:
         if not images:
             raise RestoreError("One image is too few to train on: give two or more.")
         self.counts = {"train": len(images), "validation": len(held_out)}
-        self.source = CropSource(images, scenes=recipe.scenes, emphasis=recipe.emphasis)
+        self.source = CropSource(
+            images, scenes=recipe.scenes, emphasis=recipe.emphasis, clearness=recipe.clearness
+        )
         torch.manual_seed(options.seed)
         network = build_network(recipe.architecture, recipe.options)
         if options.init is not None:
