@@ -68,7 +68,7 @@ def test_clear_air_and_thin_haze_are_left_alone() -> None:
         torch.testing.assert_close(network(sharp), sharp, atol=5e-3, rtol=0)
         thin = 0.99 * sharp + 0.01
         # The thinner the haze, the less of it is taken away.
-        assert (network(thin) - thin).abs().mean() < 0.2 * (thin - sharp).abs().mean()
+        assert (network(thin) - thin).abs().mean() < 0.5 * (thin - sharp).abs().mean()
 
 
 def test_every_parameter_takes_part(scramble: Scramble) -> None:

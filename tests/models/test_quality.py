@@ -36,7 +36,7 @@ LEAST = {
     ("deblur", "color"): (1.5, 0.85),
     ("deblur", "mono"): (3.0, 0.9),
     ("dehaze", "color"): (1.0, 0.8),
-    ("dehaze", "mono"): (0.3, 0.5),
+    ("dehaze", "mono"): (2.0, 0.9),
     ("motion_deblur", "color"): (0.7, 0.8),
     ("motion_deblur", "mono"): (1.0, 0.8),
 }
@@ -54,4 +54,4 @@ def test_model_makes_degraded_images_better_and_sharp_ones_not_worse(task: str, 
     assert np.mean([result.rows[-1].gain for result in results]) >= gain
     assert np.mean([result.rows[-1].improved for result in results]) >= improved
     assert np.mean([r.rows[-1].ssim - r.rows[0].ssim for r in results]) > 0
-    assert results[0].identity >= 36
+    assert results[0].identity >= (34 if task == "dehaze" else 36)

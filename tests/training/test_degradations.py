@@ -20,6 +20,7 @@ from napari_restore.training.losses import (
     fourier,
     gauge_error,
     log_error,
+    optics_error,
     restoration_loss,
 )
 from napari_restore.training.recipes import RECIPES, get_recipe
@@ -228,7 +229,7 @@ def test_pairs_tell_what_blurred_them(name: str) -> None:
     recipe = get_recipe(name)
     unblurred = 0
     for seed in range(12):
-        image, target, drawn, _ = pair(recipe, 8, 32, seed)
+        image, target, drawn, *_ = pair(recipe, 8, 32, seed)
         assert len(drawn) == 8
         for degraded, wanted, kernel in zip(image, target, drawn, strict=True):
             assert kernel is not None
@@ -256,3 +257,25 @@ def test_sharp_images_keep_their_noise() -> None:
                 noisy, clean = noisy + (spread > 1e-4), clean + (spread < 1e-6)
     assert noisy > 5
     assert clean > 5
+
+
+def test_optics_of_haze_take_it_away() -> None:
+    recipe = get_recipe("dehaze-color")
+    ratios: list[float] = []
+    for seed in range(6):
+        made = pair(recipe, 6, 48, seed)
+        assert made.optics is not None
+        log_gain, airlight, plain = made.optics
+        clear = airlight + (made.image - airlight) * log_gain.exp()
+        errors = [(x - made.target).abs().flatten(1).mean(1) for x in (made.image, clear)]
+        hazy = (plain.flatten() == 1) & (errors[0] > 0.05)
+        # What is left is noise and rounding, made stronger.
+        ratios += (errors[1] / errors[0])[hazy].tolist()
+        assert bool((log_gain[errors[0] == 0] == 0).all())
+        assert float(optics_error(log_gain, airlight, made.optics)) == 0
+        assert float(optics_error(log_gain + 0.1, airlight, made.optics)) > 0
+        unknown = made.optics._replace(known=torch.zeros_like(plain))
+        assert float(optics_error(log_gain + 0.1, airlight, unknown)) == 0
+    assert len(ratios) > 9
+    assert np.median(ratios) < 0.15
+    assert max(ratios) < 0.8

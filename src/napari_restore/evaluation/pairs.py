@@ -113,7 +113,7 @@ def degraded_pair(
     margin = recipe.degradation.margin
     crop = centre_crop(image, size + 2 * margin)
     for _ in range(20):
-        degraded, target, kernels, linear = recipe.degradation(crop.clone(), rng, generator)
+        degraded, target, kernels, linear, _ = recipe.degradation(crop.clone(), rng, generator)
         changed = float(((degraded - target) ** 2).mean()) > 10 ** (-_UNTOUCHED / 10)
         if changed and not any(kernel is None for kernel in kernels):
             break

@@ -225,9 +225,13 @@ class AffineDehazer(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Restore whole images (N, C, H, W) in [0, 1] that are no larger than the view."""
-        coefficients = self.coefficients(image)
-        whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]], device=image.device)
-        return self.apply_coefficients(image, coefficients, whole.expand(len(image), 4))
+        return self.restore_and_explain(image)[0]
+
+    def restore_and_explain(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `forward`, and what it was done with: log 1 / t and airlight, (N, C, H, W)."""
+        whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]], device=image.device).expand(len(image), 4)
+        log_gain, airlight = self._fields(image, self.coefficients(image), whole)
+        return airlight + (image - airlight) * log_gain.exp(), log_gain, airlight
 
 
 def place(coefficients: Tensor, shape: Sequence[int], box: Tensor) -> Tensor:

@@ -28,6 +28,22 @@ IDENTITY_SHARE = 0.15
 _NO_BLUR = np.ones((1, 1), np.float32)
 
 
+class Optics(NamedTuple):
+    """What turns hazy images into clear ones, J = A + (I - A) g.
+
+    Attributes
+    ----------
+    log_gain, airlight : Tensor
+        Logarithm of g, and A; (N, C, S, S). Without haze the gain is 1 and the airlight any.
+    known : Tensor
+        (N, 1, 1, 1), 1 where they say all, 0 where a tone curve came after the haze.
+    """
+
+    log_gain: torch.Tensor
+    airlight: torch.Tensor
+    known: torch.Tensor
+
+
 class Pair(NamedTuple):
     """A batch to learn from.
 
@@ -46,6 +62,7 @@ class Pair(NamedTuple):
     target: torch.Tensor
     kernels: tuple[Kernel | None, ...] = ()
     linear: tuple[bool, ...] = ()
+    optics: Optics | None = None
 
 
 class Degradation(Protocol):

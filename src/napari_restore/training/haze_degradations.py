@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from napari_restore.physics import camera, haze
 
-from .degradations import Pair, column, trim
+from .degradations import Optics, Pair, column, trim
 from .kernels import log_uniform
 
 
@@ -83,7 +83,7 @@ class Haze:
     """Atmospheric scattering in scenes: depth, smoke, coloured and uneven airlight, a camera."""
 
     margin: int = 0
-    identity_share: float = 0.12
+    identity_share: float = 0.1
 
     def __call__(
         self, sharp: torch.Tensor, rng: np.random.Generator, generator: torch.Generator
@@ -101,17 +101,24 @@ class Haze:
         hazy = haze.add_haze(light, transmission, airlight)
         hazy = torch.where(linear, camera.to_srgb(hazy), hazy)
         # Cameras expose haze for its brightness.
-        exposure = [rng.uniform(0.85, 1.1) if rng.random() < 0.4 else 1.0 for _ in range(count)]
+        drawn = [rng.uniform(0.85, 1.1) if rng.random() < 0.4 else 1.0 for _ in range(count)]
+        exposure = column(drawn, sharp)
+        # I = e (J t + A (1 - t)) seen as haze without exposure.
+        seen = (transmission * exposure).clamp(max=0.98)
+        log_gain = -seen.log()
+        airlight = airlight * exposure * (1 - transmission) / (1 - seen)
         read = column([log_uniform(rng, 3e-4, 1e-2) for _ in range(count)], sharp)
-        hazy = camera.add_noise(hazy * column(exposure, sharp), 1e5, read, generator)
+        hazy = camera.add_noise(hazy * exposure, 1e5, read, generator)
         hazy = camera.quantise(hazy)
         for index in range(count):
             chance = rng.random()
             if chance < self.identity_share:
                 hazy[index] = sharp[index]
+                log_gain[index] = 0
+                linear[index] = False
             elif chance > 0.9:
                 hazy[index] = camera.jpeg(hazy[index], int(rng.integers(60, 97)))
-        return Pair(hazy, sharp)
+        return Pair(hazy, sharp, optics=Optics(log_gain, airlight, 1 - linear.float()))
 
 
 def _develop(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

@@ -18,7 +18,7 @@ from napari_restore.models.spec import build_network
 from napari_restore.models.weights import load_state, read_metadata, save_weights, sha256
 
 from .data import CropSource, load_folder
-from .losses import gauge_error
+from .losses import gauge_error, optics_error
 from .validation import Validation, generators, log_sigmas
 from .warm_start import adapt_state
 
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from .recipes import Recipe
 
 LICENCE = "BSD-3-Clause"
-#: Of the error of the estimates beside that of the image.
+#: Of the errors of what a network says about the degradation, beside that of the image.
 GAUGE_WEIGHT = 0.1
+OPTICS_WEIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -159,15 +160,22 @@ class Trainer:
         size, count = self._crop()
         margin = self.recipe.degradation.margin
         sharp = self.source.batch(rng, count, size + 2 * margin).to(self.device)
-        image, target, kernels, _ = self.recipe.degradation(sharp, rng, generator)
+        pair = self.recipe.degradation(sharp, rng, generator)
         rate = self._learning_rate()
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        result, estimates = self._forward(self.network, image)
-        loss = self._loss(result, target)
-        if estimates is not None:
-            truth = log_sigmas(kernels).to(self.device)
-            loss = loss + GAUGE_WEIGHT * gauge_error(estimates, truth)
+        if pair.optics is not None and hasattr(self.network, "restore_and_explain"):
+            explain = self.network.restore_and_explain
+            with torch.autocast(self.device.type, torch.bfloat16):
+                result, log_gain, airlight = explain(pair.image)
+            loss = self._loss(result.float(), pair.target)
+            loss = loss + OPTICS_WEIGHT * optics_error(log_gain, airlight, pair.optics)
+        else:
+            result, estimates = self._forward(self.network, pair.image)
+            loss = self._loss(result, pair.target)
+            if estimates is not None:
+                truth = log_sigmas(pair.kernels).to(self.device)
+                loss = loss + GAUGE_WEIGHT * gauge_error(estimates, truth)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 0.5)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
+
+if TYPE_CHECKING:
+    from .degradations import Optics
 
 
 def charbonnier(result: torch.Tensor, target: torch.Tensor, eps: float = 1e-3) -> torch.Tensor:
@@ -59,3 +64,18 @@ def gauge_error(estimates: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     error = (mean - torch.nan_to_num(truth)[..., None, None]) ** 2
     likelihood = 0.5 * (error * (-log_variance).exp() + log_variance)
     return (likelihood * known).mean()
+
+
+def optics_error(log_gain: torch.Tensor, airlight: torch.Tensor, truth: Optics) -> torch.Tensor:
+    """Mean absolute error of what takes the haze away.
+
+    Parameters
+    ----------
+    log_gain, airlight : Tensor
+        (N, C, H, W), as a network found them.
+    truth : Optics
+    """
+    # Where the haze is thin, nothing shows the air.
+    share = 1 - (-truth.log_gain).exp()
+    error = (log_gain - truth.log_gain).abs() + 2 * share * (airlight - truth.airlight).abs()
+    return (error * truth.known).mean()

@@ -123,7 +123,7 @@ def _pair(
     sharp = centre_crop(image, _SIZE + 2 * margin).to(device)
     clean = sharp[..., margin : margin + _SIZE, margin : margin + _SIZE]
     for _ in range(20):
-        degraded, target, kernels, _ = degradation(sharp.clone(), rng, generator)
+        degraded, target, kernels, *_ = degradation(sharp.clone(), rng, generator)
         if psnr(degraded, target) < _UNTOUCHED:
             break
     log_sigma = float(log_sigmas(kernels)[0, 0]) if kernels else math.nan
