@@ -27,7 +27,7 @@ DEBLURRER: dict[str, object] = {
     "estimates": 1,
 }
 
-#: Haze is wide: coarser pixels see twice as far for a quarter of the time.
+#: Light of other planes is wide: one level more than for blur, to see twice as far.
 OUT_OF_FOCUS_LIGHT: dict[str, object] = {
     "channels": 1,
     "widths": (32, 64, 128, 192),

@@ -67,7 +67,7 @@ class ResUNet(nn.Module):
         Factor by which pixels are moved into channels before the first convolution.
     keep_mean : bool
         Take the local mean out of the residual, so that light is moved but neither made nor lost;
-        see `_local_mean`.
+        see `_without_local_mean`.
     normalise : bool
         Normalise the channels of each pixel before each block.
     estimates : int
