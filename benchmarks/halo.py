@@ -16,18 +16,20 @@ from pathlib import Path
 import numpy as np
 from skimage.io import imread
 
-from napari_restore.core.axes import Planes, find_layout
+from napari_restore.core.axes import Planes, find_layout, with_time
 from napari_restore.core.engine import run
 from napari_restore.core.intensity import find_scales
 from napari_restore.core.protocol import TileOptions
 from napari_restore.models.catalog import CATALOG
-from napari_restore.models.predictor import TorchPredictor
+from napari_restore.models.predictor import AtExposure, TorchPredictor
 
 HALOS = (16, 32, 48, 64, 96, 128, 160)
 
 
 def largest_difference(predictor: TorchPredictor, image: np.ndarray) -> float:
     layout = find_layout(image, rgb=predictor.spec.channels == 3)
+    if predictor.frames == 2:
+        layout = with_time(layout)
     source = Planes(image, layout)
     scales = find_scales(source, predictor.spec.black_is_zero)
     results = []
@@ -62,9 +64,13 @@ def main() -> None:
             continue
         colours = [path for path in options.images if spec.channels == 1 or imread(path).ndim == 3]
         images = [read(path, spec.channels) for path in colours]
+        if spec.frames == 2:
+            images = [np.stack([image, np.roll(image, (4, 7), (0, 1))]) for image in images]
         worst = []
         for halo in HALOS:
             predictor = TorchPredictor(replace(spec, halo=halo), "cpu")
+            if spec.frames == 2:
+                predictor = AtExposure(predictor, 0.6)
             worst.append(max(largest_difference(predictor, image) for image in images))
         print(spec.name.ljust(16), *(f"{value:8.3%}" for value in worst))
 

@@ -13,6 +13,7 @@ from skimage.io import imsave
 
 from napari_restore import deblur
 from napari_restore.core.device import resolve_device
+from napari_restore.training.blurs import KernelBlur
 from napari_restore.training.degradations import MonoBlur
 from napari_restore.training.kernels import random_defocus
 from napari_restore.training.loop import Trainer, TrainOptions
@@ -28,7 +29,7 @@ recipe = Recipe(
     "my-deblur-mono",
     "deblur",
     "nafnet",
-    MonoBlur(random_defocus, margin=12),
+    MonoBlur(KernelBlur(random_defocus), margin=12),
     {
         "channels": 1,
         "width": 8,

@@ -33,7 +33,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def restore_sample(sample: Sample) -> tuple[Array, Array, dict[str, Any], dict[str, Any]]:
     """Return a sample, its restoration, its layer options and the provenance."""
     image, options = load_sample(sample.key)
-    steps = restore_steps(image, plan(image, sample.task, rgb=sample.rgb))
+    frames = 2 if sample.movie else 1
+    steps = restore_steps(image, plan(image, sample.task, rgb=sample.rgb, frames=frames))
     while True:
         try:
             next(steps)

@@ -24,6 +24,7 @@ import skimage
 import tifffile
 import torch
 from PIL import Image
+from skimage.restoration import denoise_nl_means
 
 from napari_restore.physics import camera, haze, motion, psf
 from napari_restore.samples import SAMPLES, Sample
@@ -60,6 +61,11 @@ SOURCES = {
         "spotiflow-0.6.5-*.whl",
         "spotiflow/sample_data/images/img_hybiss_2d.tif",
         "debc9a03facb2c8f46b9bbf17ae74e6033c4d87df5abba31cc2a16f0833d3671",
+    ),
+    "nuclei": (
+        "spotiflow-0.6.5-*.whl",
+        "spotiflow/sample_data/images/img_terra_2d.tif",
+        "86d9bcd1c186b4e95272bf63511a53109c35930b8d928867aa38d85cdffb154b",
     ),
     "pagoda": (
         "scikit_learn-1.*.whl",
@@ -131,11 +137,17 @@ def photograph(sharp: Array, kernel: Array, photons: float, seed: int) -> Array:
 
 def micrograph(counts: Array, kernel: Array, gain: float, photons: float, seed: int) -> Array:
     """Blur a linear image above its dark level and detect it again, in counts times ``gain``."""
+    light = psf.convolve(to_tensor(counts), psf.stack([kernel]))
+    return detect(light, counts, gain, photons, seed)[0]
+
+
+def detect(light: torch.Tensor, counts: Array, gain: float, photons: float, seed: int) -> Array:
+    """Frames (N, 1, H, W) as a camera counts them, ``photons`` at the brightest of ``counts``."""
     generator = torch.Generator().manual_seed(seed)
     dark, full = np.percentile(counts, 1), counts.max()
-    signal = (psf.convolve(to_tensor(counts), psf.stack([kernel])) - dark) / (full - dark)
+    signal = (light - dark) / (full - dark)
     noisy = camera.add_noise(signal.clamp(min=0), photons, 4e-3, generator)
-    result = (noisy[0, 0].numpy() * (full - dark) + dark) * gain
+    result = (noisy[:, 0].numpy() * (full - dark) + dark) * gain
     return result.round().clip(0, 65535).astype(np.uint16)
 
 
@@ -151,6 +163,31 @@ def mitochondria(source: Array) -> Array:
 def actin(source: Array) -> Array:
     path = motion.shake(np.random.default_rng(4), 8, jerk=0.01)
     return micrograph(source, motion.kernel(path), 16, 4000, 2)
+
+
+def stage(time: Array) -> Array:
+    """Displacements (y, x) in pixels of a stage that drifts and vibrates; time in frames."""
+    turn = 2 * np.pi * time
+    drift = np.stack([-20 * np.cos(turn / 16), -36 * np.cos(turn / 24)], 1)
+    return drift + np.stack([np.sin(0.43 * turn), 0.7 * np.sin(0.31 * turn)], 1)
+
+
+def nuclei(source: Array) -> Array:
+    # The noise of the source would move along with the cells. Its variance is 1.3 (I - 98.6), so
+    # that it is even (0.57) in the square root.
+    root = np.sqrt((source.astype(np.float32) - 98.6).clip(min=0))
+    root = denoise_nl_means(root, patch_size=3, patch_distance=7, h=0.34, sigma=0.57)
+    sharp = (root**2 + 98.6).astype(np.float32)
+    side, frames = 384, []
+    for frame in range(12):
+        # The shutter is open for 0.7 of the time between two frames.
+        path = stage(frame + np.linspace(0, 0.7, 64))
+        corner = path.mean(0).round().astype(int)
+        # What the window moves over moves the other way in it.
+        seen = psf.convolve(to_tensor(sharp), psf.stack([motion.kernel(corner - path)]))
+        y, x = np.array([612, 500]) + corner
+        frames.append(seen[..., y : y + side, x : x + side])
+    return detect(torch.cat(frames), sharp, 4, 4000, 9)
 
 
 def tissue(source: Array) -> Array:
@@ -196,7 +233,7 @@ def write(path: Path, pixels: Array, sample: Sample) -> None:
     if path.suffix == ".png":
         Image.fromarray(pixels).save(path, optimize=True)
         return
-    axes = "ZYX"[-pixels.ndim :]
+    axes = "TYX" if sample.movie else "ZYX"[-pixels.ndim :]
     metadata: dict[str, Any] = {"axes": axes}
     if sample.scale is not None:
         unit = {"micrometer": "µm", "millimeter": "mm"}[sample.units or ""]

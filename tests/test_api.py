@@ -125,11 +125,14 @@ def test_empty_arrays_come_back_empty(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("value", [0, 90])
 def test_images_without_contrast_come_back(spec: Any, value: int) -> None:
     colour = spec.channels == 3
-    image = np.full((40, 40, 3) if colour else (40, 40), value, np.uint16)
+    frames = (2,) if spec.frames == 2 else ()
+    image = np.full((*frames, 40, 40, 3) if colour else (*frames, 40, 40), value, np.uint16)
     if spec.black_is_zero and value:
         # Between black and itself an even grey is an image like any other: haze, perhaps.
         image[:] = 0
-    result = napari_restore.restore(image, spec.task, model=spec.name, rgb=colour)
+    result = napari_restore.restore(
+        image, spec.task, model=spec.name, rgb=colour, frames=spec.frames
+    )
     np.testing.assert_array_equal(result, image)
 
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+from skimage.registration import phase_cross_correlation
 
 from napari_restore import samples
 from napari_restore.errors import FileError
@@ -63,6 +65,27 @@ def test_pixel_size_is_the_one_in_the_file(sample):
     for axis, step in zip(axes, sample.scale, strict=True):
         assert pixels[f"PhysicalSize{axis}"] == pytest.approx(step)
         assert pixels[f"PhysicalSize{axis}Unit"] == SHORT[sample.units]
+
+
+def test_movie_says_which_axis_is_time():
+    (movie,) = (sample for sample in SAMPLES if sample.movie)
+    array, options = load_sample(movie.key)
+    assert options["axis_labels"] == ("t", "y", "x")
+    assert array.shape[0] >= 10
+    with tifffile.TiffFile(FOLDER / movie.file) as file:
+        assert file.series[0].axes == "TYX"
+
+
+def test_frames_of_the_movie_are_shifted_against_each_other():
+    (movie,) = (sample for sample in SAMPLES if sample.movie)
+    array, _ = load_sample(movie.key)
+    steps = [
+        phase_cross_correlation(late, early, upsample_factor=4)[0]
+        for early, late in pairwise(array.astype(np.float32))
+    ]
+    lengths = np.hypot(*np.transpose(steps))
+    assert 2 < lengths.min() < 5
+    assert 10 < lengths.max() < 14
 
 
 def test_installed_samples_come_before_those_of_a_checkout(tmp_path, monkeypatch):

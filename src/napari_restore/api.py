@@ -8,6 +8,7 @@ import numpy as np
 
 from .core.chunked import is_lazy
 from .core.steps import drain
+from .findings import find_motion
 from .plan import plan
 from .restoration import restore_lazily, restore_steps
 
@@ -28,6 +29,8 @@ def restore(
     tile: int | str = "auto",
     strength: float = 1.0,
     structure_size: float | None = None,
+    frames: int = 1,
+    exposure: float | None = None,
     progress: Callable[[Progress], object] | None = None,
 ) -> Any:
     """Restore an image.
@@ -54,6 +57,13 @@ def restore(
     structure_size : float, optional
         For out-of-focus light in single-channel images: structures up to this many pixels across
         stay, whatever the network takes for haze.
+    frames : {1, 2}
+        For motion: restore each frame alone, or with its neighbour along T (the next one; of the
+        last frame, the one before) and the motion between them. Without ``axes``, the one axis
+        before the plane is time.
+    exposure : float, optional
+        With two frames: share of the time between them that the shutter is open, above 0 and up to
+        1. Found from the movie without it.
     progress : callable, optional
         Called with a `Progress` after every batch of tiles.
 
@@ -83,6 +93,8 @@ def restore(
         tile=tile,
         strength=strength,
         structure_size=structure_size,
+        frames=frames,
+        exposure=exposure,
     )
     if is_lazy(image):
         return restore_lazily(image, decided)
@@ -99,6 +111,28 @@ def dehaze(image: Any, **options: Any) -> Any:
     return restore(image, "dehaze", **options)
 
 
-def motion_deblur(image: Any, **options: Any) -> Any:
-    """Remove motion blur; options as for `restore`."""
-    return restore(image, "motion_deblur", **options)
+def motion_deblur(image: Any, *, return_motion: bool = False, **options: Any) -> Any:
+    """Remove motion blur.
+
+    Parameters
+    ----------
+    image : array
+        With ``frames=2`` a movie, (T, Y, X) or with more axes that ``axes`` names.
+    return_motion : bool
+        Also find the motion, which is computed at once, for lazy arrays too.
+    **options
+        As for `restore`.
+
+    Returns
+    -------
+    array, or (array, Motion)
+        The result as from `restore`, and the `Motion` if it is asked for: one vector for each cell
+        of 16 pixels.
+    """
+    result = restore(image, "motion_deblur", **options)
+    if not return_motion:
+        return result
+    progress = options.pop("progress", None)
+    decided = plan(image, "motion_deblur", **options)
+    source = image if is_lazy(image) else np.asarray(image)
+    return result, drain(find_motion(source, decided), progress)

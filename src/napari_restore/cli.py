@@ -135,6 +135,21 @@ def _add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
             metavar="PX",
             help="single-channel images: structures up to this many pixels stay",
         )
+    if task == "motion_deblur":
+        add(
+            "--frames",
+            type=int,
+            choices=(1, 2),
+            default=1,
+            help="1 (default): each frame alone; 2: each with the next, along the motion between",
+        )
+        add(
+            "--exposure",
+            type=_share,
+            metavar="S",
+            help="with two frames: share of the time between them that the shutter is open, above "
+            "0 and up to 1; found from the movie without it",
+        )
     add(
         "--axes", metavar="TZCYX", help="what the axes are, where the file does not say or is wrong"
     )

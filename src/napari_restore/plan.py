@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .core.axes import Layout, find_layout
+from .core.axes import Layout, find_layout, with_time
 from .core.device import autocast_dtype, import_torch, resolve_device
 from .core.protocol import TileOptions, default_tiles
 from .core.smooth import halo_with
@@ -43,6 +43,9 @@ class Plan:
     strength : float
     structure_size : float
         Structures up to this many pixels stay when light is removed; 0 leaves it to the network.
+    exposure : float or None
+        Of models for two frames, the share of the time between them that the shutter is open; None
+        if it has to be found.
     """
 
     layout: Layout
@@ -51,6 +54,7 @@ class Plan:
     tiles: TileOptions
     strength: float
     structure_size: float = 0.0
+    exposure: float | None = None
 
     @property
     def halo(self) -> int:
@@ -72,6 +76,7 @@ class Plan:
         seconds: float | None = None,
         scales: tuple[Scale, ...] | None = None,
         blur: BlurEstimate | None = None,
+        exposure: float | None = None,
     ) -> dict[str, Any]:
         """How the result is made, in plain types: enough to make it again."""
         from . import __version__
@@ -91,6 +96,11 @@ class Plan:
         }
         if self.structure_size:
             record["structure_size"] = self.structure_size
+        if self.spec.frames == 2:
+            record["frames"] = 2
+            if self.exposure is not None or exposure is not None:
+                record["exposure"] = exposure if self.exposure is None else self.exposure
+                record["exposure_found"] = self.exposure is None
         if report is not None:
             record |= {
                 "device": report.device or self.device,
@@ -119,6 +129,8 @@ def plan(
     tile: int | str = "auto",
     strength: float = 1.0,
     structure_size: float | None = None,
+    frames: int = 1,
+    exposure: float | None = None,
 ) -> Plan:
     """Decide what will be done, or say why it cannot be. Reads no pixel.
 
@@ -135,7 +147,12 @@ def plan(
             "Convert it with numpy.asarray."
         )
     layout = find_layout(image, axes, rgb)
-    spec = find_model(task, layout.channels, model)
+    if frames not in (1, 2) or isinstance(frames, bool):
+        raise RestoreError(f"frames must be 1 or 2; got {frames!r}.")
+    spec = find_model(task, layout.channels, model, int(frames))
+    if frames == 2:
+        layout = with_time(layout)
+    shutter = _exposure(exposure, spec)
     if not (isinstance(strength, (int, float, np.integer, np.floating)) and 0 <= strength <= 1):
         raise RestoreError(f"strength must lie between 0 and 1; got {strength!r}.")
     device = resolve_device(device)
@@ -148,7 +165,24 @@ def plan(
             f"tile must be 'auto' or a whole number of at least 16 pixels; got {tile!r}."
         )
     structures = _structure_size(structure_size, spec)
-    return Plan(layout, spec, device, tiles, float(strength), structures)
+    return Plan(layout, spec, device, tiles, float(strength), structures, shutter)
+
+
+def _exposure(exposure: float | None, spec: ModelSpec) -> float | None:
+    if exposure is None:
+        return None
+    if spec.frames == 1:
+        raise RestoreError(
+            f"exposure is for restoration from two frames; '{spec.name}' looks at one. Pass "
+            "frames=2, or leave exposure out."
+        )
+    number = isinstance(exposure, (int, float, np.integer, np.floating))
+    if not (number and 0 < exposure <= 1):
+        raise RestoreError(
+            "exposure must be above 0 and up to 1, the share of the time between two frames that "
+            f"the shutter is open; got {exposure!r}."
+        )
+    return float(exposure)
 
 
 def _structure_size(size: float | None, spec: ModelSpec) -> float:

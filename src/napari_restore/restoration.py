@@ -10,19 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .core.axes import Planes
-from .core.chunked import as_dask, is_lazy
+from .core.chunked import FromSample, as_dask
 from .core.engine import run
-from .core.gauge import estimate_blur
 from .core.intensity import Scale, find_scales
-from .core.lazy import lazy_contexts, run_lazy
+from .core.lazy import run_lazy
 from .core.protocol import Progress, Report
 from .core.steps import drain
-from .core.transmission import lazy_transmission, transmission_steps, without_colour
+from .findings import exposure_of, sampled_exposure, try_blur
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
-    from .core.gauge import BlurEstimate
+    from .core.lazy import Scales
     from .core.tiles import Region
     from .plan import Plan
 
@@ -51,6 +50,7 @@ def restore_steps(
     scales: tuple[Scale, ...] | None = None,
     out: Any = None,
     gauge: bool = True,
+    regions: Sequence[tuple[tuple[int, ...], Region]] | None = None,
 ) -> Generator[Progress, None, Restoration]:
     """Restore step by step: the generator behind library, docks and command line.
 
@@ -65,6 +65,8 @@ def restore_steps(
         Where the result goes, for example a memory map; of the image's shape and dtype.
     gauge : bool
         Also estimate how blurred the image is, where the model can; for the provenance.
+    regions : sequence of (plane index, Region), optional
+        What to restore; without it, everything. The rest of the result is undefined.
 
     Yields
     ------
@@ -77,81 +79,57 @@ def restore_steps(
     """
     started, report = time.monotonic(), Report()
     result = np.empty(plan.layout.shape, np.dtype(image.dtype)) if out is None else out
+    given, exposure = plan, None
     if plan.layout.pixels:
         target = Planes(result, plan.layout)
-        scales = yield from _steps(image, plan, target, scales, report=report)
+        scales, plan = yield from _prepare(image, plan, scales)
+        exposure = plan.exposure
+        yield from _run(image, plan, target, scales, report=report, regions=regions)
     blur = try_blur(image, plan, scales, report) if gauge and scales else None
-    seconds = time.monotonic() - started
-    record = plan.provenance(report=report, seconds=seconds, scales=scales, blur=blur)
+    record = given.provenance(
+        report=report,
+        seconds=time.monotonic() - started,
+        scales=scales,
+        blur=blur,
+        exposure=exposure,
+    )
     return Restoration(result, record, scales)
 
 
-def try_blur(
-    image: Any,
-    plan: Plan,
-    scales: tuple[Scale, ...],
-    report: Report,
-    within: tuple[tuple[int, ...], Region] | None = None,
-) -> BlurEstimate | None:
-    """Measure blur after a restoration: if that fails, a note says so and the result stays."""
-    on_device = replace(plan, device=report.device or plan.device)
-    try:
-        return measure_blur(image, on_device, scales, within)
-    except (RuntimeError, MemoryError) as error:
-        report.notes.append(f"How blurred the image was could not be estimated: {error}")
-        return None
-
-
-def measure_blur(
-    image: Any,
-    plan: Plan,
-    scales: tuple[Scale, ...],
-    within: tuple[tuple[int, ...], Region] | None = None,
-) -> BlurEstimate | None:
-    """Estimate how blurred an image is, from a bounded sample of it.
-
-    Parameters
-    ----------
-    image : array
-        What the plan was made for; NumPy, dask or zarr.
-    plan : Plan
-    scales : tuple of Scale
-        Intensity scales, as the restoration uses them.
-    within : (plane index, Region), optional
-        Where to look; without it, everywhere.
-
-    Returns
-    -------
-    BlurEstimate or None
-        None if the plan's model cannot tell, or the image has too little structure.
-    """
-    from .models.predictor import find_predictor
-
-    predictor = find_predictor(plan.spec, plan.device)
-    return estimate_blur(Planes(image, plan.layout), predictor, scales, within)
-
-
-def _steps(
-    image: Any,
-    plan: Plan,
-    target: Planes,
-    scales: tuple[Scale, ...] | None,
-    **options: Any,
-) -> Generator[Progress, None, tuple[Scale, ...]]:
-    """Load, find the scales if need be, run; returns the scales."""
+def _prepare(
+    image: Any, plan: Plan, scales: tuple[Scale, ...] | None
+) -> Generator[Progress, None, tuple[tuple[Scale, ...], Plan]]:
+    """Load the model, find scales and exposure if need be; the plan comes back complete."""
     from .models.predictor import find_predictor
 
     source = Planes(image, plan.layout)
     yield Progress(0, plan.layout.pixels, "Loading the model")
-    predictor = find_predictor(plan.spec, plan.device, plan.structure_size)
+    find_predictor(plan.spec, plan.device)
     if scales is None:
         yield Progress(0, plan.layout.pixels, "Finding the range of intensities")
         scales = find_scales(source, plan.spec.black_is_zero)
+    if plan.spec.frames == 2 and plan.exposure is None:
+        yield Progress(0, plan.layout.pixels, "Finding the exposure")
+        plan = replace(plan, exposure=exposure_of(image, plan, scales))
+    return scales, plan
+
+
+def _run(
+    image: Any, plan: Plan, target: Planes, scales: tuple[Scale, ...], **options: Any
+) -> Generator[Progress, None, None]:
+    from .models.predictor import find_predictor
+
     yield Progress(0, plan.layout.pixels, "Restoring")
+    predictor = find_predictor(plan.spec, plan.device, plan.structure_size, plan.exposure)
     yield from run(
-        source, target, predictor, scales, tiles=plan.tiles, strength=plan.strength, **options
+        Planes(image, plan.layout),
+        target,
+        predictor,
+        scales,
+        tiles=plan.tiles,
+        strength=plan.strength,
+        **options,
     )
-    return scales
 
 
 def region_steps(
@@ -195,7 +173,8 @@ def region_steps(
         origin.append(start)
         shape.append(count)
     window = Planes(np.empty(shape, np.dtype(image.dtype)), layout, tuple(origin))
-    yield from _steps(image, plan, window, scales, regions=[(index, region)])
+    scales, plan = yield from _prepare(image, plan, scales)
+    yield from _run(image, plan, window, scales, regions=[(index, region)])
     out = window.read(index, region)
     return out if layout.colour else out[..., 0]
 
@@ -228,52 +207,23 @@ def restore_lazily(image: Any, plan: Plan, scales: Any = None) -> Any:
     """
     from .models.predictor import find_predictor
 
-    spec = plan.spec
+    spec, source = plan.spec, as_dask(image)
+    find: Scales = scales or FromSample(
+        source, plan.layout, partial(find_scales, from_zero=spec.black_is_zero)
+    )
+    exposure: float | FromSample[float] | None = plan.exposure
+    if spec.frames == 2 and exposure is None and plan.layout.pixels:
+        look = partial(sampled_exposure, spec=spec, device=plan.device, scales=find)
+        exposure = FromSample(source, plan.layout, look)
     return run_lazy(
-        as_dask(image),
+        source,
         plan.layout,
-        partial(find_predictor, spec, plan.device, plan.structure_size),
+        partial(find_predictor, spec, plan.device, plan.structure_size, exposure),
         halo=plan.halo,
         multiple_of=spec.multiple_of,
         view=spec.view,
-        from_zero=spec.black_is_zero,
+        frames=spec.frames,
         tiles=plan.tiles,
         strength=plan.strength,
-        scales=scales,
+        scales=find,
     )
-
-
-def transmission(
-    image: Any, plan: Plan, scales: tuple[Scale, ...]
-) -> Generator[Progress, None, Any]:
-    """Estimate how much of the light came through the haze, step by step.
-
-    Parameters
-    ----------
-    image : array
-        Colour; NumPy, dask or zarr.
-    plan : Plan
-        Of a model that looks at whole planes.
-    scales : tuple of Scale
-        Intensity scales, as the restoration uses them.
-
-    Yields
-    ------
-    Progress
-
-    Returns
-    -------
-    array
-        float32 in [0, 1], the image's shape without the colour axis; lazy if the image is.
-    """
-    from .models.predictor import find_predictor
-
-    find, layout = partial(find_predictor, plan.spec, plan.device), plan.layout
-    if not layout.pixels:
-        return np.ones(without_colour(layout).shape, np.float32)
-    if not is_lazy(image):
-        return (yield from transmission_steps(Planes(image, layout), find(), scales))
-    source = as_dask(image)
-    source = source.rechunk({layout.axes.index("S"): -1})
-    contexts = lazy_contexts(source, layout, scales, plan.spec.view, find)
-    return lazy_transmission(source, layout, contexts, find, scales)

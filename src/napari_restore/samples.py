@@ -38,6 +38,8 @@ class Sample:
         Unit of the scale.
     contrast_limits : (float, float) or None
         Range to show, where the range of the data is a poor choice.
+    movie : bool
+        Whether its first axis is time.
     """
 
     key: str
@@ -51,6 +53,7 @@ class Sample:
     scale: tuple[float, ...] | None = None
     units: str | None = None
     contrast_limits: tuple[float, float] | None = None
+    movie: bool = False
 
 
 SAMPLES: tuple[Sample, ...] = (
@@ -119,6 +122,17 @@ SAMPLES: tuple[Sample, ...] = (
         units="micrometer",
     ),
     Sample(
+        key="nuclei",
+        title="Nuclei, drifting stage (movie)",
+        file="nuclei.ome.tif",
+        task="motion_deblur",
+        subject="microscopy",
+        source="A. Dominguez Mantes and M. Weigert, Spotiflow",
+        licence="BSD-3-Clause",
+        contrast_limits=(395, 650),
+        movie=True,
+    ),
+    Sample(
         key="retina",
         title="Retina, moved",
         file="retina.png",
@@ -167,7 +181,7 @@ def load_sample(key: str) -> tuple[np.ndarray[Any, np.dtype[Any]], dict[str, Any
     Returns
     -------
     array : ndarray
-        Axes (Y, X), (Z, Y, X), or (Y, X, 3) for colour; uint8, uint16 or int16.
+        Axes (Y, X), (Z, Y, X), (T, Y, X), or (Y, X, 3) for colour; uint8, uint16 or int16.
     options : dict
         Keyword arguments of a napari image layer.
 
@@ -192,6 +206,8 @@ def load_sample(key: str) -> tuple[np.ndarray[Any, np.dtype[Any]], dict[str, Any
     if sample.scale is not None:
         options |= {"scale": sample.scale, "units": (sample.units,) * len(sample.scale)}
         options["axis_labels"] = tuple("zyx"[-len(sample.scale) :])
+    if sample.movie:
+        options["axis_labels"] = ("t", "y", "x")
     if sample.contrast_limits is not None:
         options["contrast_limits"] = sample.contrast_limits
     return pixels, options

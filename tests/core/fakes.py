@@ -36,13 +36,16 @@ class LocalPredictor:
     ) -> None:
         self.radius, self.multiple_of, self.view, self.device = radius, multiple_of, view, device
         self.halo = radius + multiple_of - 1 if halo is None else halo
-        self.has_gauge = False
+        self.has_gauge, self.frames = False, 1
         self.shapes: list[tuple[int, ...]] = []
         self.looks = 0
         self.commons: list[torch.Tensor | None] = []
 
     def estimate(self, image: torch.Tensor) -> torch.Tensor:
         raise AssertionError("has no gauge")
+
+    def motion(self, tiles: torch.Tensor, cell: int) -> torch.Tensor:
+        raise AssertionError("finds no motion")
 
     def transmission(
         self, tiles: torch.Tensor, context: torch.Tensor, boxes: torch.Tensor

@@ -15,8 +15,8 @@ import zarr
 from fakes import LocalPredictor, restored
 
 from napari_restore.core.axes import find_layout
-from napari_restore.core.chunked import as_dask, is_lazy
-from napari_restore.core.intensity import SAMPLE_PIXELS, Scale
+from napari_restore.core.chunked import FromSample, as_dask, is_lazy
+from napari_restore.core.intensity import SAMPLE_PIXELS, Scale, find_scales
 from napari_restore.core.lazy import run_lazy
 from napari_restore.core.protocol import TileOptions
 
@@ -34,17 +34,18 @@ def lazily(
     side: int = 64,
 ) -> da.Array:
     make = partial(LocalPredictor, radius, step, view=view)
+    layout = find_layout(image, axes)
     return run_lazy(
         image,
-        find_layout(image, axes),
+        layout,
         make,
         halo=make().halo,
         multiple_of=step,
         view=view,
-        from_zero=False,
+        frames=1,
         tiles=TileOptions(side),
         strength=1.0,
-        scales=scales,
+        scales=scales or FromSample(image, layout, find_scales),
     )
 
 

@@ -18,6 +18,7 @@ class FakePredictor:
     """Adds 0.1 of the range to every pixel; each tile may be made to wait or to fail."""
 
     multiple_of, halo, view, has_gauge, device = 8, 8, 0, True, "cpu"
+    frames = 1
 
     def __init__(self) -> None:
         self.seconds = 0.0

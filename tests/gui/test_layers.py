@@ -10,7 +10,8 @@ from napari.layers import Image, Labels, Points
 
 from napari_restore import RestoreError, restore, restore_layer
 from napari_restore.gui.canvas import visible_region
-from napari_restore.gui.layers import METADATA_KEY, plan_layer
+from napari_restore.gui.jobs import plan_layer
+from napari_restore.gui.layers import METADATA_KEY
 from napari_restore.gui.preview import preview_layer
 
 PLACE = {"scale": (0.5, 0.25), "translate": (3, -7), "rotate": 30, "units": "um"}

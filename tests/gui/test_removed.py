@@ -6,7 +6,8 @@ import pytest
 import zarr
 
 from napari_restore.gui.layers import METADATA_KEY, restore_layer
-from napari_restore.gui.session import Options, Session
+from napari_restore.gui.options import Options
+from napari_restore.gui.session import Session
 
 
 @pytest.fixture

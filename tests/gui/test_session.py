@@ -13,7 +13,8 @@ from napari_restore.core.gauge import BlurEstimate
 from napari_restore.errors import DeviceError
 from napari_restore.gui.describe import blur_text, describe, title
 from napari_restore.gui.layers import METADATA_KEY
-from napari_restore.gui.session import Options, Session
+from napari_restore.gui.options import Options
+from napari_restore.gui.session import Session
 
 
 def wait_for(qtbot, session: Session) -> None:

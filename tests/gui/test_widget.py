@@ -56,11 +56,11 @@ def test_buttons_restore_preview_and_cancel(widget, viewer, predictor, image, qt
 
 def test_controls_reach_the_result(widget, viewer, image, qtbot):
     viewer.add_image(image, name="cells")
-    widget.strength.value = 0.0
-    widget.tile.value = 128
-    qtbot.waitUntil(lambda: "cpu" in widget.device.choices, timeout=20_000)
-    widget.device.value = "cpu"
-    widget.hide_source.value = True
+    widget.controls.strength.value = 0.0
+    widget.controls.tile.value = 128
+    qtbot.waitUntil(lambda: "cpu" in widget.controls.device.choices, timeout=20_000)
+    widget.controls.device.value = "cpu"
+    widget.controls.hide_source.value = True
     widget.restore()
     finished(qtbot, widget)
     source, result = viewer.layers
@@ -81,16 +81,16 @@ def test_summary_follows_the_layer(widget, viewer, image, qtbot):
 
 def test_only_models_of_the_task_are_offered(widget):
     task = widget.face.task.split("_")[0]
-    assert widget.model.choices[0] == "auto"
-    assert len(widget.model.choices) >= 3
-    assert all(name.startswith(task) for name in widget.model.choices[1:])
+    assert widget.controls.model.choices[0] == "auto"
+    assert len(widget.controls.model.choices) >= 3
+    assert all(name.startswith(task) for name in widget.controls.model.choices[1:])
 
 
 def test_unfit_model_is_said_before_the_run(widget, viewer, image, monkeypatch, qtbot):
     viewer.add_image(image, name="cells")
     qtbot.waitUntil(widget.restore_button.isEnabled, timeout=20_000)
-    colour = next(name for name in widget.model.choices if name.endswith("color"))
-    widget.model.value = colour
+    colour = next(name for name in widget.controls.model.choices if name.endswith("color"))
+    widget.controls.model.value = colour
     assert "3 channels" in widget.summary.text()
     assert not widget.restore_button.isEnabled()
     shown = []
@@ -186,7 +186,7 @@ def test_legacy_hook_offers_the_same_three():
 def test_size_of_structures_is_as_fine_as_a_pixel(viewer, image, qtbot):
     widget = DehazeWidget(viewer)
     qtbot.addWidget(widget)
-    size = widget.structure_size.native
+    size = widget.controls.structure_size.native
     try:
         viewer.add_image(image, name="plain")
         widget.refresh()

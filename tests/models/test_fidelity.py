@@ -13,8 +13,8 @@ from skimage import data
 from napari_restore import deblur
 from napari_restore.core.axes import Planes
 from napari_restore.core.intensity import find_scales
+from napari_restore.findings import measure_blur
 from napari_restore.plan import plan
-from napari_restore.restoration import measure_blur
 
 if TYPE_CHECKING:
     from napari_restore.core.gauge import BlurEstimate

@@ -18,6 +18,7 @@ from napari_restore.models.spec import build_network
 from napari_restore.models.weights import load_state, read_metadata, save_weights
 from napari_restore.physics import psf
 from napari_restore.training import loop
+from napari_restore.training.blurs import KernelBlur
 from napari_restore.training.degradations import MonoBlur
 from napari_restore.training.losses import restoration_loss
 from napari_restore.training.recipes import Recipe
@@ -32,7 +33,7 @@ RECIPE = Recipe(
     "small-mono",
     "deblur",
     "nafnet",
-    MonoBlur(lambda rng: psf.gaussian(rng.uniform(1.2, 1.6)), margin=6),
+    MonoBlur(KernelBlur(lambda rng: psf.gaussian(rng.uniform(1.2, 1.6))), margin=6),
     SMALL,
     crops=((0.0, 32, 4), (0.5, 40, 2)),
     learning_rate=3e-2,

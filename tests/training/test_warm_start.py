@@ -68,3 +68,49 @@ def test_a_network_of_other_kind_is_refused(
     options = {"channels": 1, "widths": [8, 12], "encoder_blocks": [1], "decoder_blocks": [1]}
     with pytest.raises((KeyError, ValueError)):
         adapt_state(state, build_network("resunet", options))
+
+
+PAIR = {
+    "flow": {"widths": [4, 6, 8], "decoder": [8, 8], "radius": 2},
+    "restorer": {"widths": [8, 12], "encoder_blocks": [1], "decoder_blocks": [1]},
+}
+
+
+def test_two_frames_begin_as_one(scramble: Callable[[torch.nn.Module], torch.nn.Module]) -> None:
+    single = scramble(build_network("motion", {"restorer": PAIR["restorer"], "channels": 3}))
+    both = build_network("framepair", {**PAIR, "channels": 3})
+    both.load_state_dict(adapt_state(single.state_dict(), both))
+    frames, exposure = torch.rand(1, 6, 32, 48), torch.full((1, 1, 1, 1), 0.5)
+    # Given the same motion, they return the same.
+    moves, unsure = torch.randn(1, 2, 32, 48), torch.zeros(1, 1, 32, 48)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            both.restorer(frames[:, :3], moves, unsure, frames[:, 3:]),
+            single.restorer(frames[:, :3], moves, unsure),
+        )
+    # And back again.
+    again = build_network("motion", {"restorer": PAIR["restorer"], "channels": 3})
+    again.load_state_dict(adapt_state(both.state_dict(), again))
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            again.restorer(frames[:, :3], moves, unsure),
+            single.restorer(frames[:, :3], moves, unsure),
+        )
+    # It can learn to look at the neighbour.
+    both(frames, exposure).square().mean().backward()
+    intro = both.restorer.network.intro.weight.grad
+    assert bool((intro[:, -12:].abs().sum((0, 2, 3)) > 0).all())
+
+
+def test_pairs_of_grey_frames_come_out_the_same_in_colour(
+    scramble: Callable[[torch.nn.Module], torch.nn.Module],
+) -> None:
+    colour = scramble(build_network("framepair", {**PAIR, "channels": 3}))
+    mono = build_network("framepair", {**PAIR, "channels": 1})
+    mono.load_state_dict(adapt_state(colour.state_dict(), mono))
+    grey, exposure = torch.rand(1, 2, 32, 32), torch.full((1, 1, 1, 1), 0.7)
+    in_colour = grey.repeat_interleave(3, dim=1)
+    with torch.inference_mode():
+        one, three = mono(grey, exposure), colour(in_colour, exposure)
+    torch.testing.assert_close(three.mean(1, keepdim=True), one, atol=1e-5, rtol=0)
+    assert float((one - grey[:, :1]).abs().max()) > 0.01

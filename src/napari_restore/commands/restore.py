@@ -76,11 +76,12 @@ def _check_options(args: argparse.Namespace) -> None:
     """Find wrong names of device and model before the first file, not once for each."""
     try:
         resolve_device(args.device)
+        frames = getattr(args, "frames", 1)
         try:
-            find_model(args.task, 3, args.model)
+            find_model(args.task, 3, args.model, frames)
         except ModelError as error:
             try:
-                find_model(args.task, 1, args.model)
+                find_model(args.task, 1, args.model, frames)
             except ModelError:
                 raise error from None
     except RestoreError as error:
@@ -116,6 +117,7 @@ def _restore(source: Path, target: Path, args: argparse.Namespace) -> None:
     for note in picture.notes:
         print(f"napari-restore: {source}: note: {note}", file=sys.stderr)
     axes, rgb = picture.reading(args.axes, args.rgb)
+    frames = getattr(args, "frames", 1)
     decided = plan(
         picture.data,
         args.task,
@@ -129,6 +131,8 @@ def _restore(source: Path, target: Path, args: argparse.Namespace) -> None:
         structure_size=None
         if rgb or "S" in (axes or "")
         else getattr(args, "structure_size", None),
+        frames=frames,
+        exposure=getattr(args, "exposure", None),
     )
     picture.name_axes(decided.layout, named_by_user=args.axes is not None)
     check_target(target, picture, force=args.force)
@@ -145,6 +149,8 @@ def _restore(source: Path, target: Path, args: argparse.Namespace) -> None:
     if "blur" in record:
         blur = record["blur"]
         words.append(f"blur σ {blur['sigma_px']:.1f} px ({blur['verdict']})")
+    if record.get("exposure_found"):
+        words.append(f"exposure {record['exposure']:.2g} of the time between frames")
     if record["clipped_samples"]:
         words.append(f"{record['clipped_samples']} samples clipped to {picture.data.dtype}")
     if record["invalid_samples"]:

@@ -82,6 +82,12 @@ class Layout:
         """Index of each plane over the leading axes."""
         return iter(np.ndindex(*(self.shape[axis] for axis in self.leading)))
 
+    def neighbour(self, index: tuple[int, ...]) -> tuple[int, ...]:
+        """Plane of the next frame along T; of the last frame, the one before."""
+        place = self.leading.index(self.axes.index("T"))
+        time, last = index[place], self.shape[self.axes.index("T")] - 1
+        return (*index[:place], time + 1 if time < last else last - 1, *index[place + 1 :])
+
     def group(self, index: tuple[int, ...]) -> int:
         """Which intensity scale a plane belongs to: its channel, 0 without a channel axis."""
         if "C" not in self.axes:
@@ -166,8 +172,8 @@ def find_layout(array: ArrayLike, axes: str | None = None, rgb: bool | None = No
         if rgb and len(shape) < 3:
             raise ImageError(f"A colour image needs three dimensions (Y, X, 3); got shape {shape}.")
         plain = "YXS" if rgb else "YX"
-        # Names of further axes matter only where they are channels, so any letters do.
-        axes = "QRTUVWZABDEFGHIJKLMNOP"[: len(shape) - len(plain)] + plain
+        # Letters that say nothing: neither time nor channels.
+        axes = "QRUVWABDEFGHIJKLMNOP"[: len(shape) - len(plain)] + plain
         if len(axes) != len(shape):
             raise ImageError(f"{len(shape)} dimensions are too many; give the image in parts.")
     else:
@@ -190,6 +196,33 @@ def find_layout(array: ArrayLike, axes: str | None = None, rgb: bool | None = No
             f"{shape}). Pass rgb=False, or name that axis C for separate channels."
         )
     return layout
+
+
+def with_time(layout: Layout) -> Layout:
+    """Layout of a movie: T is its axis of frames, or the only one that could be.
+
+    Raises
+    ------
+    ImageError
+        If there is no such axis, several, or only one frame.
+    """
+    axes = layout.axes
+    unnamed = [letter for letter in axes if letter not in "ZCYXS"]
+    if "T" not in axes and len(unnamed) == 1:
+        axes = axes.replace(unnamed[0], "T")
+    if "T" not in axes:
+        raise ImageError(
+            f"Two frames need an axis of time; an image of shape {layout.shape} read as {axes} has "
+            f"{'several that may be' if unnamed else 'none'}. Name it T, for example axes='TYX', "
+            "or restore each frame alone."
+        )
+    movie = Layout(layout.shape, axes)
+    if movie.shape[axes.index("T")] == 1:
+        raise ImageError(
+            f"Two frames need a movie of two or more; shape {layout.shape} (axes {axes}) has one. "
+            "Restore each frame alone."
+        )
+    return movie
 
 
 def _warn_of_likely_colour(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -67,16 +67,15 @@ def resolve_device(device: str = "auto") -> str:
 def autocast_dtype(device: str) -> torch.dtype | None:
     """Reduced precision that is quicker on a device, or None to stay with float32.
 
-    On CPUs bfloat16 pays only where the processor computes in it.
+    On CPUs bfloat16 pays only where matrix units compute in it: with vector instructions for it
+    alone, the bundled networks were measured to take half as long again as in float32.
     """
     torch = import_torch()
     reduced = None
     if device.startswith("cuda"):
         reduced = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    elif device == "cpu":
-        checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        if any(getattr(torch.cpu, check, lambda: False)() for check in checks):
-            reduced = torch.bfloat16
+    elif device == "cpu" and getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)():
+        reduced = torch.bfloat16
     return reduced
 
 

@@ -6,7 +6,7 @@ of tiles, so that the caller may show it, or stop by closing the generator.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -132,8 +132,7 @@ def _restore_batch(
         window = grid.window(job.tile)
         inside = grid.inside(window)
         block = source.read(job.index, inside)
-        filled, _ = fill_invalid(block)
-        normal = scale.normalise(filled[..., : layout.channels])
+        normal = normalised(source, job.index, inside, scale, predictor.frames, block)
         windows.append(reflect(normal, inside, window, layout.size))
         top, left = job.tile.top - inside.top, job.tile.left - inside.left
         originals.append(block[top : top + job.tile.height, left : left + job.tile.width])
@@ -151,7 +150,7 @@ def _restore_batch(
                 ]
             )
         restored = predictor(tensor, context, boxes)
-        residual = (restored - tensor).permute(0, 2, 3, 1).numpy()
+        residual = (restored - tensor[:, : layout.channels]).permute(0, 2, 3, 1).numpy()
         changes.extend(zip(group, residual, strict=True))
     clipped = invalid = 0
     for i, residual in changes:
@@ -170,6 +169,26 @@ def _restore_batch(
             invalid += int(np.count_nonzero(~np.isfinite(original)))
         target.write(job.index, job.tile, out)
     return clipped, invalid
+
+
+def normalised(
+    source: Planes,
+    index: tuple[int, ...],
+    region: Region,
+    scale: Scale,
+    frames: int,
+    block: NDArray[Any] | None = None,
+) -> NDArray[np.float32]:
+    """Read what a network sees of a region: (h, w, C), or with two frames (h, w, 2 C).
+
+    ``block`` is what `Planes.read` gives for the region, if it was read already.
+    """
+    channels = source.layout.channels
+    blocks = [source.read(index, region) if block is None else block]
+    if frames == 2:
+        blocks.append(source.read(source.layout.neighbour(index), region))
+    seen = [scale.normalise(fill_invalid(part)[0][..., :channels]) for part in blocks]
+    return seen[0] if frames == 1 else np.concatenate(seen, axis=-1)
 
 
 def _same_shape(windows: list[NDArray[np.float32]]) -> list[list[int]]:

@@ -92,16 +92,16 @@ def estimate_blur(
     """
     if not predictor.has_gauge or source.layout.pixels == 0:
         return None
-    windows, places = [], list(_candidates(source.layout, within))
+    windows, places = [], list(candidates(source.layout, within))
     for (index, _), block in zip(places, read_together(source, places), strict=True):
         filled, _ = fill_invalid(block)
         scale = scales[source.layout.group(index)]
         normal = scale.normalise(filled[..., : source.layout.channels])
-        windows.append((_structure(normal), normal))
+        windows.append((structure(normal), normal))
     windows.sort(key=lambda item: -item[0])
     logs, weights = [], []
-    for structure, normal in windows[:_MEASURED]:
-        if structure == 0:
+    for contrast, normal in windows[:_MEASURED]:
+        if contrast == 0:
             continue
         mean, log_variance = _estimates(normal, predictor)
         precision = np.exp(-log_variance)
@@ -114,7 +114,7 @@ def estimate_blur(
     return BlurEstimate(sigma, math.exp(min(logs)), math.exp(max(logs)), len(logs))
 
 
-def _candidates(
+def candidates(
     layout: Layout, within: tuple[tuple[int, ...], Region] | None
 ) -> Iterator[tuple[tuple[int, ...], Region]]:
     """Choose windows spread evenly over planes and over each plane, by the shape alone."""
@@ -145,7 +145,7 @@ def _spread(whole: Region, most: int) -> Iterator[Region]:
             yield Region(top, left, bottom, right)
 
 
-def _structure(normal: NDArray[np.float32]) -> float:
+def structure(normal: NDArray[np.float32]) -> float:
     """Mean gradient of a window, of details coarser than its noise."""
     height, width = (length // 4 * 4 for length in normal.shape[:2])
     if min(height, width) < 8:

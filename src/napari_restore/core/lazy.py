@@ -10,7 +10,6 @@ import numpy as np
 from .axes import Planes
 from .chunked import FromSample
 from .engine import run
-from .intensity import find_scales
 from .tiles import Region
 from .view import common_context, view_key, view_of
 
@@ -36,10 +35,10 @@ def run_lazy(
     halo: int,
     multiple_of: int,
     view: int,
-    from_zero: bool,
+    frames: int,
     tiles: TileOptions,
     strength: float,
-    scales: tuple[Scale, ...] | None = None,
+    scales: Scales,
 ) -> da.Array:
     """Restore chunk by chunk, each when it is asked for.
 
@@ -49,14 +48,12 @@ def run_lazy(
     layout : Layout
     get_predictor : callable
         Returns the predictor; called in the worker, so it must be picklable and should cache.
-    halo, multiple_of, view
+    halo, multiple_of, view, frames
         As the predictor has them.
-    from_zero : bool
-        As for `napari_restore.core.intensity.find_scales`.
     tiles : TileOptions
     strength : float
-    scales : tuple of Scale, optional
-        Intensity scales if they are known; found from ``image`` when first needed otherwise.
+    scales : tuple of Scale, or FromSample
+        Intensity scales, or how they are found when they are first needed.
 
     Returns
     -------
@@ -68,28 +65,27 @@ def run_lazy(
 
     if layout.pixels == 0:
         return image
-    found: Scales = (
-        FromSample(image, layout, partial(find_scales, from_zero=from_zero))
-        if scales is None
-        else scales
-    )
     # A window starts on the network's grid, up to one step outside the halo.
     reach = halo + multiple_of
     chunks = list(image.chunks)
     if layout.colour:
         chunks[layout.axes.index("S")] = (image.shape[layout.axes.index("S")],)
-    depth = {}
+    depth: dict[int, tuple[int, int]] = {}
     for letter in "YX":
         axis = layout.axes.index(letter)
         if image.shape[axis] < reach:
             chunks[axis] = (image.shape[axis],)
         elif len(chunks[axis]) > 1:
             chunks[axis] = ensure_minimum_chunksize(reach, chunks[axis])
-        depth[axis] = reach if len(chunks[axis]) > 1 else 0
+        depth[axis] = (reach, reach) if len(chunks[axis]) > 1 else (0, 0)
+    if frames == 2:
+        # The last frame takes the one before for its neighbour.
+        time = layout.axes.index("T")
+        depth[time] = (int(chunks[time][-1] == 1), 1)
     source = image.rechunk(tuple(chunks))
     starts = tuple(np.concatenate([[0], np.cumsum(lengths)]).tolist() for lengths in source.chunks)
     windows = overlap(source, depth=depth, boundary="none", allow_rechunk=False)
-    views = [lazy_contexts(source, layout, found, view, get_predictor)] if view else []
+    views = [lazy_contexts(source, layout, scales, view, get_predictor)] if view else []
     out = da.map_blocks(
         _restore_chunk,
         windows,
@@ -103,7 +99,7 @@ def run_lazy(
         get_predictor=get_predictor,
         tiles=tiles,
         strength=strength,
-        scales=found,
+        scales=scales,
     )
     result: da.Array = out.rechunk(image.chunks)
     return result
@@ -189,7 +185,7 @@ def _restore_chunk(
     views: NDArray[Any] | None = None,
     *,
     starts: tuple[list[int], ...],
-    depth: dict[int, int],
+    depth: dict[int, tuple[int, int]],
     layout: Layout,
     get_predictor: Callable[[], Predictor],
     tiles: TileOptions,
@@ -199,7 +195,7 @@ def _restore_chunk(
 ) -> NDArray[Any]:
     first = tuple(starts[axis][number] for axis, number in enumerate(block_id))
     last = tuple(starts[axis][number + 1] for axis, number in enumerate(block_id))
-    origin = tuple(max(0, start - depth.get(axis, 0)) for axis, start in enumerate(first))
+    origin = tuple(max(0, start - depth.get(axis, (0, 0))[0]) for axis, start in enumerate(first))
     out = np.empty(tuple(b - a for a, b in zip(first, last, strict=True)), window.dtype)
     y, x = layout.axes.index("Y"), layout.axes.index("X")
     region = Region(first[y], first[x], last[y], last[x])

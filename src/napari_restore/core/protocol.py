@@ -24,6 +24,9 @@ class Predictor(Protocol):
         Longest side of the low-resolution view of a whole plane that it wants, 0 for none.
     has_gauge : bool
         Whether it can `estimate` how blurred an image is.
+    frames : int
+        How many consecutive frames it looks at to restore the first of them, 1 or 2; of two, it
+        gets the channels of both.
     device : str
     """
 
@@ -31,6 +34,7 @@ class Predictor(Protocol):
     halo: int
     view: int
     has_gauge: bool
+    frames: int
     device: str
 
     def look(self, view: torch.Tensor, common: torch.Tensor | None) -> torch.Tensor:
@@ -59,6 +63,14 @@ class Predictor(Protocol):
 
     def estimate(self, image: torch.Tensor) -> torch.Tensor:
         """Estimate what degraded (N, C, h, w): (N, 2, E, h', w'), means and log variances."""
+        ...
+
+    def motion(self, tiles: torch.Tensor, cell: int) -> torch.Tensor:
+        """Motion in tiles, (N, 2, h / cell, w / cell), pixels (y, x), each a mean over a cell.
+
+        From two frames it is that from the first to the second; from one, the way of the blur, up
+        to its sign. Incomplete cells at the end count.
+        """
         ...
 
     def to_cpu(self) -> Predictor:

@@ -37,6 +37,7 @@ class SmoothChange:
         self._predictor, self._size, self._sigma = predictor, size, WIDTH * size
         self.multiple_of, self.view = predictor.multiple_of, predictor.view
         self.has_gauge, self.device = predictor.has_gauge, predictor.device
+        self.frames = predictor.frames
         self.halo = halo_with(predictor.halo, size)
         # The grid of tiles starts at multiples of every power of two up to the margin's.
         coarser = 1
@@ -61,6 +62,10 @@ class SmoothChange:
     def estimate(self, image: torch.Tensor) -> torch.Tensor:
         """As the predictor within."""
         return self._predictor.estimate(image)
+
+    def motion(self, tiles: torch.Tensor, cell: int) -> torch.Tensor:
+        """As the predictor within."""
+        return self._predictor.motion(tiles, cell)
 
     def __call__(
         self, tiles: torch.Tensor, context: torch.Tensor | None, boxes: torch.Tensor

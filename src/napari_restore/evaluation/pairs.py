@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from napari_restore.errors import ModelError
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -56,13 +54,11 @@ def find_recipe(task: str, kind: str) -> Recipe:
     ModelError
         If there is none.
     """
-    from napari_restore.training.recipes import RECIPES
+    from napari_restore.models.catalog import find_model
+    from napari_restore.training.recipes import get_recipe
 
-    channels = 3 if kind == "color" else 1
-    for recipe in RECIPES:
-        if recipe.task == task and recipe.channels == channels:
-            return recipe
-    raise ModelError(f"No recipe degrades {kind} images for {task}.")
+    # That of the model that "auto" takes.
+    return get_recipe(find_model(task, 3 if kind == "color" else 1).name)
 
 
 class DegradedPair(NamedTuple):
@@ -113,16 +109,17 @@ def degraded_pair(
     margin = recipe.degradation.margin
     crop = centre_crop(image, size + 2 * margin)
     for _ in range(20):
-        degraded, target, kernels, linear, _ = recipe.degradation(crop.clone(), rng, generator)
-        changed = float(((degraded - target) ** 2).mean()) > 10 ** (-_UNTOUCHED / 10)
-        if changed and not any(kernel is None for kernel in kernels):
+        pair = recipe.degradation(crop.clone(), rng, generator)
+        changed = float(((pair.image - pair.target) ** 2).mean()) > 10 ** (-_UNTOUCHED / 10)
+        if changed and not any(kernel is None for kernel in pair.kernels):
             break
     sharp = crop[..., margin : margin + size, margin : margin + size]
     first, second, third = (
-        t[0].permute(1, 2, 0).double().numpy() for t in (degraded, target, sharp)
+        t[0].permute(1, 2, 0).double().numpy() for t in (pair.image, pair.target, sharp)
     )
-    kernel = np.asarray(kernels[0], np.float64) if kernels and kernels[0] is not None else None
-    return DegradedPair(first, second, third, kernel, any(linear))
+    known = pair.kernels and pair.kernels[0] is not None
+    kernel = np.asarray(pair.kernels[0], np.float64) if known else None
+    return DegradedPair(first, second, third, kernel, any(pair.linear))
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from napari.settings import get_settings
 
-from .layers import METADATA_KEY, pixel_size
+from .jobs import pixel_size
+from .layers import METADATA_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from napari.layers import Image
 
-    from .layers import LayerJob
+    from .jobs import LayerJob
 
 #: Megapixels per second that a network sees, until a run has measured it.
-_FIRST_GUESS = {"cpu": 2.0, "cuda": 60.0, "mps": 15.0}
+_FIRST_GUESS = {"cpu": 1.0, "cuda": 60.0, "mps": 15.0}
 #: Runs below this many pixels say little about speed: most of their time goes elsewhere.
 _MEASURED_PIXELS = 1e6
 
@@ -36,7 +37,8 @@ class Rates:
         """Estimate for a whole layer."""
         plan = job.plan
         guess = _FIRST_GUESS.get(plan.device.partition(":")[0], 10.0)
-        return plan.work / 1e6 / self._measured.get((plan.spec.name, plan.device), guess)
+        work = plan.work / 1e6 * job.pixels / max(1, plan.layout.pixels)
+        return work / self._measured.get((plan.spec.name, plan.device), guess)
 
 
 def title(jobs: Sequence[LayerJob]) -> str:
@@ -48,13 +50,15 @@ def describe(jobs: Sequence[LayerJob], rates: Rates) -> str:
     """One line on what a run will do: model, size, device, time."""
     models = sorted({job.plan.spec.name for job in jobs})
     if len(jobs) == 1:
-        size = " × ".join(str(length) for length in jobs[0].plan.layout.shape)
+        size = " × ".join(str(length) for length in _shape(jobs[0]))
     else:
-        size = f"{sum(job.plan.layout.pixels for job in jobs) / 1e6:.3g} Mpixel"
+        size = f"{sum(job.pixels for job in jobs) / 1e6:.3g} Mpixel"
     if all(job.lazy for job in jobs):
         time = "lazily, where you look"
     else:
         time = duration(sum(rates.seconds(job) for job in jobs if not job.lazy), "about ")
+    if any(job.partner for job in jobs):
+        size += " each with the other"
     parts = ["model " + " and ".join(models), size, jobs[0].plan.device.upper(), time]
     # Lines break after a dot, not before or within a part.
     return " · ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts).replace(
@@ -62,10 +66,17 @@ def describe(jobs: Sequence[LayerJob], rates: Rates) -> str:
     )
 
 
+def _shape(job: LayerJob) -> tuple[int, ...]:
+    shape = job.plan.layout.shape
+    return shape if job.partner is None else shape[1:]
+
+
 def summary(job: LayerJob, result: Image) -> str:
     """Say what became of a layer."""
     record = result.metadata[METADATA_KEY]
     blur = f" {blur_text(record['blur'], job.state)}" if "blur" in record else ""
+    if record.get("exposure_found"):
+        blur += f" Exposure found: {record['exposure']:.2g} of the time between frames."
     if record.get("lazy"):
         text = f"'{result.name}' is restored where you look at it.{blur}"
         if not get_settings().experimental.async_:
@@ -77,7 +88,7 @@ def summary(job: LayerJob, result: Image) -> str:
     text = f"'{result.name}' in {duration(record['seconds'])}.{blur}"
     if record["clipped_samples"]:
         layout = job.plan.layout
-        share = record["clipped_samples"] / (layout.pixels * layout.channels)
+        share = record["clipped_samples"] / (job.pixels * layout.channels)
         part = f"{share:.2%}" if share >= 1e-4 else "Less than 0.01%"
         text += f" {part} of the samples were clipped to the range of {result.dtype}."
     return text

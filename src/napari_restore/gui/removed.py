@@ -11,19 +11,18 @@ from napari.layers import Image
 from napari_restore.core.axes import find_layout
 from napari_restore.core.chunked import as_dask, is_lazy
 from napari_restore.core.intensity import removed_light
-from napari_restore.core.protocol import Progress
 from napari_restore.core.pyramid import pyramid
-from napari_restore.core.steps import relayed
-from napari_restore.restoration import transmission
+from napari_restore.findings import transmission
 
 from .layers import METADATA_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from napari_restore.core.protocol import Progress
     from napari_restore.restoration import Restoration
 
-    from .layers import LayerJob
+    from .jobs import LayerJob
 
 _PLACE = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 
@@ -51,15 +50,10 @@ def removed_steps(job: LayerJob, restored: Restoration) -> Generator[Progress, N
         return levels if multiscale else levels[0]
     if restored.scales is None or not job.plan.spec.view:
         return None
-
-    def after_all(step: Progress) -> Progress:
-        return Progress(layout.pixels, layout.pixels, step.message)
-
     levels = []
     for level in job.levels if job.lazy else job.levels[:1]:
         decided = replace(job.plan, layout=find_layout(level, layout.axes))
-        steps = transmission(level, decided, restored.scales)
-        levels.append((yield from relayed(steps, after_all)))
+        levels.append((yield from transmission(level, decided, restored.scales)))
     if multiscale and not job.lazy:
         levels = pyramid(levels[0], [tuple(level.shape[:-1]) for level in job.levels[1:]])
     return levels if multiscale else levels[0]

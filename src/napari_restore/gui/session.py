@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,10 @@ from napari_restore.errors import RestoreError
 
 from .canvas import visible_region
 from .describe import Rates, blur_text, duration, summary, title
-from .layers import LayerJob, plan_layer, result_layer
-from .preview import PreviewScales, is_preview, preview_layer
+from .jobs import LayerJob, plan_layer
+from .layers import result_layer
+from .motion import motion_layer
+from .preview import KnownScales, is_preview, preview_layer
 from .removed import removed_layer
 from .runner import Runner, notify
 from .work import Outcome, restore_all_steps, restore_region_steps
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
     from napari_restore.core.tiles import Region
 
+    from .options import Options
+
 #: Longest side of a preview in pixels, so that it comes at once on a CPU too.
 _PREVIEW_SIDE = {"cpu": 1024}
 _PREVIEW_SIDE_GPU = 2048
@@ -37,31 +40,11 @@ _PLACE = {"data", "scale", "translate", "rotate", "shear", "affine", "units"}
 _NAMED = {"name", "data", "axis_labels", "scale", "units"}
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the dock's controls say; as for `napari_restore.restore`.
-
-    ``structure_size`` is in the units of each layer.
-    """
-
-    model: str = "auto"
-    device: str = "auto"
-    tile: int | str = "auto"
-    strength: float = 1.0
-    structure_size: float | None = None
-    show_removed: bool = False
-    hide_source: bool = False
-
-    def planning(self) -> dict[str, Any]:
-        """Those that decide a plan."""
-        return {
-            "model": self.model,
-            "device": self.device,
-            "tile": self.tile,
-            "strength": self.strength,
-            "structure_size": self.structure_size,
-            "show_removed": self.show_removed,
-        }
+def _partners(sources: Sequence[Image]) -> list[Image] | list[None]:
+    """Of two single images, each is the neighbour of the other; movies have their own frames."""
+    if len(sources) == 2 and all(layer.ndim == 2 for layer in sources):
+        return [sources[1], sources[0]]
+    return [None] * len(sources)
 
 
 class Session:
@@ -83,7 +66,7 @@ class Session:
         self.runner, self.rates = Runner(), Rates()
         self._preview: Image | None = None
         self._source: Image | None = None
-        self._preview_scales = PreviewScales()
+        self._known_scales = KnownScales()
         self._inserting = False
         # The list tells of its layers' events too.
         viewer.layers.events.connect(self._on_layers)
@@ -116,7 +99,11 @@ class Session:
         """
         sources = self.sources()
         if sources:
-            return [plan_layer(layer, self.task, **options.planning()) for layer in sources]
+            partners = _partners(sources) if options.frames == 2 else [None] * len(sources)
+            return [
+                plan_layer(layer, self.task, partner=partner, **options.planning())
+                for layer, partner in zip(sources, partners, strict=True)
+            ]
         selected = list(self.viewer.layers.selection)
         if not selected:
             raise RestoreError("Select one or more image layers.")
@@ -178,7 +165,7 @@ class Session:
         return self.runner.start(
             partial(restore_all_steps, jobs),
             f"Restoring {title(jobs)}",
-            sum(job.plan.layout.pixels for job in jobs),
+            sum(job.pixels for job in jobs),
             partial(self._add_results, jobs, options.hide_source),
         )
 
@@ -200,7 +187,7 @@ class Session:
         side = _PREVIEW_SIDE.get(job.plan.device, _PREVIEW_SIDE_GPU)
         index, region = visible_region(job.layer, self.viewer.dims, side)
         return self.runner.start(
-            partial(restore_region_steps, job, index, region, self._preview_scales),
+            partial(restore_region_steps, job, index, region, self._known_scales),
             f"Previewing {region.height} × {region.width} pixels of {job.name}",
             region.pixels,
             partial(self._show_preview, job, index, region),
@@ -210,26 +197,32 @@ class Session:
 
     def _add_results(self, jobs: Sequence[LayerJob], hide: bool, outcomes: list[Outcome]) -> str:
         """Add all results, and say in one line what became of each layer."""
-        if len(jobs) == 1 and not (jobs[0].lazy or jobs[0].show_removed):
+        if len(jobs) == 1 and not (jobs[0].lazy or jobs[0].show_removed or jobs[0].show_motion):
             layout = jobs[0].plan.layout
             pixels, seconds = self.runner.measured()
             self.rates.learn(jobs[0], pixels * jobs[0].plan.work / max(1, layout.pixels), seconds)
-        texts, results, shown = [], [], []
+        texts: list[str] = []
+        results: list[tuple[Layer, Layer]] = []
+        beneath: list[tuple[Layer, Layer]] = []
+        above: list[tuple[Layer, Layer]] = []
         for job, outcome in zip(jobs, outcomes, strict=True):
             if outcome.error is not None:
                 texts.append(notify(outcome.error, f"'{job.name}' was not restored"))
                 continue
-            restored, removed = outcome.result
-            result = result_layer(job, restored)
+            restored, removed, motion = outcome.result
+            result, record = result_layer(job, restored), restored.provenance
             if removed is not None:
-                shown.append((job.layer, removed_layer(job, removed, restored.provenance)))
+                beneath.append((job.layer, removed_layer(job, removed, record)))
+            if motion is not None:
+                above.append((result, motion_layer(job, motion, record)))
             results.append((job.layer, result))
-            for note in restored.provenance["notes"]:
+            for note in record["notes"]:
                 show_warning(note)
             texts.append(summary(job, result))
         self._insert_above(results)
         # Beneath the results, which were inserted right above their sources.
-        self._insert_above(shown)
+        self._insert_above(beneath)
+        self._insert_above(above)
         for source, _ in results:
             if hide and source in self.viewer.layers:
                 source.visible = False

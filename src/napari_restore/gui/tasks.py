@@ -24,12 +24,15 @@ class Face:
         One sentence under the title.
     removes_light : bool
         Whether something is taken away that can be limited and shown.
+    follows_motion : bool
+        Whether motion can be followed from frame to frame, and shown.
     """
 
     task: str
     title: str
     purpose: str
     removes_light: bool = False
+    follows_motion: bool = False
 
 
 DEBLUR = Face("deblur", "Deblur", "Sharpens what is out of focus or softened by the optics.")
@@ -40,7 +43,10 @@ DEHAZE = Face(
     removes_light=True,
 )
 MOTION_DEBLUR = Face(
-    "motion_deblur", "Motion deblur", "Removes the smear of a moving camera, stage or subject."
+    "motion_deblur",
+    "Motion deblur",
+    "Removes the smear of a moving camera, stage or subject.",
+    follows_motion=True,
 )
 FACES = (DEBLUR, DEHAZE, MOTION_DEBLUR)
 

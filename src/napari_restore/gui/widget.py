@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from magicgui.widgets import CheckBox, ComboBox, FloatSlider, FloatSpinBox
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import (
@@ -22,11 +20,10 @@ from superqt import QElidingLabel
 
 from napari_restore.core.device import available_devices
 from napari_restore.errors import RestoreError
-from napari_restore.models.catalog import CATALOG
 
+from .controls import Controls
 from .describe import describe, title
-from .layers import pixel_size
-from .session import Options, Session
+from .session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,17 +33,8 @@ if TYPE_CHECKING:
 
     from napari_restore.core.protocol import Progress
 
+    from .options import Options
     from .tasks import Face
-
-
-_STRUCTURE_TIP = (
-    "Single-channel images: structures up to this size stay, and only light that is smoother is "
-    "removed. auto leaves it to the network."
-)
-_REMOVED_TIP = (
-    "Add a layer: of single-channel images the light that was removed, of colour images the share "
-    "of the light that came through the haze."
-)
 
 
 class RestoreWidget(QWidget):
@@ -93,15 +81,7 @@ class RestoreWidget(QWidget):
     @property
     def options(self) -> Options:
         """What the controls say."""
-        return Options(
-            model=self.model.value,
-            device=self.device.value,
-            tile=self.tile.value,
-            strength=self.strength.value,
-            structure_size=self.structure_size.value or None,
-            show_removed=self.show_removed.value,
-            hide_source=self.hide_source.value,
-        )
+        return self.controls.options
 
     def _try(
         self, start: Callable[[Options], GeneratorWorker[Any, Any, Any]]
@@ -121,25 +101,7 @@ class RestoreWidget(QWidget):
     # ------------------------------------------------------------ building
 
     def _build(self) -> None:
-        models = ["auto", *(spec.name for spec in CATALOG if spec.task == self.face.task)]
-        # magicgui turns values into widgets and back; the rows are laid out here.
-        self.strength = FloatSlider(value=1.0, min=0.0, max=1.0, step=0.05)
-        self.model = ComboBox(choices=models)
-        self.device = ComboBox(choices=["auto", *self.devices])
-        self.tile = ComboBox(choices=["auto", 128, 256, 512, 1024, 2048])
-        self.hide_source = CheckBox(value=False, text="Hide the source")
-        self.structure_size = FloatSpinBox(value=0, min=0, max=1e6, step=1)
-        self.show_removed = CheckBox(value=False, text="Show what was removed")
-        for control, tip in (
-            (self.strength, "0 keeps the image as it is, 1 is the full restoration."),
-            (self.model, "auto: the colour model for RGB layers, the mono model for all others."),
-            (self.device, "auto: a GPU if there is one."),
-            (self.tile, "Side in pixels of what is computed at a time. Smaller takes less memory."),
-            (self.hide_source, "Hide the source layers once they are restored."),
-            (self.structure_size, _STRUCTURE_TIP),
-            (self.show_removed, _REMOVED_TIP),
-        ):
-            control.tooltip = tip
+        self.controls = Controls(self.face, self.devices)
         purpose = QLabel(self.face.purpose)
         self.name = QElidingLabel()
         font = self.name.font()
@@ -165,17 +127,8 @@ class RestoreWidget(QWidget):
             buttons.addWidget(button)
 
         main = QFormLayout()
-        main.addRow("Strength", self.strength.native)
-        if self.face.removes_light:
-            self.structure_size.native.setSpecialValueText("auto")
-            main.addRow("Keep up to", self.structure_size.native)
-            main.addRow(self.show_removed.native)
         more = QWidget()
-        form = QFormLayout(more)
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        for text, control in (("Model", self.model), ("Device", self.device), ("Tile", self.tile)):
-            form.addRow(text, control.native)
-        form.addRow("", self.hide_source.native)
+        self.controls.fill(main, QFormLayout(more))
         self.advanced_button = QPushButton()
         self.advanced_button.setStyleSheet("text-align: left; background: transparent;")
         self._advanced = more
@@ -198,7 +151,7 @@ class RestoreWidget(QWidget):
         self.restore_button.clicked.connect(lambda: self.restore())
         self.cancel_button.clicked.connect(lambda: self.cancel())
         self.advanced_button.clicked.connect(lambda: self.show_advanced(self._advanced.isHidden()))
-        for control in (self.model, self.device, self.tile, self.structure_size):
+        for control in self.controls.deciding():
             control.changed.connect(lambda _: self.refresh())
         session, runner = self.session, self.session.runner
         session.changed.connect(self.refresh)
@@ -237,8 +190,9 @@ class RestoreWidget(QWidget):
 
     def refresh(self) -> None:
         """Say what a run would do to the selected layers."""
-        if self.devices and len(self.device.choices) == 1:
-            self.device.choices = ["auto", *self.devices]
+        device = self.controls.device
+        if self.devices and len(device.choices) == 1:
+            device.choices = ["auto", *self.devices]
         name, text, possible = "", self._problem, False
         if not text and not self.devices:
             text = "Looking for a GPU …"
@@ -249,8 +203,7 @@ class RestoreWidget(QWidget):
                 possible = True
             except RestoreError as error:
                 text = str(error)
-        if self.face.removes_light:
-            self._name_unit()
+        self.controls.suit(self.session.sources())
         self.name.setText(name)
         self.name.setVisible(bool(name))
         self.summary.setText(text)
@@ -258,20 +211,6 @@ class RestoreWidget(QWidget):
         self.preview_button.setEnabled(possible and not running)
         self.restore_button.setEnabled(possible and not running)
         self.cancel_button.setEnabled(running)
-
-    def _name_unit(self) -> None:
-        """Say in which unit the size of structures is: that of the topmost selected layer."""
-        sources = self.session.sources()
-        side, unit = 1.0, "px"
-        if sources:
-            side, unit = pixel_size({"scale": sources[-1].scale, "units": sources[-1].units})
-        control = self.structure_size.native
-        control.setSuffix(f" {unit}")
-        # As fine as one pixel, but never coarser than what is entered.
-        digits = min(12, max(0, math.ceil(-math.log10(side))))
-        if round(control.value(), digits) == control.value():
-            control.setDecimals(digits)
-            control.setSingleStep(10.0**-digits)
 
     def _say(self, text: str) -> None:
         self.status.setText(text)

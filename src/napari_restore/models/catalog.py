@@ -8,15 +8,6 @@ from napari_restore.errors import ModelError
 
 from .spec import TASKS, ModelSpec
 
-#: Options of the networks that sharpen, but for their channels.
-SHARPENER: dict[str, object] = {
-    "width": 32,
-    "encoder_blocks": (2, 4),
-    "middle_blocks": 6,
-    "decoder_blocks": (2, 2),
-    "unshuffle": 2,
-}
-
 #: Options of the networks that remove defocus, but for their channels.
 DEBLURRER: dict[str, object] = {
     "widths": (48, 96, 192),
@@ -25,6 +16,32 @@ DEBLURRER: dict[str, object] = {
     "decoder_blocks": (4, 1),
     "unshuffle": 2,
     "estimates": 1,
+}
+
+#: Motion blur is wide too.
+_ALONG_MOTION: dict[str, object] = {
+    "widths": (32, 64, 128, 192),
+    "encoder_blocks": (1, 2, 3),
+    "middle_blocks": 4,
+    "decoder_blocks": (3, 2, 1),
+    "unshuffle": 2,
+}
+#: Options of the networks that restore one frame along its motion, but for their channels.
+MOTION_DEBLURRER: dict[str, object] = {
+    "restorer": {
+        "network": "nafnet",
+        "width": 32,
+        "encoder_blocks": (2, 4),
+        "middle_blocks": 6,
+        "decoder_blocks": (2, 2),
+        "unshuffle": 2,
+    }
+}
+
+#: Options of the networks that restore a frame along the motion to its neighbour.
+FRAME_PAIR: dict[str, object] = {
+    "flow": {"widths": (24, 32, 48, 64), "decoder": (80, 64, 48), "radius": 4},
+    "restorer": _ALONG_MOTION,
 }
 
 #: Light of other planes is wide: one level more than for blur, to see twice as far.
@@ -57,6 +74,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         sha256="69c9c98b0410b2c4adb87af9c9ae252d05d4d14ca2340eefdcb0b059b47542ad",
         options={"channels": 3, **DEBLURRER},
         halo=128,
+        gauge="blur",
     ),
     ModelSpec(
         name="deblur-mono",
@@ -67,6 +85,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         sha256="c2cdad796b5ffc21c1c3b960f2ae74425ceb8b9738a5900832a48f5e3e9b088f",
         options={"channels": 1, "keep_mean": True, **DEBLURRER},
         halo=128,
+        gauge="blur",
     ),
     ModelSpec(
         name="dehaze-color",
@@ -74,7 +93,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         channels=3,
         architecture="affine",
         weights="dehaze-color.safetensors",
-        sha256="698d52d9581398afe3b18d328a012204bb46f9ad9903186ffb6f005cca628350",
+        sha256="225a4480c5e6d86bca63aabde5860f262b2967b544c585247fb91c9a63b1c66f",
         options=HAZE,
         multiple_of=1,
         halo=0,
@@ -96,20 +115,51 @@ CATALOG: tuple[ModelSpec, ...] = (
         name="motion-color",
         task="motion_deblur",
         channels=3,
-        architecture="nafnet",
+        architecture="motion",
         weights="motion-color.safetensors",
-        sha256="36bab093267a27aae3dfaa673d00494de4fad74a37e7840da99144040346b7bb",
-        options={"channels": 3, **SHARPENER},
+        sha256="153b41fd0754a3be6cbe1dfedf6dc0828d6cb27a250adf586f108fb29a6c447c",
+        options={"channels": 3, **MOTION_DEBLURRER},
+        multiple_of=16,
+        halo=160,
+        gauge="motion",
     ),
     ModelSpec(
         name="motion-mono",
         task="motion_deblur",
         channels=1,
-        architecture="nafnet",
+        architecture="motion",
         weights="motion-mono.safetensors",
-        sha256="6033323cbd218845b5eed5823941397e2115b76817ee171c30b9889b34708658",
-        options={"channels": 1, **SHARPENER},
-        halo=64,
+        sha256="992fb1f2047b13949fe2213b13df575eb7c5114ce1718c255a185466605247f7",
+        options={"channels": 1, **MOTION_DEBLURRER},
+        multiple_of=16,
+        halo=160,
+        gauge="motion",
+    ),
+    ModelSpec(
+        name="motion-frames-color",
+        task="motion_deblur",
+        channels=3,
+        architecture="framepair",
+        weights="motion-frames-color.safetensors",
+        sha256="95444ffd082df9adf655431415dc3fbd0d6eb180caad5485f2f9c12563d98979",
+        options={"channels": 3, **FRAME_PAIR},
+        halo=160,
+        multiple_of=16,
+        frames=2,
+        gauge="motion",
+    ),
+    ModelSpec(
+        name="motion-frames-mono",
+        task="motion_deblur",
+        channels=1,
+        architecture="framepair",
+        weights="motion-frames-mono.safetensors",
+        sha256="b92e3c39f107d6705db6d98482f72c8dc4b23ced083e102d176c9cb9cf7cbf3e",
+        options={"channels": 1, **FRAME_PAIR},
+        halo=160,
+        multiple_of=16,
+        frames=2,
+        gauge="motion",
     ),
 )
 
@@ -120,7 +170,7 @@ def check_task(task: str) -> None:
         raise ModelError(f"No task '{task}'. Choose one of: {', '.join(TASKS)}.")
 
 
-def find_model(task: str, channels: int, model: str = "auto") -> ModelSpec:
+def find_model(task: str, channels: int, model: str = "auto", frames: int = 1) -> ModelSpec:
     """Find the model for an image.
 
     Parameters
@@ -132,6 +182,8 @@ def find_model(task: str, channels: int, model: str = "auto") -> ModelSpec:
     model : str
         "auto" for the first of the catalogue that fits, a name of the catalogue, or the path of
         weights in ``.safetensors`` or of a published NAFNet checkpoint in ``.pth``.
+    frames : {1, 2}
+        How many consecutive frames it looks at to restore one.
 
     Raises
     ------
@@ -140,7 +192,10 @@ def find_model(task: str, channels: int, model: str = "auto") -> ModelSpec:
     """
     check_task(task)
     if model == "auto":
-        return next(s for s in CATALOG if s.task == task and s.channels == channels)
+        for candidate in CATALOG:
+            if (candidate.task, candidate.channels, candidate.frames) == (task, channels, frames):
+                return candidate
+        raise ModelError(f"No model for {task} looks at {frames} frames. Leave frames at 1.")
     if Path(str(model)).suffix in (".safetensors", ".pth", ".pt"):
         from .files import spec_from_file
 
@@ -157,6 +212,11 @@ def find_model(task: str, channels: int, model: str = "auto") -> ModelSpec:
         fitting = ", ".join(s.name for s in CATALOG if s.task == task)
         raise ModelError(
             f"Model '{spec.name}' is for {spec.task}, not {task}. Choose one of: {fitting}."
+        )
+    if spec.frames != frames:
+        raise ModelError(
+            f"Model '{spec.name}' looks at {spec.frames} frame{'s' if spec.frames > 1 else ''} to "
+            f"restore one, and frames is {frames}. Choose another model, or frames={spec.frames}."
         )
     if spec.channels != channels:
         other = "mono" if channels == 1 else "color"

@@ -46,15 +46,20 @@ def spec_from_file(path: Path, task: str) -> ModelSpec:
     else:
         options = published_options(load_state(path))
     affine = architecture == "affine"
-    levels = len(options.get("encoder_blocks", (2, 4)))
-    multiple = 1 if affine else int(options.get("unshuffle", 2)) * 2**levels
+    pair, along = architecture == "framepair", architecture in ("framepair", "motion")
+    inner = options.get("restorer", {}) if along else options
+    levels = len(inner.get("encoder_blocks", (2, 4)))
+    multiple = 1 if affine else int(inner.get("unshuffle", 2)) * 2**levels
+    if along:
+        # The cells of spectra, and the coarsest features that motion is found from.
+        multiple = max(multiple, 16)
     if 16 % multiple:
         raise ModelError(
             f"{path} needs image sides in multiples of {multiple}; at most 16 is supported."
         )
     window = options.get("attention_window")
     # Measured on the bundled models: two convolutions a block look twice as far as one.
-    reach = (16 if architecture == "resunet" else 8) * multiple
+    reach = (8 if architecture == "nafnet" else 16) * multiple
     return ModelSpec(
         name=metadata.get("name", path.stem),
         task=metadata.get("task", task),
@@ -67,6 +72,8 @@ def spec_from_file(path: Path, task: str) -> ModelSpec:
         # An attention window looks half its side further than the convolutions.
         halo=0 if affine else reach + (window // 2 if window else 0),
         view=int(options.get("view", 256)) if affine else 0,
+        frames=2 if pair else 1,
+        gauge="motion" if along else "blur" if options.get("estimates") else "",
         black_is_zero=affine,
         licence=metadata.get("licence", "unknown"),
     )

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from napari_restore.core.chunked import FromSample
 from napari_restore.core.device import autocast_dtype
 from napari_restore.core.smooth import SmoothChange
 from napari_restore.errors import ModelError
+from napari_restore.physics.motion import half_angle
 
+from .along_motion import MOTION_UNIT
 from .spec import ModelSpec, build_network
 from .weights import load_state
 
@@ -45,7 +48,7 @@ class TorchPredictor:
             ) from error
         self.spec, self.device = spec, device
         self.multiple_of, self.halo, self.view = spec.multiple_of, spec.halo, spec.view
-        self.has_gauge = getattr(network, "gauge", None) is not None
+        self.has_gauge, self.frames = spec.gauge == "blur", spec.frames
         network = network.eval().to(device)
         self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._dtype = autocast_dtype(device)
@@ -118,9 +121,71 @@ class TorchPredictor:
             result: torch.Tensor = restored.float().cpu()
         return result
 
+    def restore_pair(self, tiles: torch.Tensor, exposure: float) -> torch.Tensor:
+        """Restore the first of two frames (N, 2 C, h, w): (N, C, h, w), float32 on the CPU."""
+
+        def run() -> torch.Tensor:
+            with torch.inference_mode(), self._autocast():
+                shutter = torch.full((len(tiles), 1, 1, 1), exposure, device=self.device)
+                frames = tiles.to(self.device).contiguous(memory_format=torch.channels_last)
+                restored: torch.Tensor = self._network(frames, shutter)
+            return restored.float().cpu()
+
+        return self._thread.submit(run).result()
+
+    def motion(self, tiles: torch.Tensor, cell: int) -> torch.Tensor:
+        """Motion in tiles; see `napari_restore.core.protocol.Predictor`."""
+
+        def find() -> torch.Tensor:
+            with torch.inference_mode(), self._autocast():
+                seen = tiles.to(self.device).contiguous(memory_format=torch.channels_last)
+                if self.frames == 2:
+                    flow = self._network.motion(seen).float()
+                    return _means(flow, tiles.shape[-1] // flow.shape[-1], cell).cpu()
+                vectors, log_variance = self._network.estimate(seen).float().unbind(1)
+            size = tiles.shape[-1] // vectors.shape[-1]
+            # Even places say nothing of motion, and say so.
+            weight = (-log_variance.clamp(-6, 4)).exp()
+            mean = _means(weight * vectors, size, cell) / _means(weight, size, cell)
+            return half_angle(mean * MOTION_UNIT).cpu()
+
+        return self._thread.submit(find).result()
+
     def to_cpu(self) -> TorchPredictor:
         """Return the same model on the CPU."""
         return load_predictor(self.spec, "cpu")
+
+
+def _means(field: torch.Tensor, size: int, cell: int) -> torch.Tensor:
+    """Means over cells, of what is known for each ``size`` pixels."""
+    return torch.nn.functional.avg_pool2d(
+        field, cell // size, ceil_mode=True, count_include_pad=False
+    )
+
+
+class AtExposure(TorchPredictor):
+    """A predictor for two frames between which the shutter is open for a share of the time.
+
+    Parameters
+    ----------
+    predictor : TorchPredictor
+    exposure : float
+    """
+
+    def __init__(self, predictor: TorchPredictor, exposure: float) -> None:
+        # All that it is and holds is that of the predictor, which is loaded once.
+        self.__dict__.update(predictor.__dict__)
+        self._exposure = exposure
+
+    def __call__(
+        self, tiles: torch.Tensor, context: torch.Tensor | None, boxes: torch.Tensor
+    ) -> torch.Tensor:
+        """Restore the first of two frames."""
+        return self.restore_pair(tiles, self._exposure)
+
+    def to_cpu(self) -> AtExposure:
+        """Return the same predictor on the CPU."""
+        return AtExposure(super().to_cpu(), self._exposure)
 
 
 _load = lru_cache(maxsize=8)(TorchPredictor)
@@ -140,7 +205,12 @@ def load_predictor(spec: ModelSpec, device: str) -> TorchPredictor:
         return _load(spec, device)
 
 
-def find_predictor(spec: ModelSpec, device: str, structure_size: float = 0.0) -> Predictor:
+def find_predictor(
+    spec: ModelSpec,
+    device: str,
+    structure_size: float = 0.0,
+    exposure: float | FromSample[float] | None = None,
+) -> Predictor:
     """Predictor of a model, with what the user asked of it.
 
     Parameters
@@ -149,6 +219,12 @@ def find_predictor(spec: ModelSpec, device: str, structure_size: float = 0.0) ->
     device : str
     structure_size : float
         Structures up to this many pixels stay, see `SmoothChange`; 0 leaves that to the network.
+    exposure : float or FromSample, optional
+        For two frames, see `AtExposure`.
     """
     predictor = load_predictor(spec, device)
+    if exposure is not None:
+        if isinstance(exposure, FromSample):
+            exposure = exposure.get()
+        predictor = AtExposure(predictor, exposure)
     return SmoothChange(predictor, structure_size) if structure_size else predictor

@@ -72,6 +72,8 @@ class ResUNet(nn.Module):
         Normalise the channels of each pixel before each block.
     estimates : int
         Quantities of the degradation that are estimated from the lowest level, see `estimate`.
+    extra : int
+        Further channels that help and are not restored; they follow those of the image.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class ResUNet(nn.Module):
         keep_mean: bool = False,
         normalise: bool = False,
         estimates: int = 0,
+        extra: int = 0,
     ) -> None:
         super().__init__()
         levels = len(widths) - 1
@@ -96,11 +99,8 @@ class ResUNet(nn.Module):
         self.channels, self.unshuffle, self.keep_mean = channels, unshuffle, keep_mean
         self.multiple_of = unshuffle * 2**levels
         inside = channels * unshuffle**2
-        self.intro = nn.Conv2d(inside, widths[0], 3, padding=1)
+        self.intro = nn.Conv2d(inside + extra * unshuffle**2, widths[0], 3, padding=1)
         self.ending = nn.Conv2d(widths[0], inside, 3, padding=1)
-        # An untrained network returns its input.
-        nn.init.zeros_(self.ending.weight)
-        nn.init.zeros_(self.ending.bias)  # type: ignore[arg-type]
 
         def blocks(width: int, count: int) -> nn.Sequential:
             return nn.Sequential(*(ResidualBlock(width, normalise) for _ in range(count)))
@@ -111,11 +111,32 @@ class ResUNet(nn.Module):
         self.middle = blocks(widths[-1], middle_blocks)
         self.ups = nn.ModuleList(nn.ConvTranspose2d(low, high, 2, 2) for high, low in pairs[::-1])
         self.decoders = nn.ModuleList(map(blocks, widths[-2::-1], decoder_blocks))
+        self._begin()
         self.gauge = (
             nn.Sequential(nn.Conv2d(widths[-1], 64, 1), nn.ReLU(), nn.Conv2d(64, 2 * estimates, 1))
             if estimates
             else None
         )
+
+    def _begin(self) -> None:
+        """Initialise so that features are as large at every level.
+
+        By torch's default each convolution makes them smaller; what is wide, as the blur of motion,
+        is seen by the lowest levels, and would be learned last.
+        """
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Conv2d):
+                # Blocks begin as small changes of what they get.
+                small = 0.5 if name.endswith("conv2") else 1.0
+                fan_in = module.weight[0].numel()
+                nn.init.normal_(module.weight, std=small * fan_in**-0.5)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+            elif isinstance(module, nn.ConvTranspose2d):
+                # Of stride and size 2: each pixel out has one pixel in.
+                nn.init.normal_(module.weight, std=module.in_channels**-0.5)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        # An untrained network returns its input.
+        nn.init.zeros_(self.ending.weight)
 
     def forward(self, image: Tensor) -> Tensor:
         """Restore a batch.
@@ -128,7 +149,7 @@ class ResUNet(nn.Module):
         Returns
         -------
         Tensor
-            The same shape.
+            The same shape, but for extra channels.
         """
         deep, skips = self.encode(image)
         return self._restore(image, deep, skips)
@@ -183,7 +204,7 @@ class ResUNet(nn.Module):
         if self.keep_mean:
             residual = self._without_local_mean(residual)
         change: Tensor = F.pixel_shuffle(residual, self.unshuffle)
-        return image + change
+        return image[:, : self.channels] + change
 
     def _without_local_mean(self, residual: Tensor) -> Tensor:
         """Subtract the mean over some 40 pixels from the unshuffled residual.

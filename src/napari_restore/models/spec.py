@@ -22,6 +22,8 @@ ARCHITECTURES = {
     "nafnet": "napari_restore.models.nafnet:NAFNet",
     "resunet": "napari_restore.models.resunet:ResUNet",
     "affine": "napari_restore.models.affine:AffineDehazer",
+    "motion": "napari_restore.models.along_motion:MotionRestorer",
+    "framepair": "napari_restore.models.along_motion:FramePairRestorer",
 }
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
@@ -52,6 +54,10 @@ class ModelSpec:
         Pixels around a tile that influence it noticeably.
     view : int
         Longest side of the view of the whole plane that the network wants, 0 for none.
+    frames : int
+        Consecutive frames that the network looks at to restore one: 1 or 2.
+    gauge : str
+        What it estimates beside: "blur", "motion", or nothing.
     black_is_zero : bool
         Whether intensities are scaled from 0, where black has a physical meaning, instead of from a
         low percentile.
@@ -68,6 +74,8 @@ class ModelSpec:
     multiple_of: int = 8
     halo: int = 48
     view: int = 0
+    frames: int = 1
+    gauge: str = ""
     black_is_zero: bool = False
     licence: str = "BSD-3-Clause"
 

@@ -35,6 +35,32 @@ def line(length: float, angle: float, samples: int = 64) -> Path:
     return np.stack([along * np.sin(angle), along * np.cos(angle)], 1)
 
 
+def arc(length: float, angle: float, bend: float, samples: int = 64) -> Path:
+    """Even motion along a part of a circle.
+
+    Parameters
+    ----------
+    length : float
+        Pixels travelled during the exposure.
+    angle : float
+        Direction in the middle, in radians, from the x axis towards y.
+    bend : float
+        Radians by which the direction turns in all.
+    samples : int
+        Points of the path, evenly spaced in time.
+
+    Returns
+    -------
+    ndarray
+        (samples, 2) positions (y, x) in pixels, centred on their mean.
+    """
+    heading = angle + np.linspace(-bend / 2, bend / 2, samples)
+    steps = np.stack([np.sin(heading), np.cos(heading)], 1) * length / max(1, samples - 1)
+    path = np.cumsum(steps, axis=0)
+    centred: Path = path - path.mean(0)
+    return centred
+
+
 def shake(
     rng: np.random.Generator, length: float, *, jerk: float = 0.02, samples: int = 96
 ) -> Path:
@@ -106,34 +132,139 @@ def kernel(path: Path) -> NDArray[np.float32]:
     return normal
 
 
-def rigid_blur(image: torch.Tensor, path: Path, angles: NDArray[np.float64]) -> torch.Tensor:
-    """Mean of the image over shifts and rotations about its centre: blur that varies in space.
+def blur_vector(psf: NDArray[np.floating]) -> NDArray[np.float32]:
+    """How long and in which direction a kernel blurs.
+
+    Directions of a blur are known up to their sign only; at twice the angle they are vectors that
+    can be averaged.
+
+    Parameters
+    ----------
+    psf : ndarray
+        (k, k), with sum 1.
+
+    Returns
+    -------
+    ndarray
+        (2,): length in pixels times cosine and sine of twice the angle from x towards y. Even
+        motion along a line gives its length; a round kernel gives 0.
+    """
+    half = psf.shape[0] // 2
+    y, x = np.mgrid[-half : half + 1, -half : half + 1]
+    y, x = y - (psf * y).sum(), x - (psf * x).sum()
+    xx, yy, xy = (float((psf * product).sum()) for product in (x * x, y * y, x * y))
+    # Difference of the principal variances, and a line's variance is its length squared over 12.
+    spread = np.hypot(xx - yy, 2 * xy)
+    length = np.sqrt(12 * spread)
+    direction = np.array([xx - yy, 2 * xy]) / max(spread, 1e-12)
+    vector: NDArray[np.float32] = (length * direction).astype(np.float32)
+    return vector
+
+
+def double_angle(displacement: torch.Tensor) -> torch.Tensor:
+    """Vectors of `blur_vector` for straight motion by (N, 2, H, W) displacements (y, x)."""
+    y, x = displacement[:, :1], displacement[:, 1:]
+    length = torch.hypot(y, x).clamp(min=1e-6)
+    return torch.cat([x * x - y * y, 2 * x * y], 1) / length
+
+
+def half_angle(vectors: torch.Tensor) -> torch.Tensor:
+    """Displacements (y, x), one of the two signs, for (N, 2, H, W) vectors of `blur_vector`."""
+    length = torch.hypot(vectors[:, :1], vectors[:, 1:])
+    angle = torch.atan2(vectors[:, 1:], vectors[:, :1]) / 2
+    return length * torch.cat([angle.sin(), angle.cos()], 1)
+
+
+def warp(image: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:
+    """Look elsewhere: the value at x becomes that of x + displacement(x).
 
     Parameters
     ----------
     image : Tensor
-        (C, H, W).
-    path : ndarray
-        (n, 2) shifts (y, x) in pixels.
-    angles : ndarray
-        (n,) rotations in radians.
+        (N, C, H, W); beyond its border it is repeated.
+    displacement : Tensor
+        (N, 2, H, W), pixels (y, x).
 
     Returns
     -------
     Tensor
-        (C, H, W), the mean over the n poses.
+        (N, C, H, W), bilinearly interpolated.
     """
     height, width = image.shape[-2:]
-    cos, sin = np.cos(angles), np.sin(angles)
-    theta = np.zeros((len(path), 2, 3), np.float32)
-    # grid_sample works in units of half the image on each axis, and looks where a pixel comes from.
-    theta[:, 0] = np.stack([cos, -sin * height / width, -2 * path[:, 1] / width], 1)
-    theta[:, 1] = np.stack([sin * width / height, cos, -2 * path[:, 0] / height], 1)
-    poses = torch.from_numpy(theta).to(image.device)
+    options = {"device": image.device, "dtype": displacement.dtype}
+    y = torch.arange(height, **options).view(1, -1, 1) + displacement[:, 0]  # type: ignore[call-overload]
+    x = torch.arange(width, **options).view(1, 1, -1) + displacement[:, 1]  # type: ignore[call-overload]
+    # grid_sample works in units of half the image, from the outer edges of its pixels.
+    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)
+    return F.grid_sample(
+        image, grid.to(image.dtype), mode="bilinear", padding_mode="border", align_corners=False
+    )
+
+
+def telescope(image: torch.Tensor, displacement: torch.Tensor, steps: int = 3) -> torch.Tensor:
+    """Parts of the inverse of motion blur, along the motion.
+
+    If B is the mean of the sharp image I over a displacement d, the derivative of B along d is
+    I(x + d/2) - I(x - d/2). Sums of such differences at odd multiples of d/2 telescope to
+    I(x) - I(x + n d), and the mean of I(x + n d) over many n is that of B (Sondhi, "Image
+    Restoration: The Removal of Spatially Invariant Degradations", Proceedings of the IEEE 1972, on
+    uniform motion). So weighted sums of these parts undo the blur, with much the same weights
+    whatever its length and direction. Which end of d came first makes no difference.
+
+    Parameters
+    ----------
+    image : Tensor
+        (N, C, H, W), blurred.
+    displacement : Tensor
+        (N, 2, H, W), pixels (y, x) travelled during the exposure.
+    steps : int
+        How many differences on either side.
+
+    Returns
+    -------
+    Tensor
+        (N, 2 * steps * C, H, W): for k = 1/2, 3/2 …, the difference of the derivatives at x + k d
+        and x - k d; and for n = 1, 2 …, the sum of the image at x + n d and x - n d, less twice
+        that at x.
+    """
+    padded = F.pad(image, (2,) * 4, mode="replicate")
+    inner = slice(2, -2)
+    # Central differences of fourth order: blurred images have little at the finest scale, but some.
+    rows, columns = padded[..., inner], padded[..., inner, :]
+    along_y = 8 * (rows[..., 3:-1, :] - rows[..., 1:-3, :]) - (rows[..., 4:, :] - rows[..., :-4, :])
+    along_x = 8 * (columns[..., 3:-1] - columns[..., 1:-3]) - (columns[..., 4:] - columns[..., :-4])
+    change = (along_y * displacement[:, :1] + along_x * displacement[:, 1:]) / 12
+    differences, sums = [], []
+    for step in range(steps):
+        half, whole = (step + 0.5) * displacement, (step + 1) * displacement
+        differences.append(warp(change, half) - warp(change, -half))
+        sums.append(warp(image, whole) + warp(image, -whole) - 2 * image)
+    return torch.cat(differences + sums, 1)
+
+
+def sweep(
+    image: torch.Tensor, displacement: torch.Tensor, start: float = -0.5, stop: float = 0.5
+) -> torch.Tensor:
+    """Mean of the image while it moves evenly: blur that may differ from place to place.
+
+    Parameters
+    ----------
+    image : Tensor
+        (N, C, H, W).
+    displacement : Tensor
+        (N, 2, H, W), pixels (y, x) travelled in a unit of time.
+    start, stop : float
+        When the exposure begins and ends; at 0 the image is where it is.
+
+    Returns
+    -------
+    Tensor
+        (N, C, H, W).
+    """
+    longest = float(displacement.norm(dim=1).max()) * (stop - start)
+    # Steps of a pixel and a half leave no gaps after interpolation.
+    count = max(1, int(np.ceil(longest / 1.5)))
     total = torch.zeros_like(image)
-    for pose in poses:
-        grid = F.affine_grid(pose[None], [1, *image.shape], align_corners=False)
-        total += F.grid_sample(
-            image[None], grid, mode="bilinear", padding_mode="reflection", align_corners=False
-        )[0]
-    return total / len(poses)
+    for time in start + (np.arange(count) + 0.5) / count * (stop - start):
+        total += warp(image, displacement * float(time))
+    return total / count

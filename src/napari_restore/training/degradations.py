@@ -9,23 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import numpy as np
 import torch
 
-from napari_restore.physics import camera, motion, psf
+from napari_restore.physics import camera
 
 from .kernels import log_uniform
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
-    Kernel = NDArray[np.float32]
+    from .blurs import Blur, Blurred
 
-#: Pairs without blur: sharp images have to come back as they are.
-IDENTITY_SHARE = 0.15
-_NO_BLUR = np.ones((1, 1), np.float32)
+    Kernel = NDArray[np.float32]
 
 
 class Optics(NamedTuple):
@@ -50,7 +48,8 @@ class Pair(NamedTuple):
     Attributes
     ----------
     image, target : Tensor
-        (N, C, S, S), degraded and as it ought to come back.
+        (N, C, S, S), degraded and as it ought to come back. Of two frames, the image holds the
+        channels of both, (N, 2 C, S, S), and the target is the first.
     kernels : sequence of (ndarray or None)
         What blurred each image, None where no single kernel says it. Empty for haze.
     linear : sequence of bool
@@ -63,6 +62,8 @@ class Pair(NamedTuple):
     kernels: tuple[Kernel | None, ...] = ()
     linear: tuple[bool, ...] = ()
     optics: Optics | None = None
+    motion: torch.Tensor | None = None
+    exposure: torch.Tensor | None = None
 
 
 class Degradation(Protocol):
@@ -87,14 +88,8 @@ def trim(image: torch.Tensor, margin: int) -> torch.Tensor:
     return image[..., margin : image.shape[-2] - margin, margin : image.shape[-1] - margin]
 
 
-def _draw(
-    kernel: Callable[[np.random.Generator], Kernel], rng: np.random.Generator, count: int
-) -> list[Kernel]:
-    return [_NO_BLUR if rng.random() < IDENTITY_SHARE else kernel(rng) for _ in range(count)]
-
-
 def _keep_unblurred(
-    image: torch.Tensor, sharp: torch.Tensor, kernels: list[Kernel], rng: np.random.Generator
+    image: torch.Tensor, sharp: torch.Tensor, still: Sequence[bool], rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Make pairs without blur identity pairs: half of them clean, half with their noise.
 
@@ -102,13 +97,25 @@ def _keep_unblurred(
     blurred there is nothing to restore, so nothing may be lost either.
     """
     target = sharp.clone()
-    for index, kernel in enumerate(kernels):
-        if kernel is _NO_BLUR:
+    for index in range(len(image)):
+        if still[index]:
+            # Of two frames, the first alone.
             if rng.random() < 0.5:
-                image[index] = sharp[index]
+                image[index, : sharp.shape[1]] = sharp[index]
             else:
-                target[index] = image[index]
+                target[index] = image[index, : sharp.shape[1]]
     return image, target
+
+
+def _pair(
+    image: torch.Tensor,
+    target: torch.Tensor,
+    blurred: Blurred,
+    margin: int,
+    linear: tuple[bool, ...] = (),
+) -> Pair:
+    motion = None if blurred.motion is None else trim(blurred.motion, margin)
+    return Pair(image, target, blurred.kernels, linear, motion=motion, exposure=blurred.exposure)
 
 
 # ---------------------------------------------------------------- colour: light through a camera
@@ -118,9 +125,8 @@ def _keep_unblurred(
 class ColourBlur:
     """Blur in linear light, shot and read noise, tone curve, rounding, sometimes JPEG."""
 
-    kernel: Callable[[np.random.Generator], Kernel]
+    blur: Blur
     margin: int
-    rotation_share: float = 0.0
 
     def __call__(
         self, sharp: torch.Tensor, rng: np.random.Generator, generator: torch.Generator
@@ -137,34 +143,23 @@ class ColourBlur:
             [rng.uniform(1, 4) if rng.random() < 0.15 else 1.0 for _ in range(count)], sharp
         )
         light = torch.where(light > 0.97, light * glow, light)
-        drawn = _draw(self.kernel, rng, count)
-        blurred = psf.convolve(light, psf.stack(drawn))
-        kernels: list[Kernel | None] = list(drawn)
-        for index in range(count):
-            if drawn[index] is not _NO_BLUR and rng.random() < self.rotation_share:
-                blurred[index] = self._rotate(light[index], rng)
-                kernels[index] = None
-        blurred, sharp = trim(blurred, self.margin), trim(sharp, self.margin)
+        blurred = self.blur(light, rng)
+        seen, sharp = trim(blurred.light, self.margin), trim(blurred.sharp, self.margin)
+        sharp = torch.where(linear, camera.to_srgb(sharp), sharp.clamp(0, 1))
         clean = [rng.random() < 0.12 for _ in range(count)]
         photons = [1e7 if skip else log_uniform(rng, 150, 3e4) for skip in clean]
         read = [0.0 if skip else log_uniform(rng, 3e-4, 1.5e-2) for skip in clean]
         noisy = camera.add_noise(
-            blurred, column(photons, sharp), column(read, sharp), generator
+            seen, column(photons, sharp), column(read, sharp), generator
         ).clamp(0, 1)
         image = camera.quantise(torch.where(linear, camera.to_srgb(noisy), noisy))
         for index in range(count):
             if rng.random() < 0.12:
-                image[index] = camera.jpeg(image[index], int(rng.integers(60, 97)))
-        image, target = _keep_unblurred(image, sharp, drawn, rng)
-        return Pair(image, target, tuple(kernels), tuple(linear.flatten().tolist()))
-
-    @staticmethod
-    def _rotate(light: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        size = light.shape[-1]
-        sweep = rng.uniform(1, 20) / (0.35 * size)
-        path = motion.line(rng.uniform(0, 10), rng.uniform(0, np.pi), samples=20)
-        angles = np.linspace(-sweep / 2, sweep / 2, len(path))
-        return motion.rigid_blur(light, path, angles)
+                quality = int(rng.integers(60, 97))
+                frames = [camera.jpeg(frame, quality) for frame in image[index].split(3)]
+                image[index] = torch.cat(frames)
+        image, target = _keep_unblurred(image, sharp, blurred.still, rng)
+        return _pair(image, target, blurred, self.margin, tuple(linear.flatten().tolist()))
 
 
 # ---------------------------------------------------------------- mono: linear detectors
@@ -174,7 +169,7 @@ class ColourBlur:
 class MonoBlur:
     """Blur, Poisson and Gaussian noise of a linear detector, then any gain and offset."""
 
-    kernel: Callable[[np.random.Generator], Kernel]
+    blur: Blur
     margin: int
 
     def __call__(
@@ -183,9 +178,8 @@ class MonoBlur:
         """Degrade a batch of crops in [0, 1]."""
         count = len(sharp)
         sharp = _random_polarity(sharp, rng)
-        kernels = _draw(self.kernel, rng, count)
-        image = trim(psf.convolve(sharp, psf.stack(kernels)), self.margin)
-        sharp = trim(sharp, self.margin)
+        blurred = self.blur(sharp, rng)
+        image, sharp = trim(blurred.light, self.margin), trim(blurred.sharp, self.margin)
         clean = [rng.random() < 0.12 for _ in range(count)]
         photons = [1e7 if skip else log_uniform(rng, 25, 2e4) for skip in clean]
         read = [0.0 if skip else log_uniform(rng, 5e-4, 3e-2) for skip in clean]
@@ -193,11 +187,11 @@ class MonoBlur:
         for index in range(count):
             if rng.random() < 0.4:
                 image[index] = camera.quantise(image[index])
-        image, target = _keep_unblurred(image, sharp, kernels, rng)
+        image, target = _keep_unblurred(image, sharp, blurred.still, rng)
         # Intensities mean nothing in themselves; the same gain and offset hold for both sides.
         gain = column([log_uniform(rng, 0.6, 1.6) for _ in range(count)], image)
         offset = column([rng.normal(0, 0.06) for _ in range(count)], image)
-        return Pair(image * gain + offset, target * gain + offset, tuple(kernels))
+        return _pair(image * gain + offset, target * gain + offset, blurred, self.margin)
 
 
 def _random_polarity(sharp: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

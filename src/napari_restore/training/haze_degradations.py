@@ -84,6 +84,9 @@ class Haze:
 
     margin: int = 0
     identity_share: float = 0.1
+    # Slides on white look like haze, and most often there is none.
+    pale: float = 0.4
+    pale_identity_share: float = 0.5
 
     def __call__(
         self, sharp: torch.Tensor, rng: np.random.Generator, generator: torch.Generator
@@ -91,6 +94,7 @@ class Haze:
         """Degrade a batch of crops in [0, 1]."""
         count = len(sharp)
         sharp = torch.stack([_develop(image, rng) for image in sharp])
+        pale = (_darkest(sharp).mean(dim=(1, 2, 3)) > self.pale).tolist()
         # Scattering adds light; many published pairs add values after the tone curve instead.
         linear = column([float(rng.random() < 0.4) for _ in range(count)], sharp) > 0
         light = torch.where(linear, camera.to_linear(sharp), sharp)
@@ -112,7 +116,7 @@ class Haze:
         hazy = camera.quantise(hazy)
         for index in range(count):
             chance = rng.random()
-            if chance < self.identity_share:
+            if chance < (self.pale_identity_share if pale[index] else self.identity_share):
                 hazy[index] = sharp[index]
                 log_gain[index] = 0
                 linear[index] = False
@@ -121,8 +125,16 @@ class Haze:
         return Pair(hazy, sharp, optics=Optics(log_gain, airlight, 1 - linear.float()))
 
 
+def _darkest(image: torch.Tensor) -> torch.Tensor:
+    """Dark channel of a batch (N, 3, H, W): the least of the colours within 5 pixels."""
+    return -F.max_pool2d(-image.amin(1, keepdim=True), 11, 1, 5)
+
+
 def _develop(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """Develop a photograph (3, H, W) a little differently: there are fewer scenes than cameras."""
+    if rng.random() < 0.15:
+        # Out of focus is not haze.
+        image = haze.out_of_focus(image[None], [log_uniform(rng, 0.5, 3)])[0]
     if rng.random() < 0.3:
         return image
     balance = torch.from_numpy(np.exp(rng.normal(0, 0.05, 3)).astype(np.float32)).to(image.device)

@@ -36,10 +36,13 @@ def random_defocus(rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def random_motion(rng: np.random.Generator) -> NDArray[np.float32]:
-    """Kernel of a shaken camera, or of straight motion (45 %), 1 to 26 pixels long."""
-    length = rng.uniform(1, 26)
-    if rng.random() < 0.45:
+    """Kernel of a shaken camera (a half), of straight motion, or along an arc, 1 to 30 pixels."""
+    length, kind = rng.uniform(1, 30), rng.random()
+    if kind < 0.35:
         kernel = motion.kernel(motion.line(length, rng.uniform(0, np.pi)))
+    elif kind < 0.5:
+        bend = rng.uniform(0.2, 2.5)
+        kernel = motion.kernel(motion.arc(length, rng.uniform(0, 2 * np.pi), bend))
     else:
         jerk = 0.0 if rng.random() < 0.4 else rng.uniform(0.005, 0.06)
         kernel = motion.kernel(motion.shake(rng, 0.8 * length, jerk=jerk))

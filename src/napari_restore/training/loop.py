@@ -18,22 +18,17 @@ from napari_restore.models.spec import build_network
 from napari_restore.models.weights import load_state, read_metadata, save_weights, sha256
 
 from .data import CropSource, load_folder
-from .losses import gauge_error, optics_error
-from .validation import Validation, generators, log_sigmas
+from .objectives import batch_loss, forward
+from .validation import Validation, generators
 from .warm_start import adapt_state
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
-
-    from torch import nn
 
     from .recipes import Recipe
 
 LICENCE = "BSD-3-Clause"
-#: Of the errors of what a network says about the degradation, beside that of the image.
-GAUGE_WEIGHT = 0.1
-OPTICS_WEIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -131,9 +126,9 @@ class Trainer:
         crops = reversed(self.recipe.crops)
         return next((size, count) for start, size, count in crops if self._share >= start)
 
-    def _loss(self, result: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def _loss(self) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         losses = reversed(self.recipe.losses)
-        return next(loss for start, loss in losses if self._share >= start)(result, target)
+        return next(loss for start, loss in losses if self._share >= start)
 
     def _learning_rate(self) -> float:
         rise = min(1.0, (self.step + 1) / 200)
@@ -142,17 +137,6 @@ class Trainer:
             * rise
             * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self._share)))
         )
-
-    def _forward(
-        self, network: nn.Module, image: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Restored batch, and the estimates of a network that has a gauge."""
-        image = image.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            if getattr(network, "gauge", None) is None:
-                return network(image).float(), None
-            result, estimates = network.restore_and_estimate(image)  # type: ignore[operator]
-        return result.float(), estimates.float()
 
     def train_step(self) -> float:
         """Take one step and return its loss."""
@@ -164,18 +148,8 @@ class Trainer:
         rate = self._learning_rate()
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        if pair.optics is not None and hasattr(self.network, "restore_and_explain"):
-            explain = self.network.restore_and_explain
-            with torch.autocast(self.device.type, torch.bfloat16):
-                result, log_gain, airlight = explain(pair.image)
-            loss = self._loss(result.float(), pair.target)
-            loss = loss + OPTICS_WEIGHT * optics_error(log_gain, airlight, pair.optics)
-        else:
-            result, estimates = self._forward(self.network, pair.image)
-            loss = self._loss(result, pair.target)
-            if estimates is not None:
-                truth = log_sigmas(pair.kernels).to(self.device)
-                loss = loss + GAUGE_WEIGHT * gauge_error(estimates, truth)
+        motion_alone = self._share < self.recipe.motion_share
+        loss = batch_loss(self.network, pair, self._loss(), motion_alone)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 0.5)
@@ -192,7 +166,7 @@ class Trainer:
 
     def validate(self) -> dict[str, float]:
         """Figures of the averaged weights; see `Validation.measure`."""
-        return self.validation.measure(partial(self._forward, self.average))
+        return self.validation.measure(partial(forward, self.average))
 
     # ------------------------------------------------------------ files
 

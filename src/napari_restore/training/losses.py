@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .degradations import Optics
 
 
@@ -48,6 +51,12 @@ def log_error(result: torch.Tensor, target: torch.Tensor, floor: float = 1e-4) -
     return (error + floor).log().mean()
 
 
+def resized(truth: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Means of a field (N, E, H, W) at the resolution of another."""
+    height, width = like.shape[-2:]
+    return F.adaptive_avg_pool2d(truth, (height, width))
+
+
 def gauge_error(estimates: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """Negative log-likelihood of what degraded the images.
 
@@ -56,12 +65,15 @@ def gauge_error(estimates: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     estimates : Tensor
         (N, 2, E, h, w): means, and logarithms of the variances.
     truth : Tensor
-        (N, E), the same for every place of an image; NaN where it is not known.
+        (N, E, 1, 1), the same for every place of an image, or (N, E, H, W) at any resolution; NaN
+        where it is not known.
     """
     mean, log_variance = estimates.float().unbind(1)
     log_variance = log_variance.clamp(-6, 4)
-    known = torch.isfinite(truth)[..., None, None]
-    error = (mean - torch.nan_to_num(truth)[..., None, None]) ** 2
+    if truth.shape[-2:] != (1, 1):
+        truth = resized(truth, mean)
+    known = torch.isfinite(truth)
+    error = (mean - torch.nan_to_num(truth)) ** 2
     likelihood = 0.5 * (error * (-log_variance).exp() + log_variance)
     return (likelihood * known).mean()
 
@@ -79,3 +91,25 @@ def optics_error(log_gain: torch.Tensor, airlight: torch.Tensor, truth: Optics) 
     share = 1 - (-truth.log_gain).exp()
     error = (log_gain - truth.log_gain).abs() + 2 * share * (airlight - truth.airlight).abs()
     return (error * truth.known).mean()
+
+
+def flow_error(
+    flows: Sequence[torch.Tensor], truth: torch.Tensor, floor: float = 0.05
+) -> torch.Tensor:
+    """Mean over levels and batch of the logarithm of each image's mean distance in pixels.
+
+    Parameters
+    ----------
+    flows : sequence of Tensor
+        (N, 2, h, w) in pixels, at several resolutions.
+    truth : Tensor
+        (N, 2, H, W) in pixels.
+    floor : float
+        Distance in pixels below which the motion is as good as perfect.
+    """
+    errors = []
+    for flow in flows:
+        difference = flow.float() - resized(truth, flow)
+        distance = (difference.square().sum(1) + 1e-4).sqrt()
+        errors.append((distance.flatten(1).mean(1) + floor).log().mean())
+    return torch.stack(errors).mean()

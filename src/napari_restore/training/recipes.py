@@ -7,11 +7,19 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from napari_restore.errors import ModelError
-from napari_restore.models.catalog import DEBLURRER, HAZE, OUT_OF_FOCUS_LIGHT, SHARPENER
+from napari_restore.models.catalog import (
+    DEBLURRER,
+    FRAME_PAIR,
+    HAZE,
+    MOTION_DEBLURRER,
+    OUT_OF_FOCUS_LIGHT,
+)
 
+from .blurs import KernelBlur, MotionBlur
 from .degradations import ColourBlur, Degradation, MonoBlur
+from .frames import FramePairBlur
 from .haze_degradations import Haze, OutOfFocusLight
-from .kernels import random_defocus, random_motion
+from .kernels import random_defocus
 from .losses import log_error, restoration_loss
 
 if TYPE_CHECKING:
@@ -44,6 +52,9 @@ class Recipe:
     emphasis : mapping
     clearness : mapping
         See `CropSource`.
+    motion_share : float
+        Of the time, from the start, in which networks that restore along motion only learn to find
+        it.
     start_from : str or None
         Recipe whose weights begin this one; channel counts may differ.
     minutes : float
@@ -63,6 +74,7 @@ class Recipe:
     scenes: tuple[int, ...] = ()
     emphasis: Mapping[str, float] = field(default_factory=dict)
     clearness: Mapping[str, float] = field(default_factory=dict)
+    motion_share: float = 0.0
     start_from: str | None = None
     minutes: float = 28.0
 
@@ -74,17 +86,10 @@ class Recipe:
 
 RECIPES: tuple[Recipe, ...] = (
     Recipe(
-        "motion-color",
-        "motion_deblur",
-        "nafnet",
-        ColourBlur(random_motion, margin=20, rotation_share=0.06),
-        {"channels": 3, **SHARPENER},
-    ),
-    Recipe(
         "deblur-color",
         "deblur",
         "resunet",
-        ColourBlur(random_defocus, margin=12),
+        ColourBlur(KernelBlur(random_defocus), margin=12),
         {"channels": 3, **DEBLURRER},
         crops=((0.0, 96, 12), (0.2, 128, 8), (0.6, 192, 4)),
         # An untrained network is held at its input by the logarithm.
@@ -95,7 +100,7 @@ RECIPES: tuple[Recipe, ...] = (
         "deblur-mono",
         "deblur",
         "resunet",
-        MonoBlur(random_defocus, margin=12),
+        MonoBlur(KernelBlur(random_defocus), margin=12),
         {"channels": 1, "keep_mean": True, **DEBLURRER},
         crops=((0.0, 96, 12), (0.2, 128, 8), (0.6, 192, 4)),
         losses=((0.0, log_error),),
@@ -105,13 +110,53 @@ RECIPES: tuple[Recipe, ...] = (
         minutes=90,
     ),
     Recipe(
+        "motion-frames-color",
+        "motion_deblur",
+        "framepair",
+        ColourBlur(FramePairBlur(), margin=48),
+        {"channels": 3, **FRAME_PAIR},
+        crops=((0.0, 160, 6), (0.7, 192, 4)),
+        # Strong blur first: a low floor would begin with the images that are nearly sharp.
+        losses=((0.0, partial(log_error, floor=2e-3)), (0.6, log_error)),
+        learning_rate=8e-4,
+        motion_share=0.35,
+        minutes=60,
+    ),
+    Recipe(
+        "motion-color",
+        "motion_deblur",
+        "motion",
+        ColourBlur(MotionBlur(), margin=24),
+        {"channels": 3, **MOTION_DEBLURRER},
+        # What finds motion learns from kernels: many small crops.
+        crops=((0.0, 96, 20), (0.25, 160, 6), (0.75, 192, 4)),
+        losses=((0.0, partial(log_error, floor=2e-3)), (0.5, log_error)),
+        motion_share=0.25,
+        minutes=60,
+    ),
+    Recipe(
         "motion-mono",
         "motion_deblur",
-        "nafnet",
-        MonoBlur(random_motion, margin=20),
-        {"channels": 1, **SHARPENER},
+        "motion",
+        MonoBlur(MotionBlur(), margin=24),
+        {"channels": 1, **MOTION_DEBLURRER},
+        crops=((0.0, 160, 6), (0.7, 192, 4)),
+        losses=((0.0, log_error),),
+        learning_rate=8e-4,
         start_from="motion-color",
-        minutes=20,
+        minutes=30,
+    ),
+    Recipe(
+        "motion-frames-mono",
+        "motion_deblur",
+        "framepair",
+        MonoBlur(FramePairBlur(), margin=48),
+        {"channels": 1, **FRAME_PAIR},
+        crops=((0.0, 160, 6), (0.7, 192, 4)),
+        losses=((0.0, log_error),),
+        learning_rate=8e-4,
+        start_from="motion-frames-color",
+        minutes=30,
     ),
     Recipe(
         "dehaze-mono",
@@ -138,9 +183,9 @@ RECIPES: tuple[Recipe, ...] = (
         scenes=(256, 320, 440),
         # Bright subjects on white look like haze, and mist is: what to learn is what clear is like.
         clearness={"photo": 0.28},
-        emphasis={"tissue": 0.3},
+        emphasis={"tissue": 0.5},
         learning_rate=3e-4,
-        minutes=40,
+        minutes=100,
     ),
 )
 

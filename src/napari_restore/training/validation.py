@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
-from napari_restore.physics.psf import equivalent_sigma
-
 from .data import as_scene, centre_crop
+from .objectives import estimation_error, truth_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
-
     from .data import SharpImage
     from .degradations import Degradation
 
-    Forward = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]]
+    Forward = Callable[
+        [torch.Tensor, torch.Tensor | None], tuple[torch.Tensor, torch.Tensor | None]
+    ]
 
 _SIZE = 256
 #: Pairs nearer than this, in dB, are identity pairs; those are measured apart.
@@ -38,20 +36,17 @@ def generators(device: torch.device, *seed: int) -> tuple[np.random.Generator, t
     return rng, torch.Generator(device).manual_seed(int(rng.integers(2**31)))
 
 
-def log_sigmas(kernels: Sequence[NDArray[np.float32] | None]) -> torch.Tensor:
-    """Find what a gauge has to find for each kernel, (N, 1); NaN where there is none."""
-    return torch.tensor(
-        [[math.nan if k is None else math.log(equivalent_sigma(k))] for k in kernels]
-    )
-
-
 class ValidationPair(NamedTuple):
-    """One degraded image, how it ought to come back, and the same undegraded; (1, C, S, S)."""
+    """One degraded image, how it ought to come back, and the same undegraded; (1, C, S, S).
+
+    Of two frames, the degraded and the undegraded have the channels of both.
+    """
 
     degraded: torch.Tensor
     target: torch.Tensor
     clean: torch.Tensor
-    log_sigma: float
+    truth: torch.Tensor | None
+    exposure: torch.Tensor | None
 
 
 class Validation:
@@ -84,24 +79,24 @@ class Validation:
         Parameters
         ----------
         forward : callable
-            From a batch to the restored one and the estimates, None without a gauge.
+            From a batch and its exposure to the restored one and the estimates, as
+            `napari_restore.training.objectives.forward`.
 
         Returns
         -------
         dict
             Mean PSNR in dB of ``input`` and ``output``, share of images ``improved``, mean and
             smallest PSNR of clean images given as they are (``identity``, ``identity_worst``), and
-            for networks with a gauge the mean relative error of σ (``sigma_error``).
+            the mean `estimation_error` of networks that estimate.
         """
-        rows, errors = [], []
-        for degraded, target, clean, log_sigma in self.pairs:
-            (result, estimates), (same, _) = forward(degraded), forward(clean)
-            rows.append((psnr(degraded, target), psnr(result, target), psnr(same, clean)))
-            if estimates is not None and math.isfinite(log_sigma):
-                mean, log_variance = estimates[0, :, 0]
-                weight = (-log_variance.clamp(-6, 4)).exp()
-                found = float((weight * mean).sum() / weight.sum())
-                errors.append(abs(math.expm1(found - log_sigma)))
+        rows, errors, name = [], [], ""
+        for degraded, target, clean, truth, exposure in self.pairs:
+            (result, estimates), (same, _) = forward(degraded, exposure), forward(clean, exposure)
+            seen, sharp = degraded[:, : target.shape[1]], clean[:, : target.shape[1]]
+            rows.append((psnr(seen, target), psnr(result, target), psnr(same, sharp)))
+            if estimates is not None and truth is not None and bool(truth.isfinite().all()):
+                name, error = estimation_error(estimates, truth)
+                errors.append(error)
         before, after, identity = np.array(rows).T
         figures = {
             "input": before.mean(),
@@ -111,7 +106,7 @@ class Validation:
             "identity_worst": identity.min(),
         }
         if errors:
-            figures["sigma_error"] = np.mean(errors)
+            figures[name] = np.mean(errors)
         return {name: round(float(value), 3) for name, value in figures.items()}
 
 
@@ -123,8 +118,15 @@ def _pair(
     sharp = centre_crop(image, _SIZE + 2 * margin).to(device)
     clean = sharp[..., margin : margin + _SIZE, margin : margin + _SIZE]
     for _ in range(20):
-        degraded, target, kernels, *_ = degradation(sharp.clone(), rng, generator)
-        if psnr(degraded, target) < _UNTOUCHED:
+        pair = degradation(sharp.clone(), rng, generator)
+        if psnr(pair.image[:, : pair.target.shape[1]], pair.target) < _UNTOUCHED:
             break
-    log_sigma = float(log_sigmas(kernels)[0, 0]) if kernels else math.nan
-    return ValidationPair(degraded, target, clean, log_sigma)
+    frames = pair.image.shape[1] // pair.target.shape[1]
+    truth = truth_of(pair)
+    return ValidationPair(
+        pair.image,
+        pair.target,
+        clean.repeat(1, frames, 1, 1),
+        None if truth is None else truth.to(device),
+        pair.exposure,
+    )

@@ -7,38 +7,88 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from napari_restore.models.along_motion import BLUR_CHANNELS, PARTS
+
 if TYPE_CHECKING:
     from torch import nn
 
 _COLOURS = 3
-#: Keys that weights may lack: a gauge, and blocks of a `ResUNet`.
-_ADDED = re.compile(r"gauge\..*|(encoders\.\d+|decoders\.\d+|middle)\.\d+\.conv[12]\.\w+")
+#: Keys that weights may lack: a gauge, what finds motion, and blocks of a `ResUNet`.
+_ADDED = re.compile(
+    r"(gauge|flow)\..*|(.*\.)?(encoders\.\d+|decoders\.\d+|middle)\.\d+\.conv[12]\.\w+"
+)
+#: Where an image and what is known of its blur come in, of networks that restore along motion.
+_ALONG_INTRO = "restorer.network.intro.weight"
 
 
 def adapt_state(state: dict[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
-    """Fit a state dict to a network of more blocks or of another count of channels.
+    """Fit a state dict to a network of more blocks, of another count of channels or of frames.
 
     From colour to mono the first sums and the last averages over the colours; from mono to colour
     they share and repeat. Residual blocks that the weights do not have begin as the identity, a
-    gauge that they do not have begins fresh. Everything else is kept.
+    gauge or what finds motion begins fresh if they do not have it. A network for two frames begins
+    as one for a single frame that takes no notice of the other, and that as one that lost it; both
+    as one that knows nothing of motion.
+    Everything else is kept.
 
     Raises
     ------
     KeyError, ValueError
         If the weights are of another network.
     """
-    out = dict(state)
-    for key, target in network.state_dict().items():
+    wanted = network.state_dict()
+    if _ALONG_INTRO in wanted and _ALONG_INTRO not in state:
+        # A network that knows nothing of motion.
+        own = {k: v for k, v in state.items() if not k.startswith("gauge.")}
+        state = {f"restorer.network.{key}": value for key, value in own.items()}
+    out = {key: value for key, value in state.items() if key in wanted or not _ADDED.match(key)}
+    for key, target in wanted.items():
         if key not in state and _ADDED.fullmatch(key):
             # Without its last convolution a residual block changes nothing.
             out[key] = torch.zeros_like(target) if ".conv2." in key else target
             continue
         weight = state[key]
+        if key == _ALONG_INTRO:
+            out[key] = _fit_along(weight, target, int(network.channels))  # type: ignore[arg-type]
+            continue
         for axis, length in enumerate(target.shape[:2]):
             if weight.shape[axis] != length:
                 weight = _fit(weight, axis, length, key)
         out[key] = weight
     return out
+
+
+def _fit_along(weight: torch.Tensor, target: torch.Tensor, colours: int) -> torch.Tensor:
+    """Fit the first convolution of a network that restores along motion.
+
+    It gets the image, as many channels for each step of the inverse blur, the blur, and of two
+    frames the other, each unshuffled into as many places.
+    """
+    if weight.shape == target.shape:
+        return weight
+    # Of the image alone; all else is not noticed yet.
+    places, rest = divmod(target.shape[1], (PARTS + 1) * colours + BLUR_CHANNELS)
+    if rest == 0 and weight.shape[1] in (places, _COLOURS * places):
+        seen = weight
+        if weight.shape[1] != colours * places:
+            seen = _fit(weight, 1, colours * places, _ALONG_INTRO)
+        return torch.cat([seen, torch.zeros_like(target[:, colours * places :])], 1)
+    for have in (1, _COLOURS):
+        for frames in (1, 2):
+            places, rest = divmod(weight.shape[1], (PARTS + frames) * have + BLUR_CHANNELS)
+            wanted = target.shape[1] / max(1, places) - BLUR_CHANNELS - PARTS * colours
+            if rest or wanted not in (colours, 2 * colours):
+                continue
+            sizes = [have * places] * (PARTS + 1) + [BLUR_CHANNELS * places]
+            parts = list(weight.split(sizes + [have * places] * (frames - 1), 1))
+            for index, part in enumerate(parts):
+                if have != colours and index != PARTS + 1:
+                    parts[index] = _fit(part, 1, colours * places, _ALONG_INTRO)
+            if wanted > colours and frames == 1:
+                # No notice of the other frame yet.
+                parts.append(torch.zeros_like(target[:, : colours * places]))
+            return torch.cat(parts if wanted > colours else parts[: PARTS + 2], 1)
+    raise ValueError(f"{_ALONG_INTRO} has {weight.shape[1]} channels and not {target.shape[1]}")
 
 
 def _fit(weight: torch.Tensor, axis: int, length: int, key: str) -> torch.Tensor:

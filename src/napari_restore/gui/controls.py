@@ -1,0 +1,135 @@
+"""The controls of a dock: what can be set, in rows, and what they say."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from magicgui.widgets import CheckBox, ComboBox, FloatSlider, FloatSpinBox
+from qtpy.QtWidgets import QFormLayout
+
+from napari_restore.models.catalog import CATALOG
+
+from .jobs import pixel_size
+from .options import Options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from magicgui.widgets.bases import ValueWidget
+    from napari.layers import Image
+
+    from .tasks import Face
+
+_TIPS = {
+    "strength": "0 keeps the image as it is, 1 is the full restoration.",
+    "model": "auto: the colour model for RGB layers, the mono model for all others.",
+    "device": "auto: a GPU if there is one.",
+    "tile": "Side in pixels of what is computed at a time. Smaller takes less memory.",
+    "hide_source": "Hide the source layers once they are restored.",
+    "structure_size": "Single-channel images: structures up to this size stay, and only light that "
+    "is smoother is removed. auto leaves it to the network.",
+    "show_removed": "Add a layer: of single-channel images the light that was removed, of colour "
+    "images the share of the light that came through the haze.",
+    "frames": "each alone: from its own blur. with the next: along the motion between two frames "
+    "of a movie, or of two selected images of one size.",
+    "exposure": "With two frames: share of the time between them that the shutter is open. auto "
+    "finds it from the movie.",
+    "time_axis": "With two frames: which axis of the layer is time. auto: the one labelled t, or "
+    "the only one.",
+    "show_motion": "Add a layer of vectors: arrows from frame to frame, or lines along the blur.",
+}
+
+
+class Controls:
+    """Magicgui widgets, which turn values into native ones and back; the dock lays them out.
+
+    Parameters
+    ----------
+    face : Face
+        Which of the three docks this is.
+    devices : sequence of str
+        That are known already.
+    """
+
+    def __init__(self, face: Face, devices: Sequence[str]) -> None:
+        self._face = face
+        models = [spec for spec in CATALOG if spec.task == face.task]
+        self.strength = FloatSlider(value=1.0, min=0.0, max=1.0, step=0.05)
+        self.model = ComboBox(choices=["auto", *(spec.name for spec in models)])
+        self.device = ComboBox(choices=["auto", *devices])
+        self.tile = ComboBox(choices=["auto", 128, 256, 512, 1024, 2048])
+        self.hide_source = CheckBox(value=False, text="Hide the source")
+        self.structure_size = FloatSpinBox(value=0, min=0, max=1e6, step=1)
+        self.show_removed = CheckBox(value=False, text="Show what was removed")
+        self.frames = ComboBox(choices=[("each alone", 1), ("with the next", 2)])
+        self.exposure = FloatSpinBox(value=0, min=0, max=1, step=0.05)
+        self.time_axis = ComboBox(choices=["auto", *range(6)])
+        self.show_motion = CheckBox(value=False, text="Show motion")
+        for name, tip in _TIPS.items():
+            getattr(self, name).tooltip = tip
+        for control in (self.structure_size, self.exposure):
+            control.native.setSpecialValueText("auto")
+
+    @property
+    def options(self) -> Options:
+        """What the controls say."""
+        face, two = self._face, self.frames.value == 2
+        return Options(
+            model=self.model.value,
+            device=self.device.value,
+            tile=self.tile.value,
+            strength=self.strength.value,
+            hide_source=self.hide_source.value,
+            structure_size=self.structure_size.value or None if face.removes_light else None,
+            show_removed=face.removes_light and self.show_removed.value,
+            frames=self.frames.value if face.follows_motion else 1,
+            exposure=self.exposure.value or None if two else None,
+            time_axis=None if self.time_axis.value == "auto" or not two else self.time_axis.value,
+            show_motion=face.follows_motion and self.show_motion.value,
+        )
+
+    def deciding(self) -> Iterator[ValueWidget[Any]]:
+        """Those on which hangs what a run would do."""
+        names = ("model", "device", "tile", "structure_size", "frames", "exposure", "time_axis")
+        for name in names:
+            yield getattr(self, name)
+
+    def fill(self, main: QFormLayout, more: QFormLayout) -> None:
+        """Lay them out in rows: those that matter most, and those under Advanced."""
+        main.addRow("Strength", self.strength.native)
+        if self._face.removes_light:
+            main.addRow("Keep up to", self.structure_size.native)
+            main.addRow(self.show_removed.native)
+        if self._face.follows_motion:
+            main.addRow("Frames", self.frames.native)
+            main.addRow("Exposure", self.exposure.native)
+            main.addRow(self.show_motion.native)
+        more.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        more.addRow("Model", self.model.native)
+        more.addRow("Device", self.device.native)
+        more.addRow("Tile", self.tile.native)
+        if self._face.follows_motion:
+            more.addRow("Time axis", self.time_axis.native)
+        more.addRow("", self.hide_source.native)
+
+    def suit(self, sources: Sequence[Image]) -> None:
+        """Fit units, and what can be set, to the selected layers."""
+        if self._face.removes_light:
+            self._name_unit(sources)
+        if self._face.follows_motion:
+            for control in (self.exposure, self.time_axis):
+                control.enabled = self.frames.value == 2
+
+    def _name_unit(self, sources: Sequence[Image]) -> None:
+        """Say in which unit the size of structures is: that of the topmost selected layer."""
+        side, unit = 1.0, "px"
+        if sources:
+            side, unit = pixel_size({"scale": sources[-1].scale, "units": sources[-1].units})
+        control = self.structure_size.native
+        control.setSuffix(f" {unit}")
+        # As fine as one pixel, but never coarser than what is entered.
+        digits = min(12, max(0, math.ceil(-math.log10(side))))
+        if round(control.value(), digits) == control.value():
+            control.setDecimals(digits)
+            control.setSingleStep(10.0**-digits)

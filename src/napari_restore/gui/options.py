@@ -1,0 +1,32 @@
+"""What the controls of a dock say."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the dock's controls say; as for `napari_restore.restore`.
+
+    ``structure_size`` is in the units of each layer.
+    """
+
+    model: str = "auto"
+    device: str = "auto"
+    tile: int | str = "auto"
+    strength: float = 1.0
+    structure_size: float | None = None
+    show_removed: bool = False
+    frames: int = 1
+    exposure: float | None = None
+    time_axis: int | None = None
+    show_motion: bool = False
+    hide_source: bool = False
+
+    def planning(self) -> dict[str, Any]:
+        """Those that decide a plan."""
+        options = asdict(self)
+        del options["hide_source"]
+        return options

@@ -1,0 +1,131 @@
+"""What a network learns from a batch: its result, and what it says about the degradation."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from napari_restore.core.device import autocast_dtype
+from napari_restore.models.along_motion import MOTION_UNIT
+from napari_restore.physics.psf import equivalent_sigma
+
+from .losses import flow_error, gauge_error, optics_error, resized
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from .degradations import Pair
+
+    Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+#: Of the errors of what a network says about the degradation, beside that of the image.
+GAUGE_WEIGHT = 0.1
+OPTICS_WEIGHT = 0.5
+FLOW_WEIGHT = 0.2
+
+
+def _reduced(device: torch.device) -> torch.autocast:
+    """Precision to train in: bfloat16 where it is quicker, whose range needs no loss scaling."""
+    quicker = device.type == "cuda" or autocast_dtype(str(device)) is not None
+    return torch.autocast(device.type, torch.bfloat16, enabled=quicker)
+
+
+def log_sigmas(kernels: Sequence[NDArray[np.float32] | None]) -> torch.Tensor:
+    """Find what a gauge has to find for each kernel, (N, 1); NaN where there is none."""
+    return torch.tensor(
+        [[math.nan if k is None else math.log(equivalent_sigma(k))] for k in kernels]
+    )
+
+
+def truth_of(pair: Pair) -> torch.Tensor | None:
+    """Find what a gauge has to find in a batch, (N, E, h, w); None where nothing is known."""
+    if pair.motion is not None:
+        return pair.motion / MOTION_UNIT
+    return log_sigmas(pair.kernels)[..., None, None] if pair.kernels else None
+
+
+def batch_loss(
+    network: nn.Module, pair: Pair, loss: Loss, motion_alone: bool = False
+) -> torch.Tensor:
+    """Loss of a batch.
+
+    Parameters
+    ----------
+    network : Module
+    pair : Pair
+        On the network's device.
+    loss : callable
+        Of result and target.
+    motion_alone : bool
+        Train only what finds the motion.
+
+    Returns
+    -------
+    Tensor
+        One number.
+    """
+    device = pair.image.device
+    image = pair.image.contiguous(memory_format=torch.channels_last)
+    with _reduced(device):
+        if pair.exposure is not None:
+            assert pair.motion is not None
+            if motion_alone:
+                return flow_error(network.flows(image), pair.motion)  # type: ignore[operator]
+            result, flows = network.restore_and_find(image, pair.exposure)  # type: ignore[operator]
+            beside = FLOW_WEIGHT * flow_error(flows, pair.motion)
+        elif pair.optics is not None and hasattr(network, "restore_and_explain"):
+            result, log_gain, airlight = network.restore_and_explain(image)  # type: ignore[operator]
+            beside = OPTICS_WEIGHT * optics_error(log_gain, airlight, pair.optics)
+        elif motion_alone:
+            truth = truth_of(pair)
+            assert truth is not None
+            return gauge_error(network.estimate(image), truth.to(device))  # type: ignore[operator]
+        elif getattr(network, "gauge", None) is not None:
+            result, estimates = network.restore_and_estimate(image)  # type: ignore[operator]
+            truth = truth_of(pair)
+            beside = torch.zeros((), device=device)
+            if truth is not None:
+                beside = GAUGE_WEIGHT * gauge_error(estimates, truth.to(device))
+        else:
+            result, beside = network(image), torch.zeros((), device=device)
+    return loss(result.float(), pair.target) + beside
+
+
+def forward(
+    network: nn.Module, image: torch.Tensor, exposure: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Restored batch, and the estimates (N, E, h, w) of networks that make some.
+
+    Estimates are in the units of `truth_of`; NaN where the network says that it does not know.
+    """
+    image = image.contiguous(memory_format=torch.channels_last)
+    with _reduced(image.device):
+        if exposure is not None:
+            result, flows = network.restore_and_find(image, exposure)  # type: ignore[operator]
+            return result.float(), flows[-1].float() / MOTION_UNIT
+        if getattr(network, "gauge", None) is None:
+            return network(image).float(), None
+        result, estimates = network.restore_and_estimate(image)  # type: ignore[operator]
+    mean, log_variance = estimates.float().unbind(1)
+    weight = (-log_variance.clamp(-6, 4)).exp()
+    # One place sees more of the blur than another.
+    sure = (weight * mean).sum((-2, -1), keepdim=True) / weight.sum((-2, -1), keepdim=True)
+    return result.float(), sure if mean.shape[1] == 1 else mean
+
+
+def estimation_error(estimates: torch.Tensor, truth: torch.Tensor) -> tuple[str, float]:
+    """Name and size of the error of estimates (1, E, h, w).
+
+    ``sigma_error`` is relative; ``motion_error`` the mean distance in pixels of motion vectors.
+    """
+    if estimates.shape[1] == 1:
+        return "sigma_error", abs(math.expm1(float((estimates - truth).mean())))
+    truth = resized(truth, estimates)
+    distance = (estimates - truth).norm(dim=1) * MOTION_UNIT
+    return "motion_error", float(distance.mean())
