@@ -1,9 +1,13 @@
-"""Peak memory of restoring a large uint16 image from disk.
+"""Peak memory of restoring uint16 images of several sizes from disk.
 
-    python benchmarks/memory.py --size 16000 --source memmap
-    python benchmarks/memory.py --size 16000 --source dask     # from zarr into one array
-    python benchmarks/memory.py --size 16000 --source zarr     # from zarr into zarr
+    python benchmarks/memory.py                              # OME-Zarr to OME-Zarr, as from a shell
+    python benchmarks/memory.py --megapixels 4 64 400 --stand-in
+    python benchmarks/memory.py --planes 16 --megapixels 64 --stand-in
+    python benchmarks/memory.py --source memmap --megapixels 64
 
+Each size runs in a process of its own. --stand-in takes a box filter for the network, with the
+halo of the real one: it shows how memory grows with size in minutes instead of hours. The peak
+holds what the network keeps of one tile: to compare images smaller than a few tiles, give --tile.
 Linux only: reads the peak of the resident set from /proc, which counts the pages of a memory map.
 """
 
@@ -14,8 +18,17 @@ import multiprocessing
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+SOURCES = {
+    "ome-zarr": "OME-Zarr to OME-Zarr with all levels, as the command line does",
+    "tiff": "tiled, compressed TIFF to tiled OME-TIFF, as the command line does",
+    "memmap": "NumPy memory map into an array",
+    "dask": "dask over zarr into an array",
+    "zarr": "dask over zarr into zarr",
+}
 
 
 def peak_mib() -> int:
@@ -25,59 +38,134 @@ def peak_mib() -> int:
     raise RuntimeError("no VmHWM in /proc/self/status")
 
 
-def write_image(path: Path, size: int, as_zarr: bool) -> None:
+def write_image(path: Path, shape: tuple[int, ...], source: str) -> None:
     """Noise over a pattern, written in strips."""
-    if as_zarr:
+    rng = np.random.default_rng(0)
+    columns = 2000 + 1000 * np.sin(np.arange(shape[-1]) / 9)
+
+    def strips() -> Any:
+        for plane in range(shape[0]):
+            for top in range(0, shape[1], 2048):
+                rows = min(2048, shape[1] - top)
+                noise = rng.normal(0, 80, (rows, shape[2])).astype(np.float32)
+                yield plane, top, (columns + noise).astype(np.uint16)
+
+    if source == "tiff":
+        import tifffile
+
+        tiles = (
+            strip[y : y + 512, x : x + 512]
+            for _, _, strip in strips()
+            for y in range(0, len(strip), 512)
+            for x in range(0, shape[2], 512)
+        )
+        options = {"tile": (512, 512), "compression": "zlib", "metadata": {"axes": "ZYX"}}
+        tifffile.imwrite(path, tiles, shape=shape, dtype="uint16", **options)
+        return
+    if source == "memmap":
+        image: Any = np.lib.format.open_memmap(path, "w+", np.uint16, shape)
+    else:
         import zarr
 
-        image = zarr.create_array(path, shape=(size, size), chunks=(2048, 2048), dtype="uint16")
+        side = 1024 if source == "ome-zarr" else 2048
+        group = zarr.create_group(path)
+        image = group.create_array("0", shape=shape, chunks=(1, side, side), dtype="uint16")
+        step = [{"type": "scale", "scale": [1.0, 0.1, 0.1]}]
+        entry = {
+            "axes": [{"name": name, "type": "space"} for name in "zyx"],
+            "datasets": [{"path": "0", "coordinateTransformations": step}],
+        }
+        group.attrs["ome"] = {"version": "0.5", "multiscales": [entry]}
+    for plane, top, strip in strips():
+        image[plane, top : top + len(strip)] = strip
+
+
+class StandIn:
+    """A box filter where the network would be."""
+
+    def __init__(self, network: Any) -> None:
+        self.multiple_of, self.halo, self.frames = network.multiple_of, network.halo, 1
+        self.view, self.has_gauge, self.device = 0, False, "cpu"
+
+    def __call__(self, tiles: Any, *_: object) -> Any:
+        import torch
+
+        return torch.nn.functional.avg_pool2d(tiles, 3, 1, 1)
+
+
+def restore(path: Path, target: Path, options: argparse.Namespace, said: Any) -> None:
+    """Restore and tell seconds and peak memory."""
+    source, task = options.source, options.task
+    import napari_restore
+    from napari_restore.cli import main
+    from napari_restore.models import predictor
+
+    if options.stand_in:
+        real = predictor.find_predictor
+        predictor.find_predictor = lambda *args: StandIn(real(*args))
+    # Modules and weights are loaded by this, and count in every size.
+    napari_restore.restore(np.zeros((64, 64), np.uint16), task, device="cpu")
+    base, started = peak_mib(), time.monotonic()
+    if source in ("ome-zarr", "tiff"):
+        command = [task.replace("_", "-"), str(path), "-o", str(target), "--device", "cpu"]
+        if main([*command, "--tile", str(options.tile)]):
+            raise SystemExit("the restoration failed")
+    elif source == "memmap":
+        napari_restore.restore(np.load(path, mmap_mode="r"), task, device="cpu", tile=options.tile)
     else:
-        image = np.lib.format.open_memmap(path, "w+", np.uint16, (size, size))
-    rng = np.random.default_rng(0)
-    columns = 2000 + 1000 * np.sin(np.arange(size) / 9)
-    for top in range(0, size, 2048):
-        rows = min(2048, size - top)
-        noise = rng.normal(0, 80, (rows, size)).astype(np.float32)
-        image[top : top + rows] = (columns + noise).astype(np.uint16)
+        import dask.array as da
+
+        result = napari_restore.restore(
+            da.from_zarr(path / "0"), task, device="cpu", tile=options.tile
+        )
+        if source == "zarr":
+            da.to_zarr(result, target)
+        else:
+            result.compute()
+    said.put((time.monotonic() - started, base, peak_mib()))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--size", type=int, default=16000)
-    parser.add_argument("--source", choices=["memmap", "dask", "zarr"], default="memmap")
+    parser.add_argument("--megapixels", type=float, nargs="+", default=[4, 16, 64])
+    parser.add_argument("--planes", type=int, default=1, help="planes that share the pixels")
+    parser.add_argument("--source", choices=list(SOURCES), default="ome-zarr")
     parser.add_argument("--task", default="deblur")
-    options = parser.parse_args()
-
-    import napari_restore
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "image"
-        lazy = options.source != "memmap"
-        # In a process of its own, whose memory does not count.
-        writer = multiprocessing.get_context("spawn").Process(
-            target=write_image, args=(path, options.size, lazy)
-        )
-        writer.start()
-        writer.join()
-        started = time.monotonic()
-        if not lazy:
-            result = napari_restore.restore(np.load(path, mmap_mode="r"), options.task)
-        else:
-            import dask.array as da
-
-            result = napari_restore.restore(da.from_zarr(path), options.task)
-            if options.source == "zarr":
-                da.to_zarr(result, Path(folder) / "result")
-            else:
-                result = result.compute()
-        seconds = time.monotonic() - started
-    megapixels = options.size**2 / 1e6
-    print(
-        f"{options.source} {result.shape[0]} x {result.shape[1]} {result.dtype}: "
-        f"{seconds:.0f} s, {megapixels / seconds:.2f} Mpixel/s, peak {peak_mib()} MiB"
+    parser.add_argument(
+        "--tile", type=lambda text: text if text == "auto" else int(text), default="auto"
     )
+    parser.add_argument("--stand-in", action="store_true", help="a box filter for the network")
+    parser.add_argument("--folder", type=Path, help="where the images go for the time")
+    options = parser.parse_args()
+    processes = multiprocessing.get_context("spawn")
+    print(SOURCES[options.source])
+    print(f"{'Mpixel':>8} {'shape':>20} {'s':>7} {'Mpixel/s':>9} {'before':>11} {'peak':>11}")
+    for megapixels in options.megapixels:
+        side = round((megapixels * 1e6 / options.planes) ** 0.5)
+        shape = (options.planes, side, side)
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            ending = {"ome-zarr": "ome.zarr", "tiff": "ome.tif", "memmap": "npy"}
+            name = ending.get(options.source, "zarr")
+            paths = Path(folder) / f"image.{name}", Path(folder) / f"result.{name}"
+            said = processes.Queue()
+            for target, arguments in (
+                (write_image, (paths[0], shape, options.source)),
+                (restore, (*paths, options, said)),
+            ):
+                process = processes.Process(target=target, args=arguments)
+                process.start()
+                process.join()
+                if process.exitcode:
+                    raise SystemExit(f"{target.__name__} failed")
+            seconds, base, peak = said.get()
+        count = np.prod(shape) / 1e6
+        print(
+            f"{count:8.1f} {'×'.join(map(str, shape)):>20} {seconds:7.0f} {count / seconds:9.2f} "
+            f"{base:7} MiB {peak:7} MiB",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -100,3 +100,22 @@ def affine_model(write_model: Callable[..., str]) -> str:
     blocks = {"encoder_blocks": (1,), "middle_blocks": 1, "decoder_blocks": (1,)}
     options = {"channels": 3, "widths": (8, 16), "view": 32, **blocks}
     return write_model("small-haze", "dehaze", "affine", **options)
+
+
+@pytest.fixture(scope="session")
+def dask_cluster() -> Iterator[Any]:
+    """Two worker processes with a thread each, for all tests: they take seconds to start."""
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
+    ) as made:
+        yield made
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As the workers: convolutions add up in an order that depends on the number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -11,13 +11,26 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "napari_restore"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-HEAVY = ("torch", "napari", "qtpy", "PyQt6", "magicgui", "superqt", "dask", "skimage")
+HEAVY = (
+    "torch",
+    "napari",
+    "qtpy",
+    "PyQt6",
+    "magicgui",
+    "superqt",
+    "dask",
+    "distributed",
+    "skimage",
+    "zarr",
+    "nibabel",
+    "pydicom",
+)
 LONGEST = 300
 
 #: Parts of the package that a part must never import, not even in a function.
 ABOVE_MODELS = {
-    *("api", "cli", "commands", "evaluation", "files", "findings", "gui", "plan"),
-    *("restoration", "training"),
+    *("api", "blockwise", "cli", "cluster", "commands", "connection", "evaluation", "files"),
+    *("findings", "gui", "plan", "remote", "restoration", "training"),
 }
 FORBIDDEN = {
     "errors": ABOVE_MODELS | {"core", "models", "physics", "samples"},
@@ -27,8 +40,12 @@ FORBIDDEN = {
     "files": ABOVE_MODELS - {"files"} | {"models"},
     "training": {"api", "cli", "commands", "findings", "gui", "plan", "restoration"},
     "evaluation": {"cli", "commands", "gui"},
-    "plan": {"api", "cli", "commands", "gui", "restoration", "training"},
-    "findings": {"api", "cli", "commands", "gui", "restoration", "training"},
+    "connection": ABOVE_MODELS - {"connection"} | {"models"},
+    "cluster": ABOVE_MODELS - {"cluster", "connection"} | {"models"},
+    "plan": {"api", "cli", "commands", "gui", "remote", "restoration", "training"},
+    "remote": {"api", "cli", "commands", "gui", "restoration", "training"},
+    "findings": {"api", "cli", "commands", "gui", "remote", "restoration", "training"},
+    "blockwise": {"api", "cli", "commands", "gui", "training"},
     "restoration": {"api", "cli", "commands", "gui", "training"},
     "api": {"cli", "commands", "gui", "training"},
     "commands": {"cli", "gui"},

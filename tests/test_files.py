@@ -17,6 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from napari_restore.errors import FileError
 from napari_restore.files import image_files, read_image, tiff_reader, tiff_writer, write_image
+from napari_restore.files.stored import StoredArray
 from napari_restore.plan import plan
 
 if TYPE_CHECKING:
@@ -336,13 +337,47 @@ def test_bare_samples_are_memory_mapped(tmp_path):
     assert isinstance(read_image(tmp_path / "c.npy").data, np.memmap)
 
 
-def test_large_compressed_samples_go_to_disk(tmp_path, monkeypatch):
-    data = samples((4, 20, 30))
-    tifffile.imwrite(tmp_path / "a.tif", data, photometric="minisblack", compression="zlib")
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((4, 40, 70), {"photometric": "minisblack", "compression": "zlib", "tile": (16, 32)}),
+        ((40, 70, 3), {"photometric": "rgb", "compression": "lzw", "rowsperstrip": 8}),
+        ((3, 40, 70), {"photometric": "rgb", "planarconfig": "separate", "tile": (16, 16)}),
+        ((40, 70, 3), {"photometric": "rgb", "compression": "jpeg", "tile": (32, 32)}),
+        ((40, 70), {"photometric": "miniswhite", "tile": (16, 32), "byteorder": ">"}),
+    ],
+)
+def test_large_samples_are_read_in_parts(tmp_path, monkeypatch, shape, options):
+    data = samples(shape, "uint8" if options.get("compression") == "jpeg" else "uint16")
+    tifffile.imwrite(tmp_path / "a.tif", data, **options)
     monkeypatch.setattr(tiff_reader, "SCRATCH_BYTES", 1000)
-    read = read_image(tmp_path / "a.tif").data
-    assert isinstance(read, np.memmap)
-    np.testing.assert_array_equal(read, data)
+    large = read_image(tmp_path / "a.tif")
+    monkeypatch.undo()
+    small = read_image(tmp_path / "a.tif")
+    assert isinstance(large.data, StoredArray)
+    assert isinstance(small.data, np.ndarray)
+    assert (large.axes, large.colour, large.extras) == (small.axes, small.colour, small.extras)
+    np.testing.assert_array_equal(large.data[...], small.data)
+
+
+@pytest.mark.parametrize("kind", ["one strip", "alpha", "palette"])
+def test_large_samples_that_cannot_be_read_in_parts_go_to_disk(tmp_path, monkeypatch, kind):
+    options = {"photometric": "minisblack", "compression": "zlib"}
+    data = samples((40, 70, 2) if kind == "alpha" else (40, 70))
+    if kind == "alpha":
+        options |= {"planarconfig": "contig", "extrasamples": ["unassalpha"]}
+    if kind == "palette":
+        options |= {"photometric": "palette", "colormap": np.zeros((3, 256), np.uint16)}
+    tifffile.imwrite(tmp_path / "a.tif", data, **options)
+    monkeypatch.setattr(tiff_reader, "SCRATCH_BYTES", 1000)
+    monkeypatch.setattr(tiff_reader, "_SEGMENT_BYTES", 1000 if kind == "one strip" else 10**6)
+    read = read_image(tmp_path / "a.tif")
+    assert isinstance(read.data, np.ndarray)
+    if kind == "one strip":
+        assert isinstance(read.data, np.memmap)
+        np.testing.assert_array_equal(read.data, data)
+    if kind == "alpha":
+        np.testing.assert_array_equal(read.alpha, data[..., 1])
 
 
 def test_more_than_4_gb_become_bigtiff(tmp_path, monkeypatch):
@@ -398,12 +433,17 @@ def test_tiff_without_intensities_is_refused(tmp_path, photometric):
         read_image(tmp_path / "a.tif")
 
 
-def test_pyramid_keeps_full_size(tmp_path):
+@pytest.mark.parametrize("large", [False, True])
+def test_pyramid_keeps_full_size(tmp_path, monkeypatch, large):
     data = samples((64, 64))
+    options = {"photometric": "minisblack", "tile": (16, 16), "compression": "zlib"}
     with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as writer:
-        writer.write(data, subifds=1, photometric="minisblack", metadata={"axes": "YX"})
-        writer.write(data[::2, ::2], subfiletype=1, photometric="minisblack")
+        writer.write(data, subifds=1, metadata={"axes": "YX"}, **options)
+        writer.write(data[::2, ::2], subfiletype=1, **options)
+    if large:
+        monkeypatch.setattr(tiff_reader, "SCRATCH_BYTES", 1000)
     picture, _ = copy(tmp_path / "a.ome.tif", tmp_path / "b.ome.tif")
+    assert isinstance(picture.data, StoredArray) == large
     assert any("pyramid" in note for note in picture.notes)
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "b.ome.tif"), data)
 

@@ -23,10 +23,15 @@ _TASK_HELP = {
 }
 
 _RESTORE_NOTES = """\
-Formats: TIFF (OME, ImageJ and plain; axes and pixel sizes are kept), PNG, JPEG, NPY.
-Nothing is overwritten without --force, an input never. Every file appears whole or not at all.
+Formats: OME-Zarr (0.4 and 0.5), TIFF (OME, ImageJ and plain), PNG, JPEG, NPY; with the extra
+"medical" NIfTI and DICOM. Axes, pixel sizes, channel names, headers and orientation are kept. A
+folder of DICOM files is one image: its series is restored into a folder of files with the same
+names. OME-Zarr and large TIFF are read and written in parts, whatever their size.
+Nothing is overwritten without --force, an input never. Every result appears whole or not at all.
+A result named .ome.zarr grows in OUT.ome.zarr.part: broken off at any moment, by Ctrl-C, a crash or
+a full disk, the same command with --resume goes on and gives the same bytes.
 Exit status: 0 if every file was restored, 1 if one failed (the others are restored all the same),
-2 for a wrong command line, 130 after Ctrl-C."""
+2 for a wrong command line, 130 after Ctrl-C, 143 after SIGTERM."""
 
 _GUI_NOTES = """\
 On some Windows machines PyTorch's libraries cannot be loaded once Qt is running (WinError 1114 or
@@ -45,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int
         Exit status: 0 if all went well, 1 if something failed, 2 for a wrong command line, 130
-        after Ctrl-C. Wrong arguments and ``--help`` raise SystemExit, as argparse does.
+        after Ctrl-C, 143 after SIGTERM. Wrong arguments and ``--help`` raise SystemExit, as
+        argparse does.
     """
     parser = make_parser()
     args = parser.parse_args(argv)
@@ -53,9 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = import_module(f"napari_restore.commands.{args.module}")
         run = cast("Callable[[argparse.Namespace], int]", command.run)
         return run(args)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("napari-restore: interrupted", file=sys.stderr)
-        return 130
+        return getattr(stop, "status", 130)
     except RestoreError as error:
         print(f"napari-restore: {error}", file=sys.stderr)
         # Commands mark what argparse itself could not see.
@@ -115,6 +121,11 @@ def _add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
     )
     add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps")
     add(
+        "--scheduler",
+        metavar="tcp://HOST:8786",
+        help="restore on the dask cluster with this scheduler; its workers choose their devices",
+    )
+    add(
         "--tile",
         default="auto",
         type=_tile,
@@ -158,7 +169,13 @@ def _add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
         action=argparse.BooleanOptionalAction,
         help="take the image as RGB, or as separate channels; default: what the file says",
     )
-    add("--force", action="store_true", help="replace existing results")
+    add(
+        "--series",
+        metavar="N",
+        help="number or UID of the series, in a folder with several (DICOM)",
+    )
+    add("--force", action="store_true", help="replace existing results, begin unfinished ones anew")
+    add("--resume", action="store_true", help="continue unfinished results (OME-Zarr)")
 
 
 def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -19,3 +19,7 @@ class DeviceError(RestoreError):
 
 class FileError(RestoreError):
     """A file cannot be read or written."""
+
+
+class ClusterError(RestoreError):
+    """A dask cluster cannot be reached, or does not do its part."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .core.axes import Planes
+from .core.block_job import known_scales
 from .core.chunked import FromSample, as_dask, is_lazy
 from .core.gauge import estimate_blur
 from .core.intensity import find_scales
@@ -20,14 +20,26 @@ from .errors import RestoreError
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from .core.block_job import Scales
     from .core.gauge import BlurEstimate
     from .core.intensity import Scale
-    from .core.lazy import Scales
     from .core.motion import Motion
-    from .core.protocol import Progress, Report
+    from .core.protocol import Predictor, Progress, Report
     from .core.tiles import Region
     from .models.spec import ModelSpec
     from .plan import Plan
+
+
+def predictor_of(
+    spec: ModelSpec,
+    device: str,
+    structure_size: float = 0.0,
+    exposure: float | FromSample[float] | None = None,
+) -> Predictor:
+    """As `find_predictor`; a task that refers to this one needs no torch where it is only sent."""
+    from .models.predictor import find_predictor
+
+    return find_predictor(spec, device, structure_size, exposure)
 
 
 def try_blur(
@@ -38,9 +50,8 @@ def try_blur(
     within: tuple[tuple[int, ...], Region] | None = None,
 ) -> BlurEstimate | None:
     """Measure blur after a restoration: if that fails, a note says so and the result stays."""
-    on_device = replace(plan, device=report.device or plan.device)
     try:
-        return measure_blur(image, on_device, scales, within)
+        return measure_blur(image, plan, scales, within)
     except (RuntimeError, MemoryError) as error:
         report.notes.append(f"How blurred the image was could not be estimated: {error}")
         return None
@@ -136,10 +147,8 @@ def exposure_of(image: Any, plan: Plan, scales: tuple[Scale, ...]) -> float:
 def sampled_exposure(planes: Planes, spec: ModelSpec, device: str, scales: Scales) -> float:
     """As `exposure_of`, in a form that a worker can be sent."""
     from .models.exposure import find_exposure
-    from .models.predictor import find_predictor
 
-    known = scales.get() if isinstance(scales, FromSample) else scales
-    return find_exposure(planes, find_predictor(spec, device), known)
+    return find_exposure(planes, predictor_of(spec, device), known_scales(scales))
 
 
 def transmission(
@@ -165,9 +174,7 @@ def transmission(
     array
         float32 in [0, 1], the image's shape without the colour axis; lazy if the image is.
     """
-    from .models.predictor import find_predictor
-
-    find, layout = partial(find_predictor, plan.spec, plan.device), plan.layout
+    find, layout = partial(predictor_of, plan.spec, plan.asked_device), plan.layout
     if not layout.pixels:
         return np.ones(without_colour(layout).shape, np.float32)
     if not is_lazy(image):

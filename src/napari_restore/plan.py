@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from .models.catalog import find_model
 from .models.weights import sha256
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .core.gauge import BlurEstimate
     from .core.intensity import Scale
     from .core.protocol import Report
@@ -39,6 +42,7 @@ class Plan:
     spec : ModelSpec
         The model.
     device : str
+        On this machine.
     tiles : TileOptions
     strength : float
     structure_size : float
@@ -46,6 +50,8 @@ class Plan:
     exposure : float or None
         Of models for two frames, the share of the time between them that the shutter is open; None
         if it has to be found.
+    asked_device : str
+        What the user chose: with "auto", each worker of a cluster takes what it has.
     """
 
     layout: Layout
@@ -55,11 +61,17 @@ class Plan:
     strength: float
     structure_size: float = 0.0
     exposure: float | None = None
+    asked_device: str = "auto"
 
     @property
     def halo(self) -> int:
         """Pixels around a tile that influence it noticeably."""
         return halo_with(self.spec.halo, self.structure_size)
+
+    @property
+    def tiles_elsewhere(self) -> Callable[[str], TileOptions]:
+        """Tile options by the name of the device that a worker turns out to have."""
+        return partial(_tiles_on, planned=self.device, tiles=self.tiles)
 
     @property
     def work(self) -> int:
@@ -118,6 +130,11 @@ class Plan:
         return record
 
 
+@lru_cache(maxsize=16)
+def _tiles_on(device: str, planned: str, tiles: TileOptions) -> TileOptions:
+    return tiles if tiles.fixed or device == planned else default_tiles(device)
+
+
 def plan(
     image: Any,
     task: str,
@@ -155,9 +172,9 @@ def plan(
     shutter = _exposure(exposure, spec)
     if not (isinstance(strength, (int, float, np.integer, np.floating)) and 0 <= strength <= 1):
         raise RestoreError(f"strength must lie between 0 and 1; got {strength!r}.")
-    device = resolve_device(device)
+    here = resolve_device(device)
     if isinstance(tile, str) and tile == "auto":
-        tiles = default_tiles(device)
+        tiles = default_tiles(here)
     elif isinstance(tile, (int, np.integer)) and not isinstance(tile, bool) and tile >= 16:
         tiles = TileOptions(int(tile), fixed=True)
     else:
@@ -165,7 +182,7 @@ def plan(
             f"tile must be 'auto' or a whole number of at least 16 pixels; got {tile!r}."
         )
     structures = _structure_size(structure_size, spec)
-    return Plan(layout, spec, device, tiles, float(strength), structures, shutter)
+    return Plan(layout, spec, here, tiles, float(strength), structures, shutter, device)
 
 
 def _exposure(exposure: float | None, spec: ModelSpec) -> float | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .cluster import survey
 from .core.axes import Planes
 from .core.chunked import FromSample, as_dask
 from .core.engine import run
@@ -16,12 +17,15 @@ from .core.intensity import Scale, find_scales
 from .core.lazy import run_lazy
 from .core.protocol import Progress, Report
 from .core.steps import drain
-from .findings import exposure_of, sampled_exposure, try_blur
+from .findings import exposure_of, predictor_of, sampled_exposure, try_blur
+from .remote import remote_steps
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from .core.lazy import Scales
+    from distributed import Client
+
+    from .core.block_job import Scales
     from .core.tiles import Region
     from .plan import Plan
 
@@ -51,6 +55,7 @@ def restore_steps(
     out: Any = None,
     gauge: bool = True,
     regions: Sequence[tuple[tuple[int, ...], Region]] | None = None,
+    client: Client | None = None,
 ) -> Generator[Progress, None, Restoration]:
     """Restore step by step: the generator behind library, docks and command line.
 
@@ -67,6 +72,8 @@ def restore_steps(
         Also estimate how blurred the image is, where the model can; for the provenance.
     regions : sequence of (plane index, Region), optional
         What to restore; without it, everything. The rest of the result is undefined.
+    client : distributed.Client, optional
+        Cluster to restore on, see `napari_restore.cluster.connect`; regions are whole planes then.
 
     Yields
     ------
@@ -79,13 +86,23 @@ def restore_steps(
     """
     started, report = time.monotonic(), Report()
     result = np.empty(plan.layout.shape, np.dtype(image.dtype)) if out is None else out
-    given, exposure = plan, None
+    given, exposure, workers = plan, None, None
+    if client is not None:
+        # Before anything is read: that workers are missing shows at once.
+        yield Progress(0, plan.layout.pixels, "Asking the workers")
+        workers = survey(client, plan.asked_device)
     if plan.layout.pixels:
         target = Planes(result, plan.layout)
-        scales, plan = yield from _prepare(image, plan, scales)
+        scales, plan = yield from prepare(image, plan, scales)
         exposure = plan.exposure
-        yield from _run(image, plan, target, scales, report=report, regions=regions)
-    blur = try_blur(image, plan, scales, report) if gauge and scales else None
+        if client is None:
+            yield from _run(image, plan, target, scales, report=report, regions=regions)
+        else:
+            yield Progress(0, plan.layout.pixels, f"Restoring on {workers}")
+            yield from remote_steps(client, image, plan, result, scales, report, regions)
+    # A fall back to the CPU holds here too; the devices of workers do not.
+    here = plan if client else replace(plan, device=report.device or plan.device)
+    blur = try_blur(image, here, scales, report) if gauge and scales else None
     record = given.provenance(
         report=report,
         seconds=time.monotonic() - started,
@@ -93,10 +110,12 @@ def restore_steps(
         blur=blur,
         exposure=exposure,
     )
+    if workers is not None:
+        record |= {"precision": workers.precision, "workers": workers.count}
     return Restoration(result, record, scales)
 
 
-def _prepare(
+def prepare(
     image: Any, plan: Plan, scales: tuple[Scale, ...] | None
 ) -> Generator[Progress, None, tuple[tuple[Scale, ...], Plan]]:
     """Load the model, find scales and exposure if need be; the plan comes back complete."""
@@ -173,7 +192,7 @@ def region_steps(
         origin.append(start)
         shape.append(count)
     window = Planes(np.empty(shape, np.dtype(image.dtype)), layout, tuple(origin))
-    scales, plan = yield from _prepare(image, plan, scales)
+    scales, plan = yield from prepare(image, plan, scales)
     yield from _run(image, plan, window, scales, regions=[(index, region)])
     out = window.read(index, region)
     return out if layout.colour else out[..., 0]
@@ -203,27 +222,26 @@ def restore_lazily(image: Any, plan: Plan, scales: Any = None) -> Any:
     Returns
     -------
     dask.array.Array
-        Same shape, dtype and chunks.
+        Same shape, dtype and chunks. Computed on a cluster, each worker takes its own device for
+        "auto", and loads the model once.
     """
-    from .models.predictor import find_predictor
-
     spec, source = plan.spec, as_dask(image)
     find: Scales = scales or FromSample(
         source, plan.layout, partial(find_scales, from_zero=spec.black_is_zero)
     )
     exposure: float | FromSample[float] | None = plan.exposure
     if spec.frames == 2 and exposure is None and plan.layout.pixels:
-        look = partial(sampled_exposure, spec=spec, device=plan.device, scales=find)
+        look = partial(sampled_exposure, spec=spec, device=plan.asked_device, scales=find)
         exposure = FromSample(source, plan.layout, look)
     return run_lazy(
         source,
         plan.layout,
-        partial(find_predictor, spec, plan.device, plan.structure_size, exposure),
+        partial(predictor_of, spec, plan.asked_device, plan.structure_size, exposure),
         halo=plan.halo,
         multiple_of=spec.multiple_of,
         view=spec.view,
         frames=spec.frames,
-        tiles=plan.tiles,
+        tiles=plan.tiles_elsewhere,
         strength=plan.strength,
         scales=find,
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -42,17 +45,19 @@ def test_a_halo_that_is_too_small_shows(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("radius", [1, 9, 16])
-def test_the_border_is_reflected(
-    shape: tuple[int, int], radius: int, rng: np.random.Generator
+@pytest.mark.parametrize("multiple_of", [1, 8, 16])
+def test_beyond_the_image_is_only_what_the_grid_needs(
+    shape: tuple[int, int], multiple_of: int, rng: np.random.Generator
 ) -> None:
     image = rng.random(shape, np.float32)
-    predictor = LocalPredictor(radius)
-    padded = np.pad(image, radius, mode="reflect")
+    predictor = LocalPredictor(9, multiple_of)
+    further = [-length % multiple_of for length in shape]
+    padded = np.pad(image, [(0, count) for count in further], mode="reflect")
     expected = predictor(torch.from_numpy(padded)[None, None], None, torch.zeros(1, 4))
-    expected = expected[0, 0, radius : radius + shape[0], radius : radius + shape[1]].numpy()
     np.testing.assert_allclose(
-        restored(image, predictor, scales=UNIT, tiles=TileOptions(20)), expected, atol=1e-6
+        restored(image, predictor, scales=UNIT, tiles=TileOptions(20)),
+        expected[0, 0, : shape[0], : shape[1]].numpy(),
+        atol=1e-6,
     )
 
 
@@ -201,11 +206,52 @@ def test_closing_stops_within_one_batch_of_tiles(rng: np.random.Generator) -> No
     steps = run(Planes(image, layout), Planes(out, layout), predictor, UNIT, tiles=TileOptions(16))
     next(steps), next(steps)
     steps.close()
-    assert len(predictor.shapes) == 2
-    assert np.count_nonzero(out.any(1)) <= 16
+    # Two are written. A third may have begun, and is let run out; nothing is written any more.
+    written = out.copy()
+    time.sleep(0.2)
+    assert len(predictor.shapes) <= 3
+    assert np.count_nonzero(written.any(1)) <= 16
+    np.testing.assert_array_equal(out, written)
 
 
 def test_default_tiles_of_the_cpu_are_not_fixed() -> None:
     options = default_tiles("cpu")
     assert not options.fixed
     assert options.side >= 256
+
+
+def test_the_next_tiles_are_read_and_the_last_written_while_the_network_computes(
+    rng: np.random.Generator,
+) -> None:
+    image = rng.random((64, 256), np.float32)
+    layout, changed = find_layout(image), threading.Condition()
+    count = {"read": 0, "written": 0}
+
+    def note(what: str) -> None:
+        with changed:
+            count[what] += 1
+            changed.notify_all()
+
+    class Spy(Planes):
+        def read(self, index: tuple[int, ...], region: Region) -> np.ndarray:
+            note("read")
+            return super().read(index, region)
+
+        def write(self, index: tuple[int, ...], region: Region, block: np.ndarray) -> None:
+            super().write(index, region, block)
+            note("written")
+
+    class Waiting(LocalPredictor):
+        def __call__(
+            self, tiles: torch.Tensor, context: torch.Tensor | None, boxes: torch.Tensor
+        ) -> torch.Tensor:
+            before = len(self.shapes)
+            with changed:
+                assert changed.wait_for(lambda: count["read"] >= min(before + 2, 4), 20)
+                assert changed.wait_for(lambda: count["written"] == before, 20)
+            return super().__call__(tiles, context, boxes)
+
+    out = np.empty_like(image)
+    steps = run(Spy(image, layout), Spy(out, layout), Waiting(), UNIT, tiles=TileOptions(64))
+    assert len(list(steps)) == 4
+    np.testing.assert_array_equal(out, restored(image, LocalPredictor(), scales=UNIT))

@@ -56,7 +56,7 @@ def climb(
 def test_first_the_batch_is_halved(
     error: Callable[[], Exception], rng: np.random.Generator
 ) -> None:
-    image = rng.random((128, 128), np.float32)
+    image = rng.random((128, 256), np.float32)
     predictor = FaultyPredictor(lambda shape, call: shape[0] > 2, error)
     result, report, progress = climb(image, predictor, TileOptions(32, batch=8))
     np.testing.assert_array_equal(result, restored(image, LocalPredictor(), scales=UNIT))
@@ -143,7 +143,7 @@ def test_failures_at_random_change_nothing(seed: int) -> None:
     image = rng.random((3, 310, 290), np.float32)
     fails = rng.random(10_000) < 0.3
     predictor = FaultyPredictor(
-        lambda shape, call: bool(fails[call]) and shape[-1] > 100,
+        lambda shape, call: bool(fails[call]) and shape[-1] > 150,
         OUT_OF_MEMORY["cuda"],
         radius=5,
         multiple_of=4,

@@ -37,7 +37,7 @@ def test_each_task_has_a_colour_and_a_mono_model() -> None:
 
 @every_model
 def test_weights_are_small_sealed_and_say_how_they_were_made(spec: ModelSpec) -> None:
-    assert spec.path.stat().st_size <= 12 * 2**20
+    assert spec.path.stat().st_size <= 8 * 2**20
     assert sha256(spec.path) == spec.sha256
     metadata = read_metadata(spec.path)
     assert (metadata["name"], metadata["task"]) == (spec.name, spec.task)

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from napari_restore.models.along_motion import FramePairRestorer, MotionRestorer, SpectralGauge
+from napari_restore.models.along_motion import FramePairRestorer, MotionRestorer
 from napari_restore.models.flow import FlowNet
+from napari_restore.models.motion_gauge import CepstralGauge
 from napari_restore.models.spec import build_network
 from napari_restore.physics import motion, psf
 from napari_restore.physics.motion import warp
-from napari_restore.training.losses import flow_error, gauge_error
+from napari_restore.training.losses import flow_error
 
 SMALL = {"widths": (8, 12, 16), "decoder": (16, 12), "radius": 3}
 
@@ -34,11 +35,11 @@ def test_untrained_one_frame_comes_back() -> None:
     assert tuple(estimates.shape) == (2, 2, 2, 4, 3)
 
 
-def test_spectra_show_the_motion() -> None:
+def test_cepstra_show_the_motion() -> None:
     """A short training on white noise that moved: length and direction can be read off."""
     torch.manual_seed(0)
-    network = SpectralGauge((64, 32))
-    optimiser = torch.optim.Adam(network.parameters(), 1e-3)
+    network = CepstralGauge(16)
+    optimiser = torch.optim.Adam(network.parameters(), 3e-3)
 
     def batch(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         rng = np.random.default_rng(seed)
@@ -49,9 +50,9 @@ def test_spectra_show_the_motion() -> None:
         truth = np.stack([motion.blur_vector(kernel) for kernel in kernels]) / 10
         return psf.convolve(noise, psf.stack(kernels)), torch.from_numpy(truth)[..., None, None]
 
-    for step in range(120):
+    for step in range(25):
         image, truth = batch(step)
-        loss = gauge_error(network(image), truth)
+        loss = network.error(image, truth)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -59,7 +60,7 @@ def test_spectra_show_the_motion() -> None:
     with torch.inference_mode():
         found = network(image)[:, 0, :, 1:-1, 1:-1].mean((2, 3), keepdim=True)
     distance = (found - truth).norm(dim=1).mean()
-    assert float(distance) < 0.65 * float(truth.norm(dim=1).mean())
+    assert float(distance) < 0.5 * float(truth.norm(dim=1).mean())
 
 
 def test_brightness_and_contrast_do_not_change_the_motion() -> None:
@@ -85,7 +86,7 @@ def test_it_learns_to_follow_motion() -> None:
         moves = (6 * torch.rand(8, 2, 1, 1, generator=generator) - 3).expand(8, 2, 48, 48)
         return scene, warp(scene, -moves), moves
 
-    for step in range(120):
+    for step in range(25):
         first, second, truth = batch(step)
         loss = flow_error(network(first, second), truth)
         optimiser.zero_grad()

@@ -54,4 +54,4 @@ def test_model_makes_degraded_images_better_and_sharp_ones_not_worse(task: str, 
     assert np.mean([result.rows[-1].gain for result in results]) >= gain
     assert np.mean([result.rows[-1].improved for result in results]) >= improved
     assert np.mean([r.rows[-1].ssim - r.rows[0].ssim for r in results]) > 0
-    assert results[0].identity >= (34 if task == "dehaze" else 36)
+    assert results[0].identity >= (33 if task == "dehaze" else 36)

@@ -3,65 +3,92 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import signal
 import sys
 import tempfile
+import threading
+import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_restore.cluster import check_address, connect
 from napari_restore.core.device import resolve_device
 from napari_restore.errors import FileError, ModelError, RestoreError
-from napari_restore.files import check_target, image_files, read_image, write_image
+from napari_restore.files import check_target, file_format, read_image, write_image
+from napari_restore.files.tiff_writer import flavour_of
 from napari_restore.models.catalog import find_model
 from napari_restore.plan import plan
 from napari_restore.restoration import restore_steps
 
+from .inputs import Targets, UsageError, inputs_and_targets
+from .large import restore_into_tiff, restore_into_zarr
+from .progress import follow, progress_bar
+
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
+    from pathlib import Path
 
+    from distributed import Client
+
+    from napari_restore.files import Picture
     from napari_restore.plan import Plan
-    from napari_restore.restoration import Restoration
 
 #: Bytes of a result above which it grows in a scratch file beside its target, not in memory.
 SCRATCH_BYTES = 2**30
 
 
-class UsageError(RestoreError):
-    """The command line asks for what cannot be."""
+class Terminated(KeyboardInterrupt):
+    """Another program asked this one to end: it goes the way of Ctrl-C."""
 
-    usage = True
+    status = 128 + signal.SIGTERM
 
 
 def run(args: argparse.Namespace) -> int:
     """Restore every input; report what fails and go on."""
+    with _termination_is_an_interrupt():
+        return _run(args)
+
+
+@contextmanager
+def _termination_is_an_interrupt() -> Iterator[None]:
+    def stop(*_: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # where Python lets nobody set handlers
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _run(args: argparse.Namespace) -> int:
     _check_options(args)
+    with _cluster(args.scheduler) as client:
+        return _restore_all(args, client)
+
+
+def _restore_all(args: argparse.Namespace, client: Client | None) -> int:
     failed = 0
     jobs: list[tuple[Path, Path]] = []
-    for source, target in _jobs(args):
+    for source, target in inputs_and_targets(args):
         if isinstance(target, RestoreError):
             _complain(source, target)
             failed += 1
         else:
             jobs.append((source, target))
-    sources = {source.resolve() for source, _ in jobs}
-    written: dict[Path, Path] = {}
+    targets = Targets([source for source, _ in jobs])
     for source, target in jobs:
         try:
-            place = target.resolve()
-            if place in sources:
-                raise FileError(f"{target} is an input and stays. Name another file or folder.")
-            if place in written:
-                raise FileError(
-                    f"{target} was written for {written[place]} already. Restore files of the "
-                    "same name into different folders."
-                )
-            _restore(source, target, args)
-            written[place] = source
+            targets.check(target)
+            _restore(source, target, args, client)
+            targets.add(target, source)
         except RestoreError as error:
             _complain(source, error)
             failed += 1
@@ -73,8 +100,10 @@ def _complain(source: Path, error: RestoreError) -> None:
 
 
 def _check_options(args: argparse.Namespace) -> None:
-    """Find wrong names of device and model before the first file, not once for each."""
+    """Find wrong names of device, model and scheduler before the first file, not once for each."""
     try:
+        if args.scheduler is not None:
+            check_address(args.scheduler)
         resolve_device(args.device)
         frames = getattr(args, "frames", 1)
         try:
@@ -88,32 +117,18 @@ def _check_options(args: argparse.Namespace) -> None:
         raise UsageError(str(error)) from error
 
 
-def _jobs(args: argparse.Namespace) -> Iterator[tuple[Path, Path | RestoreError]]:
-    """Input files and where their results go, or why an input is of no use."""
-    output = Path(args.output)
-    separators = tuple(filter(None, (os.sep, os.altsep)))
-    single = len(args.inputs) == 1 and not args.inputs[0].is_dir()
-    into_folder = not single or output.is_dir() or args.output.endswith(separators)
-    if into_folder:
-        if output.exists() and not output.is_dir():
-            raise UsageError(f"Several results need a folder, and {output} is a file.")
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"The folder {output} cannot be made: {error}.") from error
-    for path in args.inputs:
-        if not path.is_dir():
-            yield path, output / path.name if into_folder else output
-            continue
-        try:
-            for file in image_files(path):
-                yield file, output / file.name
-        except RestoreError as error:
-            yield path, error
+@contextmanager
+def _cluster(address: str | None) -> Iterator[Client | None]:
+    """Connect to a cluster for all images, if one is named."""
+    if address is None:
+        yield None
+        return
+    with connect(address) as client:
+        yield client
 
 
-def _restore(source: Path, target: Path, args: argparse.Namespace) -> None:
-    picture = read_image(source)
+def _restore(source: Path, target: Path, args: argparse.Namespace, client: Client | None) -> None:
+    picture = read_image(source, args.series)
     for note in picture.notes:
         print(f"napari-restore: {source}: note: {note}", file=sys.stderr)
     axes, rgb = picture.reading(args.axes, args.rgb)
@@ -135,15 +150,20 @@ def _restore(source: Path, target: Path, args: argparse.Namespace) -> None:
         exposure=getattr(args, "exposure", None),
     )
     picture.name_axes(decided.layout, named_by_user=args.axes is not None)
+    done = args.resume and not args.force
+    if done and _was_finished(target, picture, decided, client is not None):
+        print(f"{target}: finished already")
+        return
     check_target(target, picture, force=args.force)
-    with _room(picture.data, target.parent) as room:
-        result = _follow(picture.data, decided, source.name, room)
-        record = result.provenance
-        write_image(target, result.data, picture, json.dumps(record), force=args.force)
+    started = time.monotonic()
+    record = _carry_out(picture, decided, target, args, client)
+    record.setdefault("seconds", time.monotonic() - started)
     words = [
         str(record["model"]),
         str(record["device"]),
+        *([f"{record['workers']} workers"] if "workers" in record else []),
         f"{record['seconds']:.1f} s",
+        f"{decided.layout.pixels / 1e6 / max(record['seconds'], 1e-3):.2g} Mpixel/s",
         *record["notes"],
     ]
     if "blur" in record:
@@ -152,34 +172,63 @@ def _restore(source: Path, target: Path, args: argparse.Namespace) -> None:
     if record.get("exposure_found"):
         words.append(f"exposure {record['exposure']:.2g} of the time between frames")
     if record["clipped_samples"]:
-        words.append(f"{record['clipped_samples']} samples clipped to {picture.data.dtype}")
+        depth = picture.extras.get("depth", picture.data.dtype)
+        words.append(f"{record['clipped_samples']} samples clipped to {depth}")
     if record["invalid_samples"]:
-        words.append(f"{record['invalid_samples']} samples NaN or infinite, left as they were")
+        words.append(f"{record['invalid_samples']} samples without a value, left as they were")
     print(f"{target}: {', '.join(words)}")
 
 
-def _follow(image: Any, decided: Plan, name: str, room: Any) -> Restoration:
-    """Restore with a progress bar, where someone is there to see it."""
-    from tqdm import tqdm
+def _was_finished(target: Path, picture: Picture, decided: Plan, on_cluster: bool) -> bool:
+    """Whether a result is there that says that it was made as planned."""
+    if file_format(target, picture) != "zarr" or not target.exists():
+        return False
+    there = read_image(target)
+    record = there.extras.get("ngff", {}).get("provenance", {})
+    wanted = decided.provenance()
+    if on_cluster:
+        wanted = {k: v for k, v in wanted.items() if k not in ("device", "precision")}
+    return bool(record) and all(record.get(key) == value for key, value in wanted.items())
 
-    steps = restore_steps(image, decided, out=room)
-    # disable=None: only on a terminal.
-    with tqdm(
-        total=decided.layout.pixels,
-        desc=name,
-        unit="pixel",
-        unit_scale=True,
-        disable=None,
-        leave=False,
-    ) as bar:
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as stop:
-                restoration: Restoration = stop.value
-                return restoration
-            bar.update(step.done - bar.n)
-            bar.set_postfix_str(step.message)
+
+def _carry_out(
+    picture: Picture, decided: Plan, target: Path, args: argparse.Namespace, client: Client | None
+) -> dict[str, Any]:
+    """Restore and write in the way that suits size and format; returns the provenance."""
+    kind, image = file_format(target, picture), picture.data
+    # The range and the units of a series of slices are those of the whole.
+    in_parts = picture.fit is None and picture.plain is None
+    if kind == "zarr" and in_parts:
+        options = {"resume": args.resume, "force": args.force, "client": client}
+        return restore_into_zarr(picture, decided, target, **options)
+    if args.resume:
+        raise FileError(
+            "Only results in OME-Zarr can be continued. Name the result .ome.zarr, or leave "
+            "--resume out."
+            if in_parts
+            else "DICOM, and NIfTI with a slope, are restored in one piece. Leave --resume out."
+        )
+    if kind == "tiff" and image.nbytes > SCRATCH_BYTES and _can_be_tiled(picture, target):
+        return restore_into_tiff(picture, decided, target, force=args.force, client=client)
+    with (
+        _room(image, target.parent) as room,
+        progress_bar(decided.layout.pixels, picture.path.name) as bar,
+    ):
+        result = follow(restore_steps(image, decided, out=room, client=client), bar)
+        record = result.provenance
+        if picture.fit is not None:
+            record["clipped_samples"] += picture.fit(result.data)
+        write_image(target, result.data, picture, json.dumps(record), force=args.force)
+    return record
+
+
+def _can_be_tiled(picture: Picture, target: Path) -> bool:
+    """Whether a TIFF can be written tile by tile."""
+    # ImageJ's own TIFF is one piece, booleans are packed by the row, and alpha is joined at last.
+    image = picture.data
+    flavour = flavour_of(target.name, picture, picture.axes or "", image.nbytes)
+    in_parts = picture.fit is None and picture.plain is None
+    return in_parts and flavour != "imagej" and image.dtype != bool and picture.alpha is None
 
 
 @contextmanager

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
+import sys
 import threading
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import numpy as np
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from .tiles import Region
 
 Found = TypeVar("Found")
+#: How many findings that came from another process are kept.
+_MOST_RECEIVED = 64
 
 
 def read_together(
@@ -59,6 +64,13 @@ def as_dask(array: Any) -> da.Array:
     return wrapped
 
 
+def let_go(array: Any) -> None:
+    """Let go of the pages of a memory-mapped file that were read: they count as memory in use."""
+    mapped = getattr(array, "_mmap", None)
+    if getattr(array, "mode", "") == "r" and hasattr(mmap, "MADV_DONTNEED") and mapped is not None:
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
 class _Synchronous:
     """A dask array that is computed in the thread that reads it.
 
@@ -71,15 +83,31 @@ class _Synchronous:
         self.shape, self.dtype = image.shape, image.dtype
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        block: NDArray[Any] = self._image[key].compute(scheduler="synchronous")
+        part, held = self._image[key], _futures(self._image)
+        block: NDArray[Any]
+        if held:
+            block = held[0].client.compute(part).result()
+        else:
+            block = part.compute(scheduler="synchronous")
         return block
+
+
+def _futures(image: da.Array) -> list[Any]:
+    """List what an array has on the workers of a cluster: it was persisted there."""
+    if "distributed" not in sys.modules:
+        return []
+    from distributed import futures_of
+
+    held: list[Any] = futures_of(image)
+    return held
 
 
 class FromSample(Generic[Found]):
     """Something about a lazy array: found when first asked for, and kept.
 
     It is the same for every chunk, if the sample it is found from depends on the array's shape
-    alone.
+    alone. Sent to another process, it is found there once, however often it is sent. Of an array
+    that was persisted on a cluster it is found at once.
 
     Parameters
     ----------
@@ -90,26 +118,51 @@ class FromSample(Generic[Found]):
     """
 
     def __init__(self, image: da.Array, layout: Layout, find: Callable[[Planes], Found]) -> None:
-        self._image, self._layout, self._find = image, layout, find
+        self._image: da.Array | None = image
+        self._name, self._layout, self._find = image.name, layout, find
         self._found: Found | None = None
+        self._token = ""
         self._lock = threading.Lock()
+        # Within a task, futures cannot be waited for.
+        if _futures(image):
+            self.get()
 
     def get(self) -> Found:
         """Find it, or return what was found before."""
         with self._lock:
-            if self._found is None:
+            if self._image is not None:
                 self._found = self._find(Planes(_Synchronous(self._image), self._layout))
-            return self._found
+                # With its graph it may be large.
+                self._image = None
+            return cast("Found", self._found)
 
     def __dask_tokenize__(self) -> tuple[object, ...]:
         # Without this, dask would pickle the image to find out whether it has seen it before.
         from dask.base import normalize_token
 
         find = normalize_token(self._find)
-        return (type(self).__name__, self._image.name, self._layout, find)
+        return (type(self).__name__, self._name, self._layout, find)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_lock": None}
+    def __reduce__(self) -> tuple[Any, ...]:
+        from dask.base import tokenize
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ |= state | {"_lock": threading.Lock()}
+        self._token = self._token or tokenize(self)
+        return _received, (self._token, self.__dict__ | {"_lock": None})
+
+
+_RECEIVED: OrderedDict[str, FromSample[Any]] = OrderedDict()
+_receiving = threading.Lock()
+
+
+def _received(token: str, state: dict[str, Any]) -> FromSample[Any]:
+    """Return the same object if it came before: every computation sends it anew."""
+    with _receiving:
+        known = _RECEIVED.get(token)
+        if known is None:
+            known = FromSample.__new__(FromSample)
+            known.__dict__ |= state | {"_lock": threading.Lock()}
+            _RECEIVED[token] = known
+            while len(_RECEIVED) > _MOST_RECEIVED:
+                _RECEIVED.popitem(last=False)
+        _RECEIVED.move_to_end(token)
+        return known

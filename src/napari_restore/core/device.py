@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from napari_restore.errors import DeviceError
@@ -62,6 +64,29 @@ def resolve_device(device: str = "auto") -> str:
     raise DeviceError(
         f"Device '{device}' is not available here. Choose one of: auto, {', '.join(present)}."
     )
+
+
+def use_threads_of_worker() -> None:
+    """Within a dask worker, compute with as many threads as dask gave it; elsewhere, do nothing.
+
+    Workers share a machine: with PyTorch's own choice each of them would take all its processors,
+    and dask's nannies limit their workers to one thread, since it counts on tasks being many. A
+    worker runs one network at a time.
+    """
+    if "distributed" not in sys.modules:
+        return
+    from distributed import get_worker
+
+    try:
+        worker = get_worker()
+    except ValueError:
+        return
+    _set_threads(worker.state.nthreads)
+
+
+@lru_cache(maxsize=1)
+def _set_threads(count: int) -> None:
+    import_torch().set_num_threads(count)
 
 
 def autocast_dtype(device: str) -> torch.dtype | None:

@@ -6,27 +6,55 @@ of tiles, so that the caller may show it, or stop by closing the generator.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from napari_restore.errors import DeviceError
-
 from .device import free_memory, import_torch, is_out_of_memory
 from .intensity import add_change, fill_invalid
-from .jobs import SMALLEST_TILE, Job, JobQueue
+from .jobs import Job, JobQueue
 from .protocol import Predictor, Progress, Report, TileOptions
 from .tiles import Grid, Region, reflect
 from .view import Contexts
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
     import torch
     from numpy.typing import NDArray
 
     from .axes import Planes
     from .intensity import Scale
+
+    #: Arguments of a predictor.
+    Seen: TypeAlias = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]
+    #: Places in a batch, and what the network changes there: (places, h, w, C).
+    Changes: TypeAlias = list[tuple[list[int], NDArray[np.float32]]]
+
+Result = TypeVar("Result")
+
+
+@dataclass
+class _Batch:
+    """Tiles that were read.
+
+    Attributes
+    ----------
+    jobs : list of Job
+    originals : list of ndarray
+        Their samples, as they are.
+    offsets : list of (int, int)
+        Where each begins in the window that the network sees.
+    groups : list of (places, arguments)
+        What the predictor gets, for the tiles whose windows have one shape.
+    """
+
+    jobs: list[Job]
+    originals: list[NDArray[Any]] = field(default_factory=list)
+    offsets: list[tuple[int, int]] = field(default_factory=list)
+    groups: list[tuple[list[int], Seen]] = field(default_factory=list)
 
 
 def run(
@@ -81,89 +109,135 @@ def run(
     else:
         regions = list(regions)
         total = sum(region.pixels for _, region in regions)
-    queue, done = JobQueue(regions, tiles), 0
-    looks = Contexts(source, scales, contexts)
-    while batch := queue.take():
-        try:
-            counts = _restore_batch(batch, source, target, predictor, scales, strength, looks)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            counts = None
-        if counts is None:
-            # Outside of the except block: its traceback holds the batch's tensors.
-            free_memory(predictor.device)
-            note = queue.put_back_smaller(batch, predictor.device)
-            if note is None:
-                if predictor.device == "cpu":
-                    raise DeviceError(
-                        f"Memory ran out even with tiles of {SMALLEST_TILE} pixels. Close other "
-                        "programs and try again."
-                    )
-                note = f"Memory of {predictor.device} ran out; going on with the CPU."
-                predictor = predictor.to_cpu()
-                looks.to_cpu()
-                report.device = predictor.device
-            report.notes.append(note)
-            continue
-        report.clipped += counts[0]
-        report.invalid += counts[1]
-        looks.trim()
-        done += sum(job.tile.pixels for job in batch)
-        yield Progress(done, total, report.notes[-1] if report.notes else "")
+    queue, looks, done = JobQueue(regions, tiles), Contexts(source, scales, contexts), 0
+    jobs, batch, computed = queue.take(), None, None
+    # While a network computes, the last tiles are written and the next ones read.
+    thread = ThreadPoolExecutor(1, thread_name_prefix="napari-restore-tiles")
+    try:
+        while jobs or computed:
+            computing, following, changes = None, None, None
+            if jobs:
+                batch = batch or _unless_full(_read, jobs, source, predictor, scales, looks)
+            if batch:
+                computing = thread.submit(_unless_full, _compute, batch, predictor)
+            if computed:
+                clipped, invalid = _write(*computed, target, scales, strength)
+                report.clipped += clipped
+                report.invalid += invalid
+                looks.trim()
+                done += sum(job.tile.pixels for job in computed[0].jobs)
+                computed = None
+                yield Progress(done, total, report.notes[-1] if report.notes else "")
+            if computing:
+                if further := queue.take():
+                    following = _unless_full(_read, further, source, predictor, scales, looks)
+                    if following is None:
+                        # It may fit when nothing else is in memory.
+                        queue.put_back(further)
+                changes = computing.result()
+            if batch and changes:
+                computed = batch, changes
+                batch, jobs = following, following.jobs if following else queue.take()
+            elif jobs:
+                queue.put_back(following.jobs if following else [])
+                batch = computing = following = None
+                free_memory(predictor.device)
+                note = queue.put_back_smaller(jobs, predictor.device)
+                if note is None:
+                    note = f"Memory of {predictor.device} ran out; going on with the CPU."
+                    predictor = predictor.to_cpu()
+                    looks.to_cpu()
+                    report.device = predictor.device
+                report.notes.append(note)
+                jobs = queue.take()
+    finally:
+        # Nobody waits for a tile that is not wanted any more.
+        thread.shutdown(wait=False, cancel_futures=True)
 
 
-def _restore_batch(
-    batch: list[Job],
+def _unless_full(step: Callable[..., Result], *arguments: Any) -> Result | None:
+    """Do a step; None if memory ran out. Tensors that its traceback would hold are let go."""
+    try:
+        return step(*arguments)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    return None
+
+
+def _read(
+    jobs: list[Job],
     source: Planes,
-    target: Planes,
     predictor: Predictor,
     scales: Sequence[Scale],
-    strength: float,
     looks: Contexts,
-) -> tuple[int, int]:
+) -> _Batch:
+    """Read tiles with what is around them, as the network wants them."""
     torch = import_torch()
-    layout = source.layout
+    layout, batch = source.layout, _Batch(jobs)
+    height, width = layout.size
     grid = Grid(layout.size, predictor.multiple_of, predictor.halo)
-    windows, originals, offsets = [], [], []
-    changes: list[tuple[int, NDArray[np.float32]]] = []
-    for job in batch:
-        scale = scales[layout.group(job.index)]
-        window = grid.window(job.tile)
+    windows, seen = [grid.window(job.tile) for job in jobs], []
+    for job, window in zip(jobs, windows, strict=True):
         inside = grid.inside(window)
         block = source.read(job.index, inside)
+        scale = scales[layout.group(job.index)]
         normal = normalised(source, job.index, inside, scale, predictor.frames, block)
-        windows.append(reflect(normal, inside, window, layout.size))
+        seen.append(reflect(normal, inside, window, layout.size))
         top, left = job.tile.top - inside.top, job.tile.left - inside.left
-        originals.append(block[top : top + job.tile.height, left : left + job.tile.width])
-        offsets.append((job.tile.top - window.top, job.tile.left - window.left))
-    for group in _same_shape(windows):
-        tensor = torch.from_numpy(np.stack([windows[i] for i in group])).permute(0, 3, 1, 2)
+        batch.originals.append(block[top : top + job.tile.height, left : left + job.tile.width])
+        batch.offsets.append((job.tile.top - window.top, job.tile.left - window.left))
+    for group in _same_shape(seen):
+        frames = seen[group[0]][None] if len(group) == 1 else np.stack([seen[i] for i in group])
         context, boxes = None, torch.zeros(len(group), 4)
         if predictor.view:
-            context = torch.cat([looks.get(batch[i].index, predictor) for i in group])
-            height, width = layout.size
+            context = torch.cat([looks.get(jobs[i].index, predictor) for i in group])
+            places = [windows[i] for i in group]
             boxes = torch.tensor(
                 [
                     [w.top / height, w.left / width, w.bottom / height, w.right / width]
-                    for w in (grid.window(batch[i].tile) for i in group)
+                    for w in places
                 ]
             )
+        batch.groups.append((group, (torch.from_numpy(frames).permute(0, 3, 1, 2), context, boxes)))
+    return batch
+
+
+def _compute(batch: _Batch, predictor: Predictor) -> Changes:
+    """Find what the network changes."""
+    changes = []
+    for group, (tensor, context, boxes) in batch.groups:
         restored = predictor(tensor, context, boxes)
-        residual = (restored - tensor[:, : layout.channels]).permute(0, 2, 3, 1).numpy()
-        changes.extend(zip(group, residual, strict=True))
+        residual = (restored - tensor[:, : restored.shape[1]]).permute(0, 2, 3, 1).numpy()
+        changes.append((group, residual))
+    return changes
+
+
+def _write(
+    batch: _Batch, changes: Changes, target: Planes, scales: Sequence[Scale], strength: float
+) -> tuple[int, int]:
+    """Write the restored tiles; count samples that were clipped, and that are invalid."""
+    layout = target.layout
     clipped = invalid = 0
-    for i, residual in changes:
-        job, original = batch[i], originals[i]
-        top, left = offsets[i]
+    for place, residual in (
+        (i, r) for group, rs in changes for i, r in zip(group, rs, strict=True)
+    ):
+        job, original = batch.jobs[place], batch.originals[place]
+        top, left = batch.offsets[place]
         crop = residual[top : top + job.tile.height, left : left + job.tile.width]
-        if not np.isfinite(crop).all():
+        if not np.isfinite(crop.sum()):
             # Half precision overflows on extreme outliers; such pixels stay as they were.
             crop = np.nan_to_num(crop, nan=0.0, posinf=0.0, neginf=0.0)
-        change = crop.astype(np.float64) * (strength * scales[layout.group(job.index)].span)
-        out = original.copy()
-        out[..., : layout.channels], count = add_change(original[..., : layout.channels], change)
+        # Of 8 and 16 bits, float32 holds every sum.
+        small = original.dtype.kind in "iu" and original.dtype.itemsize <= 2
+        span = strength * scales[layout.group(job.index)].span
+        change = crop * np.float32(span) if small else crop.astype(np.float64) * span
+        restored, count = add_change(original[..., : layout.channels], change)
         clipped += count
+        out = restored
+        if restored.shape != original.shape:
+            # Alpha stays.
+            out = np.concatenate([restored, original[..., layout.channels :]], -1)
         if original.dtype.kind == "f":
             # NaN + change is NaN and inf + change is inf already; this only counts them.
             invalid += int(np.count_nonzero(~np.isfinite(original)))

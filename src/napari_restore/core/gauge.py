@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from .intensity import Scale
     from .protocol import Predictor
 
-#: Side of the windows in pixels, how many are looked at, and how many of those are measured.
-_SIDE, _CANDIDATES, _MEASURED = 256, 27, 6
+#: Side of the windows in pixels, how many are looked at, and how many of those are measured: of
+#: small images fewer, about an eighth of their pixels.
+_SIDE, _CANDIDATES, _FEWEST, _MEASURED = 256, 27, 2, 6
 #: Below, there is nothing to restore. From the second on, an image may be blurred more than any
 #: that the networks were trained on: their estimates hardly grow further.
 SHARP, STRONG = 0.45, 2.6
@@ -100,7 +101,8 @@ def estimate_blur(
         windows.append((structure(normal), normal))
     windows.sort(key=lambda item: -item[0])
     logs, weights = [], []
-    for contrast, normal in windows[:_MEASURED]:
+    share = source.layout.pixels // (8 * _SIDE**2)
+    for contrast, normal in windows[: min(max(share, _FEWEST), _MEASURED)]:
         if contrast == 0:
             continue
         mean, log_variance = _estimates(normal, predictor)

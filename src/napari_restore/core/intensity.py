@@ -195,7 +195,7 @@ def removed_light(source: Any, result: Any) -> Any:
         return source.astype(wide) - result.astype(wide)
 
 
-def add_change(block: NDArray[Any], change: NDArray[np.float64]) -> tuple[NDArray[Any], int]:
+def add_change(block: NDArray[Any], change: NDArray[np.floating]) -> tuple[NDArray[Any], int]:
     """Add the restoration's change to the original samples, in the original dtype.
 
     Adding the change, instead of converting the restored values back, keeps untouched pixels
@@ -206,7 +206,7 @@ def add_change(block: NDArray[Any], change: NDArray[np.float64]) -> tuple[NDArra
     block : ndarray
         Original samples.
     change : ndarray
-        What to add, in the units of ``block``.
+        What to add, in the units of ``block``; float64, or float32 for integers of up to 16 bits.
 
     Returns
     -------
@@ -229,16 +229,20 @@ def add_change(block: NDArray[Any], change: NDArray[np.float64]) -> tuple[NDArra
         return total.astype(dtype), int(np.count_nonzero(clipped))
     limits = np.iinfo(dtype)
     if dtype.itemsize < 8:
-        total = np.rint(block.astype(np.float64) + change)
-        clipped = (total < limits.min) | (total > limits.max)
-        result = np.clip(total, limits.min, limits.max).astype(dtype)
-    else:
-        # float64 does not hold every 64-bit integer: the room up to the limit is found in integers,
-        # modulo 2**64.
-        step, start = np.rint(change), block.astype(np.uint64)
-        size = np.minimum(np.abs(step), 2.0**64 - 2048).astype(np.uint64)
-        first = np.array(limits.min, dtype).astype(np.uint64)
-        room = np.where(step > 0, np.uint64(limits.max) - start, start - first)
-        clipped, size = size > room, np.minimum(size, room)
-        result = np.where(step > 0, start + size, start - size).astype(dtype)
+        total = block.astype(change.dtype)
+        total += change
+        np.rint(total, out=total)
+        count = 0
+        if total.size and (total.min() < limits.min or total.max() > limits.max):
+            count = int(np.count_nonzero((total < limits.min) | (total > limits.max)))
+            np.clip(total, limits.min, limits.max, out=total)
+        return total.astype(dtype), count
+    # float64 does not hold every 64-bit integer: the room up to the limit is found in integers,
+    # modulo 2**64.
+    step, start = np.rint(change), block.astype(np.uint64)
+    size = np.minimum(np.abs(step), 2.0**64 - 2048).astype(np.uint64)
+    first = np.array(limits.min, dtype).astype(np.uint64)
+    room = np.where(step > 0, np.uint64(limits.max) - start, start - first)
+    clipped, size = size > room, np.minimum(size, room)
+    result = np.where(step > 0, start + size, start - size).astype(dtype)
     return result, int(np.count_nonzero(clipped))

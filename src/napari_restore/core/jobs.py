@@ -57,20 +57,24 @@ class JobQueue:
             batch.append(self._waiting.popleft())
         return batch
 
+    def put_back(self, jobs: list[Job]) -> None:
+        """Take jobs back; they come next."""
+        self._waiting.extendleft(reversed(jobs))
+
     def put_back_smaller(self, batch: list[Job], device: str) -> str | None:
         """Take back a batch that did not fit in memory, and go down one step.
 
         Returns
         -------
         str or None
-            What changed, for the user; None if there is no smaller step.
+            What changed, for the user; None if only another device is left.
 
         Raises
         ------
         DeviceError
-            If the tile would have to be smaller than the user chose it.
+            If the tile would have to be smaller than the user chose it, or there is no step left.
         """
-        self._waiting.extendleft(reversed(batch))
+        self.put_back(batch)
         if len(batch) > 1:
             self._batch = len(batch) // 2
             return f"Memory ran out; going on with {self._batch} tiles at a time."
@@ -80,6 +84,11 @@ class JobQueue:
                 "smaller tile, or 'auto'."
             )
         if self._side <= SMALLEST_TILE:
+            if device == "cpu":
+                raise DeviceError(
+                    f"Memory ran out even with tiles of {SMALLEST_TILE} pixels. Close other "
+                    "programs and try again."
+                )
             return None
         self._side //= 2
         self._waiting = deque(self._cut(self._waiting))

@@ -1,16 +1,19 @@
-"""The engine on dask arrays: a lazy image in, the same lazy image restored out."""
+"""The engine on dask arrays: a lazy image in, the same lazy image restored out.
+
+All that the tasks have in common is one object, under one key of the graph: so a task is small
+however large the image is, and a worker gets the object once.
+"""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .axes import Planes
+from .block_job import BlockJob, known_scales, make_job, restore_block
 from .chunked import FromSample
-from .engine import run
-from .tiles import Region
 from .view import common_context, view_key, view_of
 
 if TYPE_CHECKING:
@@ -21,10 +24,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .axes import Layout
-    from .intensity import Scale
-    from .protocol import Predictor, TileOptions
+    from .block_job import Scales, Tiles
+    from .protocol import Predictor
 
-    Scales: TypeAlias = "tuple[Scale, ...] | FromSample[tuple[Scale, ...]]"
+#: How keys of a graph begin on which many others depend: to be kept while there are any.
+SHARED = "napari-restore-shared"
 
 
 def run_lazy(
@@ -36,7 +40,7 @@ def run_lazy(
     multiple_of: int,
     view: int,
     frames: int,
-    tiles: TileOptions,
+    tiles: Tiles,
     strength: float,
     scales: Scales,
 ) -> da.Array:
@@ -50,10 +54,8 @@ def run_lazy(
         Returns the predictor; called in the worker, so it must be picklable and should cache.
     halo, multiple_of, view, frames
         As the predictor has them.
-    tiles : TileOptions
-    strength : float
-    scales : tuple of Scale, or FromSample
-        Intensity scales, or how they are found when they are first needed.
+    tiles, strength, scales
+        See `BlockJob`.
 
     Returns
     -------
@@ -70,21 +72,25 @@ def run_lazy(
     chunks = list(image.chunks)
     if layout.colour:
         chunks[layout.axes.index("S")] = (image.shape[layout.axes.index("S")],)
-    depth: dict[int, tuple[int, int]] = {}
     for letter in "YX":
         axis = layout.axes.index(letter)
         if image.shape[axis] < reach:
             chunks[axis] = (image.shape[axis],)
         elif len(chunks[axis]) > 1:
             chunks[axis] = ensure_minimum_chunksize(reach, chunks[axis])
-        depth[axis] = (reach, reach) if len(chunks[axis]) > 1 else (0, 0)
-    if frames == 2:
-        # The last frame takes the one before for its neighbour.
-        time = layout.axes.index("T")
-        depth[time] = (int(chunks[time][-1] == 1), 1)
     source = image.rechunk(tuple(chunks))
-    starts = tuple(np.concatenate([[0], np.cumsum(lengths)]).tolist() for lengths in source.chunks)
-    windows = overlap(source, depth=depth, boundary="none", allow_rechunk=False)
+    job = make_job(
+        source,
+        layout,
+        source.chunks,
+        reach=reach,
+        frames=frames,
+        get_predictor=get_predictor,
+        scales=scales,
+        tiles=tiles,
+        strength=strength,
+    )
+    windows = overlap(source, depth=job.depth, boundary="none", allow_rechunk=False)
     views = [lazy_contexts(source, layout, scales, view, get_predictor)] if view else []
     out = da.map_blocks(
         _restore_chunk,
@@ -93,26 +99,25 @@ def run_lazy(
         dtype=image.dtype,
         chunks=source.chunks,
         meta=np.empty((0,) * image.ndim, image.dtype),
-        starts=starts,
-        depth=depth,
-        layout=layout,
-        get_predictor=get_predictor,
-        tiles=tiles,
-        strength=strength,
-        scales=scales,
+        job=_shared(job),
     )
     result: da.Array = out.rechunk(image.chunks)
     return result
 
 
-def _known(scales: Scales) -> tuple[Scale, ...]:
-    return scales.get() if isinstance(scales, FromSample) else scales
+def _shared(job: BlockJob) -> Any:
+    """One key of a graph for what all tasks need."""
+    from dask.base import tokenize
+    from dask.delayed import delayed
+
+    return delayed(job, name=f"{SHARED}-job-{tokenize(job)}", traverse=False)
 
 
 def _find_common(
     planes: Planes, scales: Scales, get_predictor: Callable[[], Predictor]
 ) -> torch.Tensor | None:
-    return common_context(planes, _known(scales), get_predictor())
+    common = common_context(planes, known_scales(scales), get_predictor())
+    return None if common is None else common.cpu()
 
 
 def lazy_contexts(
@@ -127,56 +132,61 @@ def lazy_contexts(
     A chunk of the result then asks for those of its own planes alone.
     """
     import dask.array as da
-    from dask.delayed import delayed
+    from dask.base import tokenize
+    from dask.highlevelgraph import HighLevelGraph
 
-    lengths = tuple(
+    find = partial(_find_common, scales=scales, get_predictor=get_predictor)
+    # The samples of a view, of every plane.
+    key = list(view_key(layout, (0,) * len(layout.leading), view))
+    for axis in layout.leading:
+        key[axis] = slice(None)
+    whole = {axis: -1 for axis in range(source.ndim) if axis not in layout.leading}
+    samples = source[tuple(key)].rechunk(whole)
+    chunks = tuple(
         source.chunks[axis] if axis in layout.leading else (1,) for axis in range(source.ndim)
     )
-    blocks = np.empty(tuple(len(axis) for axis in lengths), object)
-    find = partial(_find_common, scales=scales, get_predictor=get_predictor)
-    common = FromSample(source, layout, find) if layout.planes > 1 else None
-    # The samples of a view, with one index for each leading axis to be replaced by a range.
-    key = list(view_key(layout, (0,) * len(layout.leading), view))
-    for place in np.ndindex(blocks.shape):
-        first = [sum(axis[:number]) for axis, number in zip(lengths, place, strict=True)]
-        shape = tuple(axis[number] for axis, number in zip(lengths, place, strict=True))
-        for axis in layout.leading:
-            key[axis] = slice(first[axis], first[axis] + shape[axis])
-        origin = tuple(first[axis] for axis in layout.leading)
-        block = delayed(_look, pure=True)(
-            source[tuple(key)], common, origin, layout, scales, view, get_predictor
-        )
-        blocks[place] = da.from_delayed(block, shape, meta=np.empty((0,) * source.ndim, object))
-    contexts: da.Array = da.block(blocks.tolist())
-    return contexts
-
-
-def _look(
-    samples: NDArray[Any],
-    common: FromSample[torch.Tensor | None] | None,
-    origin: tuple[int, ...],
-    layout: Layout,
-    scales: Scales,
-    view: int,
-    get_predictor: Callable[[], Predictor],
-) -> NDArray[Any]:
-    """Contexts of the planes of one chunk: objects, of length 1 along the plane's axes."""
-    shape = tuple(
-        length if axis in layout.leading else 1 for axis, length in enumerate(samples.shape)
+    job = make_job(
+        source,
+        layout,
+        chunks,
+        reach=0,
+        frames=1,
+        get_predictor=get_predictor,
+        scales=scales,
+        view=view,
+        common=FromSample(source, layout, find) if layout.planes > 1 else None,
     )
-    out = np.empty(shape, object)
-    planes, predictor, everything = Planes(None, layout), get_predictor(), slice(None)
-    shared = None if common is None else common.get()
+    shared = _shared(job)
+    name = f"{SHARED}-view-{tokenize(samples.name, shared.key)}"
+    # Not by map_blocks: dask would make one task of looking at a plane and restoring a chunk of it,
+    # and every chunk would look anew.
+    tasks: dict[Any, Any] = {
+        (name, *place): (partial(_look, block_id=place), (samples.name, *place), shared.key)
+        for place in np.ndindex(*map(len, chunks))
+    }
+    graph = HighLevelGraph.from_collections(name, tasks, dependencies=[samples, shared])
+    return da.Array(graph, name, chunks, meta=np.empty((0,) * source.ndim, object))
+
+
+def _look(samples: NDArray[Any], job: BlockJob, *, block_id: tuple[int, ...]) -> NDArray[Any]:
+    """Contexts of the planes of one chunk: objects, of length 1 along the plane's axes."""
+    layout, region = job.layout, job.region(block_id)
+    out = np.empty(tuple(part.stop - part.start for part in region), object)
+    planes, predictor, everything = Planes(None, layout), job.get_predictor(), slice(None)
+    shared = None if job.common is None else job.common.get()
     for local in np.ndindex(*(samples.shape[axis] for axis in layout.leading)):
-        index = tuple(a + b for a, b in zip(origin, local, strict=True))
+        index = tuple(
+            region[axis].start + number for axis, number in zip(layout.leading, local, strict=True)
+        )
         block = planes.canonical(samples[layout.key(local, everything, everything)])
-        scale = _known(scales)[layout.group(index)]
-        context = predictor.look(view_of(block, layout, scale, view), shared)
+        scale = known_scales(job.scales)[layout.group(index)]
+        context = predictor.look(view_of(block, layout, scale, job.view), shared)
         place = tuple(
             0 if isinstance(part, slice) else part
             for part in layout.key(local, everything, everything)
         )
-        out[place] = context
+        # Another worker may have another device, or none.
+        out[place] = context.cpu()
     return out
 
 
@@ -184,39 +194,8 @@ def _restore_chunk(
     window: NDArray[Any],
     views: NDArray[Any] | None = None,
     *,
-    starts: tuple[list[int], ...],
-    depth: dict[int, tuple[int, int]],
-    layout: Layout,
-    get_predictor: Callable[[], Predictor],
-    tiles: TileOptions,
-    strength: float,
-    scales: Scales,
+    job: BlockJob,
     block_id: tuple[int, ...],
 ) -> NDArray[Any]:
-    first = tuple(starts[axis][number] for axis, number in enumerate(block_id))
-    last = tuple(starts[axis][number + 1] for axis, number in enumerate(block_id))
-    origin = tuple(max(0, start - depth.get(axis, (0, 0))[0]) for axis, start in enumerate(first))
-    out = np.empty(tuple(b - a for a, b in zip(first, last, strict=True)), window.dtype)
-    y, x = layout.axes.index("Y"), layout.axes.index("X")
-    region = Region(first[y], first[x], last[y], last[x])
-    leading = [range(first[axis], last[axis]) for axis in layout.leading]
-    indices = [()] if not leading else [tuple(map(int, i)) for i in np.ndindex(*map(len, leading))]
-    regions = [
-        (tuple(r[i] for r, i in zip(leading, index, strict=True)), region) for index in indices
-    ]
-    contexts = {}
-    if views is not None:
-        contexts = {index: context for (index, _), context in zip(regions, views.flat, strict=True)}
-    steps = run(
-        Planes(window, layout, origin),
-        Planes(out, layout, first),
-        get_predictor(),
-        _known(scales),
-        tiles=tiles,
-        strength=strength,
-        regions=regions,
-        contexts=contexts,
-    )
-    for _ in steps:
-        pass
-    return out
+    contexts = None if views is None else list(views.flat)
+    return restore_block(job, block_id, window, contexts)[0]

@@ -121,8 +121,8 @@ class TileOptions:
 def default_tiles(device: str) -> TileOptions:
     """Tile options that suit a device when the user does not choose."""
     if device == "cpu":
-        # Large enough for little halo, small enough to stay in the processor's cache: measured.
-        return TileOptions(640)
+        # The halo costs a quarter of the time, the network some 200 bytes for each pixel.
+        return TileOptions(1664)
     if device == "mps":
         return TileOptions(640)
     torch = import_torch()

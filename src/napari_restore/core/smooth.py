@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING
 
 from .device import import_torch
-from .tiles import MARGIN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,9 +38,9 @@ class SmoothChange:
         self.has_gauge, self.device = predictor.has_gauge, predictor.device
         self.frames = predictor.frames
         self.halo = halo_with(predictor.halo, size)
-        # The grid of tiles starts at multiples of every power of two up to the margin's.
+        # Windows begin at multiples of these.
         coarser = 1
-        while coarser < min(MARGIN, predictor.multiple_of) and 4 * coarser <= self._sigma:
+        while coarser < predictor.multiple_of and 4 * coarser <= self._sigma:
             coarser *= 2
         self._coarser = coarser
 

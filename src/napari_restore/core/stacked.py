@@ -30,7 +30,9 @@ class Stacked:
         self.shape = (len(arrays), *arrays[0].shape)
 
     def __getitem__(self, key: tuple[Any, ...]) -> NDArray[Any]:
-        """Part of one array: the first index is its number."""
+        """Part of one array, or of some: the first index is its number, or a slice of numbers."""
+        if isinstance(key[0], slice):
+            return np.stack([array[key[1:]] for array in self._arrays[key[0]]])
         part: NDArray[Any] = self._arrays[key[0]][key[1:]]
         return part
 

@@ -1,7 +1,8 @@
-"""Image files: TIFF, PNG, JPEG and NPY in and out, with what they say about the image."""
+"""Image files of every format in and out, with what they say about the image."""
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -10,10 +11,17 @@ import numpy as np
 
 from napari_restore.errors import FileError
 
+from .dicom import check_volume, is_dicom, read_dicom
+from .dicom_writer import check_folder, folder_appears_whole, write_dicom
+from .formats import FORMATS, file_format, image_files, images_in, is_image_folder
+from .nifti import check_nifti, read_nifti, write_nifti
 from .photo import check_photo, read_photo, write_photo
-from .picture import Picture, stored_order, with_alpha
+from .picture import Picture, stored_axes, stored_order, with_alpha
 from .tiff_reader import read_tiff
 from .tiff_writer import check_tiff, write_tiff
+from .units import as_plain, plain_form
+from .zarr_reader import is_zarr, is_zarr_folder, read_zarr
+from .zarr_writer import check_zarr, write_zarr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,67 +29,56 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["FORMATS", "Picture", "check_target", "image_files", "read_image", "write_image"]
-
-#: File name endings and the formats that they mean.
-FORMATS = {
-    ".tif": "tiff",
-    ".tiff": "tiff",
-    ".png": "png",
-    ".jpg": "jpeg",
-    ".jpeg": "jpeg",
-    ".npy": "npy",
-}
-
-
-def _format(path: Path) -> str:
-    try:
-        return FORMATS[path.suffix.lower()]
-    except KeyError:
-        known = ", ".join(FORMATS)
-        ending = f"ending '{path.suffix}'" if path.suffix else "a name without an ending"
-        raise FileError(f"No image format has {ending}. Use one of: {known}.") from None
+__all__ = [
+    "FORMATS",
+    "Picture",
+    "appears_whole",
+    "check_target",
+    "file_format",
+    "image_files",
+    "is_image_folder",
+    "is_zarr",
+    "read_image",
+    "write_image",
+]
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Image files that lie directly in a folder, by name; hidden files are left out.
-
-    Raises
-    ------
-    FileError
-        If there is none.
-    """
-    found = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in FORMATS and not path.name.startswith(".") and path.is_file()
-    )
-    if not found:
-        raise FileError(f"The folder holds no image file ({', '.join(FORMATS)}).")
-    return found
-
-
-def read_image(path: Path) -> Picture:
-    """Read an image file, by the ending of its name.
+def read_image(path: Path, series: str | None = None) -> Picture:
+    """Read an image file, by the ending of its name, or a folder with a DICOM series.
 
     Parameters
     ----------
     path : Path
-        TIFF (OME, ImageJ or plain), PNG, JPEG or NPY.
+        OME-Zarr (its folder), TIFF (OME, ImageJ or plain), PNG, JPEG, NPY, NIfTI or DICOM.
+    series : str, optional
+        SeriesNumber or SeriesInstanceUID of the series that is meant, of a folder with several.
 
     Returns
     -------
     Picture
-        Uncompressed TIFF and NPY are memory-mapped.
+        Uncompressed TIFF, NPY and NIfTI are memory-mapped; OME-Zarr and large TIFF are read in
+        parts.
 
     Raises
     ------
     FileError
         If the file is missing, of another format, or damaged.
     """
-    kind = _format(path)
-    if not path.is_file():
+    if not (path.is_file() or is_image_folder(path)):
         raise FileError("There is no such file.")
+    kind = file_format(path)
+    if kind == "zarr":
+        return read_zarr(path)
+    if kind == "dicom":
+        others = [] if path.is_file() else [p.name for p in images_in(path) if not is_dicom(p)]
+        if others:
+            raise FileError(
+                f"The folder holds a DICOM series and other images, such as {others[0]}. Put them "
+                "into folders of their own."
+            )
+        return read_dicom(path, series)
+    if kind == "nifti":
+        return read_nifti(path)
     if kind == "tiff":
         return read_tiff(path)
     if kind == "npy":
@@ -112,19 +109,41 @@ def check_target(target: Path, picture: Picture, *, force: bool = False) -> None
     force : bool
         Whether an existing file may be replaced.
     """
-    kind = _format(target)
-    if target.is_dir():
+    kind = file_format(target, picture)
+    folder = kind == picture.format == "dicom" and picture.path.is_dir()
+    if target.is_dir() and not (folder or kind == "zarr"):
         raise FileError(f"The result {target} is a folder. Name a file, or end it with '/'.")
     if not target.parent.is_dir():
         raise FileError(f"There is no folder {target.parent} for the result. Make it first.")
     if target.exists():
-        if os.path.samefile(target, picture.path):
+        sources = (picture.path, *picture.extras.get("files", ()))
+        if any(os.path.samefile(target, source) for source in sources):
             raise FileError(f"{target} is an input and stays. Name another file or folder.")
         if not force:
             raise FileError(f"{target} exists already. Use --force to replace it.")
-    _, axes = stored_order(picture.data, picture.axes or "")
+        if folder:
+            check_folder(target, picture)
+        if kind == "zarr" and not is_zarr_folder(target):
+            raise FileError(f"{target} is no zarr folder and stays. Name another, or remove it.")
+    around = next((folder for folder in target.absolute().parents if is_zarr_folder(folder)), None)
+    if around is not None:
+        raise FileError(f"The result {target} would lie inside {around}. Name another folder.")
+    if kind == "dicom":
+        if picture.format != "dicom":
+            raise FileError("Only DICOM images can become DICOM. Name the result .tif.")
+        return
+    if kind == "nifti":
+        check_nifti(picture)
+        return
+    if kind != "npy":
+        check_volume(picture)
+    picture = plain_form(picture)
+    given = picture.axes or ""
+    axes = "".join(given[axis] for axis in stored_axes(given))
     if kind == "tiff":
         check_tiff(target.name, picture, axes)
+    elif kind == "zarr":
+        check_zarr(picture)
     elif kind != "npy":
         check_photo(kind, picture, axes)
 
@@ -157,9 +176,24 @@ def write_image(
     FileError
         If the file exists, cannot be written, or its format cannot hold the image.
     """
-    kind = _format(target)
+    kind = file_format(target, picture)
     check_target(target, picture, force=force)
-    with _appears_whole(target) as temporary:
+    if kind == "dicom" and picture.path.is_dir():
+        with folder_appears_whole(target) as temporary:
+            write_dicom(temporary, data, picture, provenance)
+        return
+    if kind == "zarr":
+        picture, data = as_plain(picture, data)
+        write_zarr(target, data, picture, json.loads(provenance), force=force)
+        return
+    with appears_whole(target) as temporary:
+        if kind == "dicom":
+            write_dicom(temporary, data, picture, provenance)
+            return
+        if kind == "nifti":
+            write_nifti(temporary, target.name, data, picture, provenance)
+            return
+        picture, data = as_plain(picture, data)
         if kind == "npy":
             joined, _ = with_alpha(data, picture.axes or "", picture)
             with temporary.open("wb") as file:
@@ -173,7 +207,7 @@ def write_image(
 
 
 @contextmanager
-def _appears_whole(target: Path) -> Iterator[Path]:
+def appears_whole(target: Path) -> Iterator[Path]:
     """Name to write to; it becomes the target at the end, and vanishes on any error."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:

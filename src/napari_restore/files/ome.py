@@ -48,6 +48,14 @@ def pixel_size(xml: str) -> dict[str, tuple[float, str]]:
     return sizes
 
 
+def channel_names(xml: str) -> list[str]:
+    """Names of the channels of the first image of an OME document; empty unless all have one."""
+    image = next(_children(ElementTree.fromstring(xml), "Image"), None)
+    pixels = None if image is None else next(_children(image, "Pixels"), None)
+    names = [] if pixels is None else [c.get("Name", "") for c in _children(pixels, "Channel")]
+    return names if all(names) else []
+
+
 def attributes(sizes: dict[str, tuple[float, str]]) -> dict[str, float | str]:
     """Attributes of a Pixels element for the sizes that `pixel_size` returns."""
     out: dict[str, float | str] = {}

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from napari_restore.core.axes import Layout
+
+    from .units import Plain
 
 #: Letters for axes without a meaning, none of which the engine or a file format knows.
 _SPARE = "QRUVWABDEFGHIJKLMNOP"
@@ -25,9 +28,9 @@ class Picture:
     Attributes
     ----------
     path : Path
-    data : ndarray
-        Samples as the file holds them, memory-mapped where that is possible; without the alpha of a
-        grey image.
+    data : ndarray or StoredArray
+        Samples as the file holds them, memory-mapped where that is possible, or read in parts;
+        without the alpha of a grey image.
     axes : str or None
         Axes of ``data`` as the file names them: Y, X, S (RGB or other samples of a pixel), T, Z, C,
         and Q or I where it does not say; None if it names none.
@@ -36,7 +39,7 @@ class Picture:
     alpha : ndarray or None
         Alpha of a grey image, which is no part of what is restored.
     format : str
-        "tiff", "png", "jpeg" or "npy".
+        "tiff", "png", "jpeg", "npy", "zarr", "nifti" or "dicom".
     extras : mapping
         What else a writer of the same format keeps; see the readers.
     pixel_size : mapping
@@ -45,10 +48,18 @@ class Picture:
         Pixels for each inch, horizontally and vertically, where the file gives such a figure.
     notes : list of str
         What the user should be told.
+    channels : list of str
+        Names of the channels along C, where the file gives them.
+    fit : callable or None
+        Brings restored samples into the range that the file can hold, in place, and returns how
+        many had to be clipped; None where the dtype says it all.
+    plain : Plain or None
+        The samples as numbers in the units of the image, for formats without slope and intercept;
+        None where they are that.
     """
 
     path: Path
-    data: NDArray[Any]
+    data: Any
     axes: str | None
     format: str
     colour: bool = False
@@ -57,6 +68,9 @@ class Picture:
     pixel_size: dict[str, tuple[float, str]] = field(default_factory=dict)
     dpi: tuple[float, float] | None = None
     notes: list[str] = field(default_factory=list)
+    channels: list[str] = field(default_factory=list)
+    fit: Callable[[NDArray[Any]], int] | None = None
+    plain: Plain | None = None
 
     def reading(self, axes: str | None, rgb: bool | None) -> tuple[str | None, bool | None]:
         """Axes and rgb for `napari_restore.plan.plan`, the user's wish before the file's word.
@@ -115,24 +129,29 @@ def _distinct(letters: str) -> str:
     return out
 
 
-def stored_order(data: NDArray[Any], axes: str) -> tuple[NDArray[Any], str]:
-    """Bring an array into an order that image files can hold.
+def stored_axes(axes: str) -> tuple[int, ...]:
+    """Order of axes that image files can hold.
 
     Parameters
     ----------
-    data : ndarray
     axes : str
         One letter for each axis; Q may occur more than once.
 
     Returns
     -------
-    data, axes
-        Unchanged if the axes end in YX, YXS or SYX; else a view whose last axes are YX or YXS.
+    tuple of int
+        Positions in ``axes``: as they are if these end in YX, YXS or SYX; else the last are those
+        of YX or YXS.
     """
     if axes.endswith(("YX", "YXS")):
-        return data, axes
+        return tuple(range(len(axes)))
     plane = [axes.index(letter) for letter in "YXS" if letter in axes]
-    order = [axis for axis in range(len(axes)) if axis not in plane] + plane
+    return (*(axis for axis in range(len(axes)) if axis not in plane), *plane)
+
+
+def stored_order(data: NDArray[Any], axes: str) -> tuple[NDArray[Any], str]:
+    """Bring an array into an order that image files can hold; see `stored_axes`."""
+    order = stored_axes(axes)
     return data.transpose(order), "".join(axes[axis] for axis in order)
 
 

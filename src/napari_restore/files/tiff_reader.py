@@ -1,4 +1,4 @@
-"""Read TIFF files: OME, ImageJ and plain, memory-mapped where the samples lie bare."""
+"""Read TIFF files: OME, ImageJ and plain; memory-mapped or in parts, where that is possible."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from napari_restore.errors import FileError
 
 from . import ome
 from .picture import Picture
+from .stored import StoredArray
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-#: Bytes above which decompressed samples go to a scratch file instead of memory.
+#: Bytes above which samples are not decompressed into memory at once.
 SCRATCH_BYTES = 2**30
+#: Largest tile or strip, in bytes, of a file that is read in parts.
+_SEGMENT_BYTES = 2**26
 
 #: Tags carried over as they are: authorship, orientation, and what electron microscopes note
 #: (pixel sizes among it).
@@ -80,8 +83,10 @@ def _read(tif: TiffFile, path: Path, notes: list[str]) -> Picture:
         notes.append("The file holds a pyramid; the result holds the full size alone.")
     data, axes = _samples(tif, series, path), series.axes
     extras = _storage(page, series)
+    channels: list[str] = []
     if tif.is_ome and series.kind == "ome":
         extras |= {"flavour": "ome", "xml": tif.ome_metadata}
+        channels = ome.channel_names(extras["xml"])
         if not set(axes) <= set("TZCYXS"):
             notes.append("Of the OME metadata, the result keeps axes and pixel sizes alone.")
     elif series.kind == "imagej":
@@ -94,18 +99,35 @@ def _read(tif: TiffFile, path: Path, notes: list[str]) -> Picture:
         if series.kind not in ("generic", "uniform"):
             notes.append(f"Of the {series.kind} metadata, the result keeps the axes alone.")
     picture = Picture(path, data, axes, "tiff", extras=extras, notes=notes)
+    if "C" in axes and len(channels) == data.shape[axes.index("C")]:
+        picture.channels = channels
     _interpret(picture, page)
     _find_sizes(picture, page)
     return picture
 
 
-def _samples(tif: TiffFile, series: Any, path: Path) -> NDArray[Any]:
+def _samples(tif: TiffFile, series: Any, path: Path) -> Any:
     if series.dataoffset is not None and series.nbytes:
         dtype = np.dtype(tif.byteorder + series.dtype.char)
         return np.memmap(path, dtype, "r", series.dataoffset, series.shape)
+    if series.nbytes > SCRATCH_BYTES and not _has_alpha_or_palette(series):
+        import zarr
+
+        # The full size of a pyramid, tile by tile or strip by strip.
+        lazy = zarr.open(series.aszarr(level=0), mode="r")
+        segment = np.prod(lazy.chunks) * lazy.dtype.itemsize if isinstance(lazy, zarr.Array) else 0
+        if 0 < segment <= _SEGMENT_BYTES:
+            return StoredArray(lazy)
     out = "memmap" if series.nbytes > SCRATCH_BYTES else None
     data: NDArray[Any] = series.asarray(out=out)
     return data
+
+
+def _has_alpha_or_palette(series: Any) -> bool:
+    """Whether the samples are not restored as the file holds them."""
+    page = series.keyframe
+    grey_and_alpha = page.photometric != PHOTOMETRIC.RGB and bool(page.extrasamples)
+    return grey_and_alpha or page.photometric == PHOTOMETRIC.PALETTE
 
 
 def _storage(page: Any, series: Any) -> dict[str, Any]:

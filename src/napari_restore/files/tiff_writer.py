@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape
 
 import numpy as np
 import tifffile
@@ -12,6 +14,7 @@ from napari_restore.errors import FileError
 from . import ome
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -21,7 +24,35 @@ if TYPE_CHECKING:
 #: Bytes of samples that a classic TIFF holds beside its tags; more needs BigTIFF.
 CLASSIC_BYTES = 2**32 - 2**25
 
+#: Side of the tiles of a file that is written tile by tile, in pixels.
+TILE = 512
+#: Stands for the provenance until all samples are written.
+_LATER = "napari-restore: unfinished"
+
 _OME_DTYPES = "bool int8 int16 int32 uint8 uint16 uint32 float32 float64".split()
+
+
+@dataclass
+class Tiles:
+    """Samples that are written tile by tile, as they are made.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of the whole array; the last axes are YX or YXS.
+    dtype : dtype
+    tiles : iterator of ndarray
+        (`TILE`, `TILE`) or (`TILE`, `TILE`, S), less at the ends: plane by plane, row by row.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    tiles: Iterator[NDArray[Any]]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all samples."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
 
 def flavour_of(name: str, picture: Picture, axes: str, nbytes: int) -> str:
@@ -40,6 +71,10 @@ def flavour_of(name: str, picture: Picture, axes: str, nbytes: int) -> str:
     if name.lower().endswith((".ome.tif", ".ome.tiff")):
         return "ome"
     flavour = picture.extras.get("flavour", "plain") if picture.format == "tiff" else "plain"
+    named = len(set(axes)) == len(axes) and set(axes) <= set("TZCYXS")
+    if named and (picture.format == "zarr" or (picture.format != "tiff" and picture.pixel_size)):
+        # Both keep the names of axes, and OME the pixel sizes along all of them.
+        return "ome" if picture.data.dtype.name in _OME_DTYPES else "shaped"
     if flavour == "imagej" and not set(axes) <= set("TZCYXS"):
         return "shaped"
     if flavour == "imagej" and nbytes > CLASSIC_BYTES:
@@ -74,7 +109,12 @@ def check_tiff(name: str, picture: Picture, axes: str) -> None:
 
 
 def write_tiff(
-    path: Path, name: str, data: NDArray[Any], axes: str, picture: Picture, provenance: str
+    path: Path,
+    name: str,
+    data: NDArray[Any] | Tiles,
+    axes: str,
+    picture: Picture,
+    provenance: str = _LATER,
 ) -> None:
     """Write a TIFF file.
 
@@ -84,14 +124,15 @@ def write_tiff(
         Where to write.
     name : str
         The name that the file gets at last; ``.ome.tif`` asks for OME.
-    data : ndarray
+    data : ndarray or Tiles
     axes : str
         Of ``data``; the last are YX, YXS or SYX.
     picture : Picture
         The original.
     provenance : str
         JSON in ASCII. It goes into the Software tag, and where people look for such things: a
-        comment annotation of OME, the Info of ImageJ.
+        comment annotation of OME, the Info of ImageJ. What is not known beforehand is left to
+        `add_provenance`.
     """
     from napari_restore import __version__
 
@@ -99,14 +140,12 @@ def write_tiff(
     extras = picture.extras if picture.format == "tiff" else {}
     options = _storage(data, axes, extras, picture)
     options["software"] = f"napari-restore {__version__} {provenance}"
-    if flavour == "imagej":
+    if flavour == "imagej" and isinstance(data, np.ndarray):
         data, options["metadata"] = _imagej(data, axes, extras["imagej"], provenance)
         options |= {"imagej": True, "compression": None, "bigtiff": False}
     elif flavour == "ome" and extras.get("flavour") == "ome" and set(axes) <= set("TZCYXS"):
-        planes = data[..., 0].size if axes.endswith("S") else data.size
-        planes //= int(np.prod([data.shape[axes.index(letter)] for letter in "YX"]))
-        if axes.endswith("SYX"):
-            planes //= data.shape[-3]
+        of_planes = [n for n, letter in zip(data.shape, axes, strict=True) if letter not in "YXS"]
+        planes = int(np.prod(of_planes, dtype=np.int64))
         xml = ome.restored_document(extras["xml"], axes, planes, provenance)
         options |= {"description": xml.encode(), "metadata": None, "ome": False, "shaped": False}
     elif flavour == "ome":
@@ -117,6 +156,8 @@ def write_tiff(
             **ome.attributes(picture.pixel_size),
             "CommentAnnotation": comment,
         }
+        if picture.channels and "C" in axes:
+            options["metadata"]["Channel"] = {"Name": picture.channels}
         options["ome"] = True
     else:
         options |= {"ome": False, "description": extras.get("description", "").encode() or None}
@@ -124,14 +165,29 @@ def write_tiff(
             k: v for k, v in extras.get("shaped", {}).items() if k not in ("shape", "truncated")
         }
         options["metadata"] = None if flavour == "plain" else kept | {"axes": axes}
+    samples: Any = data
+    if isinstance(data, Tiles):
+        samples = data.tiles
+        options |= {"shape": data.shape, "dtype": data.dtype, "tile": (TILE, TILE)}
     try:
-        tifffile.imwrite(path, data, **options)
+        tifffile.imwrite(path, samples, **options)
     except (ValueError, tifffile.OmeXmlError) as error:
         raise FileError(f"The result cannot be written as TIFF: {error}. Name it .npy.") from error
 
 
+def add_provenance(path: Path, provenance: str) -> None:
+    """Say in a TIFF file how it was made, where `write_tiff` left that open."""
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        tags = tif.pages.first.tags
+        software = tags["Software"].value.replace(_LATER, provenance)
+        tags["Software"].overwrite(software)
+        if tif.is_ome:
+            text = tags["ImageDescription"].value.replace(_LATER, escape(provenance))
+            tags["ImageDescription"].overwrite(text.encode())
+
+
 def _storage(
-    data: NDArray[Any], axes: str, extras: dict[str, Any], picture: Picture
+    data: NDArray[Any] | Tiles, axes: str, extras: dict[str, Any], picture: Picture
 ) -> dict[str, Any]:
     """Arguments of `tifffile.imwrite` about samples and tags."""
     samples = data.shape[axes.index("S")] if "S" in axes else 1

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from magicgui.widgets import CheckBox, ComboBox, FloatSlider, FloatSpinBox
-from qtpy.QtWidgets import QFormLayout
+from magicgui.widgets import CheckBox, ComboBox, FloatSlider, FloatSpinBox, LineEdit
+from qtpy.QtWidgets import QFormLayout, QLabel
 
 from napari_restore.models.catalog import CATALOG
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _TIPS = {
     "strength": "0 keeps the image as it is, 1 is the full restoration.",
     "model": "auto: the colour model for RGB layers, the mono model for all others.",
+    "place": "Where Restore computes. Previews are computed on this computer.",
+    "address": "What 'dask scheduler' says when it starts. The workers need this version of "
+    "napari-restore, and choose their devices themselves if Device is auto.",
     "device": "auto: a GPU if there is one.",
     "tile": "Side in pixels of what is computed at a time. Smaller takes less memory.",
     "hide_source": "Hide the source layers once they are restored.",
@@ -39,6 +42,7 @@ _TIPS = {
     "the only one.",
     "show_motion": "Add a layer of vectors: arrows from frame to frame, or lines along the blur.",
 }
+_CLUSTER = "dask cluster"
 
 
 class Controls:
@@ -52,11 +56,19 @@ class Controls:
         That are known already.
     """
 
+    #: Of the cluster, for docks that are opened later.
+    _last_address: ClassVar[str] = ""
+
     def __init__(self, face: Face, devices: Sequence[str]) -> None:
         self._face = face
         models = [spec for spec in CATALOG if spec.task == face.task]
         self.strength = FloatSlider(value=1.0, min=0.0, max=1.0, step=0.05)
         self.model = ComboBox(choices=["auto", *(spec.name for spec in models)])
+        self.place = ComboBox(choices=["this computer", _CLUSTER])
+        self.address = LineEdit(value=Controls._last_address)
+        self.address.native.setPlaceholderText("tcp://HOST:8786")
+        self._address_label = QLabel("Address")
+        self.address.changed.connect(_remember)
         self.device = ComboBox(choices=["auto", *devices])
         self.tile = ComboBox(choices=["auto", 128, 256, 512, 1024, 2048])
         self.hide_source = CheckBox(value=False, text="Hide the source")
@@ -81,6 +93,7 @@ class Controls:
             tile=self.tile.value,
             strength=self.strength.value,
             hide_source=self.hide_source.value,
+            scheduler=self.address.value if self.place.value == _CLUSTER else None,
             structure_size=self.structure_size.value or None if face.removes_light else None,
             show_removed=face.removes_light and self.show_removed.value,
             frames=self.frames.value if face.follows_motion else 1,
@@ -91,8 +104,8 @@ class Controls:
 
     def deciding(self) -> Iterator[ValueWidget[Any]]:
         """Those on which hangs what a run would do."""
-        names = ("model", "device", "tile", "structure_size", "frames", "exposure", "time_axis")
-        for name in names:
+        names = ("model", "place", "address", "device", "tile", "structure_size", "frames")
+        for name in (*names, "exposure", "time_axis"):
             yield getattr(self, name)
 
     def fill(self, main: QFormLayout, more: QFormLayout) -> None:
@@ -107,6 +120,8 @@ class Controls:
             main.addRow(self.show_motion.native)
         more.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         more.addRow("Model", self.model.native)
+        more.addRow("Run on", self.place.native)
+        more.addRow(self._address_label, self.address.native)
         more.addRow("Device", self.device.native)
         more.addRow("Tile", self.tile.native)
         if self._face.follows_motion:
@@ -115,6 +130,8 @@ class Controls:
 
     def suit(self, sources: Sequence[Image]) -> None:
         """Fit units, and what can be set, to the selected layers."""
+        for row in (self._address_label, self.address.native):
+            row.setVisible(self.place.value == _CLUSTER)
         if self._face.removes_light:
             self._name_unit(sources)
         if self._face.follows_motion:
@@ -133,3 +150,7 @@ class Controls:
         if round(control.value(), digits) == control.value():
             control.setDecimals(digits)
             control.setSingleStep(10.0**-digits)
+
+
+def _remember(address: str) -> None:
+    Controls._last_address = address

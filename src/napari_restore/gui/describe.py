@@ -56,10 +56,17 @@ def describe(jobs: Sequence[LayerJob], rates: Rates) -> str:
     if all(job.lazy for job in jobs):
         time = "lazily, where you look"
     else:
-        time = duration(sum(rates.seconds(job) for job in jobs if not job.lazy), "about ")
+        time = (
+            ""
+            if jobs[0].scheduler
+            else duration(sum(rates.seconds(job) for job in jobs if not job.lazy), "about ")
+        )
     if any(job.partner for job in jobs):
         size += " each with the other"
-    parts = ["model " + " and ".join(models), size, jobs[0].plan.device.upper(), time]
+    place = jobs[0].plan.device.upper()
+    if jobs[0].scheduler is not None:
+        place = f"dask cluster {jobs[0].scheduler.rpartition('/')[2]}"
+    parts = ["model " + " and ".join(models), size, place, *([time] if time else [])]
     # Lines break after a dot, not before or within a part.
     return " · ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts).replace(
         " ·", "\N{NO-BREAK SPACE}·"

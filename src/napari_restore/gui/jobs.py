@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
 
+from napari_restore.cluster import check_address
 from napari_restore.core.chunked import is_lazy
 from napari_restore.core.stacked import stacked
 from napari_restore.errors import ImageError, RestoreError
@@ -42,6 +43,8 @@ class LayerJob:
     partner : str or None
         Name of a layer that is the next frame to this one; levels and plan then have an axis of
         frames in front, and only the first is restored.
+    scheduler : str or None
+        Address of the dask cluster that computes; None for this computer.
     """
 
     layer: Image
@@ -52,6 +55,7 @@ class LayerJob:
     show_removed: bool = False
     show_motion: bool = False
     partner: str | None = None
+    scheduler: str | None = None
 
     @property
     def array(self) -> Any:
@@ -158,6 +162,7 @@ def plan_layer(
     show_motion: bool = False,
     time_axis: int | None = None,
     partner: Image | None = None,
+    scheduler: str | None = None,
     **options: Any,
 ) -> LayerJob:
     """Decide how a layer will be restored.
@@ -173,6 +178,8 @@ def plan_layer(
         Axis of the frames, where two of them are used and the labels do not say it.
     partner : napari.layers.Image, optional
         The next frame to this one.
+    scheduler : str, optional
+        Address of the dask cluster that is to compute.
     **options
         As for `napari_restore.restore`.
 
@@ -185,6 +192,7 @@ def plan_layer(
         raise ImageError(
             f"Layer '{layer.name}' is a {type(layer).__name__} layer. Select an Image layer."
         )
+    address = None if scheduler is None else check_address(scheduler)
     moves = options.get("frames", 1) == 2 and partner is None
     axes = read_axes(layer, moves, time_axis)
     levels = _levels(layer)
@@ -201,7 +209,9 @@ def plan_layer(
     state["contrast_limits_range"] = layer.contrast_limits_range
     state["metadata"] = _copied(layer.metadata)
     name = None if partner is None else partner.name
-    return LayerJob(layer, layer.name, levels, state, decided, show_removed, show_motion, name)
+    return LayerJob(
+        layer, layer.name, levels, state, decided, show_removed, show_motion, name, address
+    )
 
 
 def _levels(layer: Image) -> list[Any]:

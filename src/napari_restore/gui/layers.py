@@ -8,22 +8,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image
 
+from napari_restore.cluster import on_client, survey
 from napari_restore.core.axes import Planes, find_layout
 from napari_restore.core.chunked import as_dask
 from napari_restore.core.intensity import find_scales
-from napari_restore.core.protocol import Report
+from napari_restore.core.protocol import Progress, Report
 from napari_restore.core.pyramid import pyramid
 from napari_restore.core.steps import drain
 from napari_restore.core.tiles import Region
 from napari_restore.findings import exposure_of, try_blur
 from napari_restore.restoration import Restoration, restore_lazily, restore_steps
 
+from .clients import client_of
 from .jobs import LayerJob, plan_layer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from napari_restore.core.protocol import Progress
+    from distributed import Client
 
 #: What a result is called after its source.
 SUFFIXES = {"deblur": "deblurred", "dehaze": "dehazed", "motion_deblur": "motion deblurred"}
@@ -72,8 +74,13 @@ def restore_job(job: LayerJob) -> Generator[Progress, None, Restoration]:
     Restoration
         With a list of arrays as data for a multiscale layer.
     """
-    decided, multiscale = job.plan, job.state["multiscale"]
+    decided, multiscale, client, workers = job.plan, job.state["multiscale"], None, None
+    if job.scheduler is not None:
+        yield Progress(0, job.pixels, f"Connecting to {job.scheduler}")
+        client = client_of(job.scheduler)
     if job.lazy:
+        if client is not None:
+            workers = survey(client, decided.asked_device)
         # Found now, from a bounded sample: else every look at a slice would read the sample again.
         # The finest level's scale serves all, or levels would differ in contrast.
         finest = Planes(as_dask(job.array), decided.layout)
@@ -86,17 +93,24 @@ def restore_job(job: LayerJob) -> Generator[Progress, None, Restoration]:
             layout = find_layout(level, decided.layout.axes)
             here = replace(decided, layout=layout, exposure=exposure)
             result = restore_lazily(level, here, scales)
+            result = result if client is None else on_client(result, client)
             levels.append(result if job.partner is None else result[0])
         report = Report()
         blur = try_blur(job.array, decided, scales, report)
         said = decided.provenance(scales=scales, blur=blur, exposure=exposure)
         record = {**said, "lazy": True}
         record["notes"] = report.notes
+        if workers is not None:
+            record |= {
+                "device": workers.device,
+                "precision": workers.precision,
+                "workers": workers.count,
+            }
         return Restoration(levels if multiscale else levels[0], record, scales)
     if job.partner is None:
-        result = yield from restore_steps(np.asarray(job.array), decided)
+        result = yield from restore_steps(np.asarray(job.array), decided, client=client)
     else:
-        result = yield from _restore_first(job)
+        result = yield from _restore_first(job, client)
     if not multiscale:
         return result
     # Of two frames, the levels have an axis that the result has not.
@@ -105,13 +119,13 @@ def restore_job(job: LayerJob) -> Generator[Progress, None, Restoration]:
     return replace(result, data=pyramid(result.data, shapes))
 
 
-def _restore_first(job: LayerJob) -> Generator[Progress, None, Restoration]:
+def _restore_first(job: LayerJob, client: Client | None) -> Generator[Progress, None, Restoration]:
     """Restore the first of two frames that are layers of their own."""
     layout = job.plan.layout
     room = np.empty((1, *layout.shape[1:]), np.dtype(job.array.dtype))
     whole = Region(0, 0, *layout.size)
     regions = [(index, whole) for index in layout.indices() if index[0] == 0]
-    result = yield from restore_steps(job.array, job.plan, out=room, regions=regions)
+    result = yield from restore_steps(job.array, job.plan, out=room, regions=regions, client=client)
     return replace(result, data=room[0])
 
 
@@ -127,6 +141,7 @@ def restore_layer(
     frames: int = 1,
     exposure: float | None = None,
     time_axis: int | None = None,
+    scheduler: str | None = None,
     progress: Callable[[Progress], object] | None = None,
 ) -> Image:
     """Restore an image layer.
@@ -144,6 +159,8 @@ def restore_layer(
         As for `napari_restore.restore`.
     time_axis : int, optional
         Axis of the frames, where two of them are used and the labels do not say it.
+    scheduler : str, optional
+        Address of a dask cluster to restore on, such as "tcp://HOST:8786".
 
     Returns
     -------
@@ -167,5 +184,6 @@ def restore_layer(
         frames=frames,
         exposure=exposure,
         time_axis=time_axis,
+        scheduler=scheduler,
     )
     return result_layer(job, drain(restore_job(job), progress))

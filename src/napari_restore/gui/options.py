@@ -10,7 +10,8 @@ from typing import Any
 class Options:
     """What the dock's controls say; as for `napari_restore.restore`.
 
-    ``structure_size`` is in the units of each layer.
+    ``structure_size`` is in the units of each layer; ``scheduler`` is the address of a dask
+    cluster, or None for this computer.
     """
 
     model: str = "auto"
@@ -24,6 +25,7 @@ class Options:
     time_axis: int | None = None
     show_motion: bool = False
     hide_source: bool = False
+    scheduler: str | None = None
 
     def planning(self) -> dict[str, Any]:
         """Those that decide a plan."""

@@ -197,7 +197,9 @@ class Session:
 
     def _add_results(self, jobs: Sequence[LayerJob], hide: bool, outcomes: list[Outcome]) -> str:
         """Add all results, and say in one line what became of each layer."""
-        if len(jobs) == 1 and not (jobs[0].lazy or jobs[0].show_removed or jobs[0].show_motion):
+        if len(jobs) == 1 and not (
+            jobs[0].scheduler or jobs[0].lazy or jobs[0].show_removed or jobs[0].show_motion
+        ):
             layout = jobs[0].plan.layout
             pixels, seconds = self.runner.measured()
             self.rates.learn(jobs[0], pixels * jobs[0].plan.work / max(1, layout.pixels), seconds)

@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from napari_restore.physics.motion import double_angle, half_angle, telescope, warp
 
 from .flow import FlowNet
+from .motion_gauge import MOTION_UNIT, CepstralGauge
 from .nafnet import NAFNet
 from .resunet import ResUNet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Motion of this many pixels is 1 for the networks.
-MOTION_UNIT = 10.0
 #: Steps along the motion on either side, and the images that come of them: see `telescope`.
 STEPS = 3
 PARTS = 2 * STEPS
@@ -26,114 +25,11 @@ PARTS = 2 * STEPS
 BLUR_CHANNELS = 3
 #: Pixels of motion beyond which blur is only reduced.
 _LONGEST = 40.0
-#: Cells around a place whose estimates are joined, what they are worth together at first
-#: (logarithm), and the least sure that one may be: a little better than not looking.
-_AROUND = 9
-_WORTH = 0.7
-_UNSURE = -0.02
 #: How unsure a motion between two frames is taken to be, as the logarithm of a variance.
 _SURE = -3.0
 
 
 _NETWORKS: dict[str, Any] = {"resunet": ResUNet, "nafnet": NAFNet}
-
-
-class SpectralGauge(nn.Module):
-    """Find the length and the direction of motion blur in the cepstra of overlapping windows.
-
-    The spectrum of a blurred image is that of the sharp one times that of the kernel. Their
-    logarithms add up, and those of sharp images are much alike; so do the transforms of these, the
-    cepstra, in which motion leaves a dip at its length and direction (Rom, "On the Cepstrum of
-    Two-Dimensional Functions", IEEE Transactions on Information Theory 1975). Spectra are means
-    over neighbouring windows (Welch, 1967), of two widths; a few layers read them. What many places
-    say is put together as independent measurements are, each as sure as it says, as many as that
-    training shows them to be worth.
-
-    Parameters
-    ----------
-    hidden : sequence of int
-        Channels of the layers.
-    """
-
-    #: Side of the windows, and of the cells that each is about.
-    side = 64
-    cell = 16
-
-    window: Tensor
-
-    def __init__(self, hidden: tuple[int, int] = (256, 128)) -> None:
-        super().__init__()
-        line = torch.hann_window(self.side, periodic=False)
-        self.register_buffer("window", line[:, None] * line, persistent=False)
-        features = 2 * self.side * (self.side // 2 + 1)
-        self.layers = nn.Sequential(
-            nn.Conv2d(features, hidden[0], 1),
-            nn.ReLU(),
-            nn.Conv2d(hidden[0], hidden[1], 1),
-            nn.ReLU(),
-            nn.Conv2d(hidden[1], 4, 1),
-        )
-        # Neighbouring windows overlap: together they are worth a few.
-        self.log_worth = nn.Parameter(torch.tensor(_WORTH))
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Estimate the motion.
-
-        Parameters
-        ----------
-        image : Tensor
-            (N, C, H, W); H and W multiples of ``cell``.
-
-        Returns
-        -------
-        Tensor
-            (N, 2, 2, H / cell, W / cell): vectors of `napari_restore.physics.motion.blur_vector` in
-            units of `MOTION_UNIT`, and the logarithms of their variances.
-        """
-        power = self._power(image.float().mean(1, keepdim=True))
-        spectra = []
-        for reach in (1, 3):
-            mean = F.avg_pool2d(power, 2 * reach + 1, 1, reach, count_include_pad=False)
-            level = mean.mean(1, keepdim=True)
-            log = (mean / (level + 1e-12) + 1e-5).log()
-            spectra.append(self._cepstra(log - log.mean(1, keepdim=True)))
-        both: Tensor = self.layers(torch.cat(spectra, 1))
-        return self._together(*both.unflatten(1, (2, 2)).unbind(1))
-
-    def _together(self, mean: Tensor, log_variance: Tensor) -> Tensor:
-        """Join the estimates of neighbouring places: products of normal densities.
-
-        Each was made by one who expected motion of about `MOTION_UNIT` either way before looking;
-        that expectation must count once, not once for each place.
-        """
-        precision = (-log_variance.clamp(-6, _UNSURE)).exp()
-
-        def around(field: Tensor) -> Tensor:
-            return F.avg_pool2d(field, _AROUND, 1, _AROUND // 2, count_include_pad=False)
-
-        worth = self.log_worth.exp()
-        joint = 1 + worth * around(precision - 1)
-        return torch.stack([worth * around(precision * mean) / joint, -joint.log()], 1)
-
-    def _cepstra(self, log: Tensor) -> Tensor:
-        """From logarithms of spectra to as many lags: (N, lags, h, w)."""
-        folded = log.permute(0, 2, 3, 1).unflatten(3, (self.side, self.side // 2 + 1))
-        cepstra = torch.fft.irfft2(folded, norm="ortho")
-        # The other half of the lags mirrors this one.
-        half: Tensor = cepstra[..., : self.side // 2 + 1].flatten(3).permute(0, 3, 1, 2)
-        return half
-
-    def _power(self, grey: Tensor) -> Tensor:
-        """Power spectra of the windows around all cells: (N, frequencies, h, w)."""
-        height, width = (length // self.cell for length in grey.shape[-2:])
-        margin = (self.side - self.cell) // 2
-        padded = F.pad(grey, (margin,) * 4, mode="replicate")
-        windows = F.unfold(padded, self.side, stride=self.cell).transpose(1, 2)
-        windows = windows.unflatten(2, (self.side, self.side))
-        windows = (windows - windows.mean((2, 3), keepdim=True)) * self.window
-        power: Tensor = torch.fft.rfft2(windows).abs().square()
-        spectra: Tensor = power.flatten(2).transpose(1, 2).unflatten(2, (height, width))
-        return spectra
 
 
 class _Restorer(nn.Module):
@@ -170,7 +66,7 @@ class MotionRestorer(nn.Module):
     restorer : mapping
         Arguments of `ResUNet` but for its channels, or with ``network="nafnet"`` of `NAFNet`.
     gauge : mapping
-        Arguments of `SpectralGauge`.
+        Arguments of `CepstralGauge`.
     """
 
     def __init__(
@@ -181,16 +77,16 @@ class MotionRestorer(nn.Module):
     ) -> None:
         super().__init__()
         self.channels = channels
-        self.gauge = SpectralGauge(**(gauge or {}))
+        self.gauge = CepstralGauge(**(gauge or {}))
         self.restorer = _Restorer(channels, 0, restorer or {})
-        self.multiple_of = max(SpectralGauge.cell, self.restorer.network.multiple_of)
+        self.multiple_of = max(CepstralGauge.cell, self.restorer.network.multiple_of)
 
     def forward(self, image: Tensor) -> Tensor:
         """Restore (N, C, H, W), about [0, 1]; H and W multiples of ``multiple_of``."""
         return self.restore_and_estimate(image)[0]
 
     def estimate(self, image: Tensor) -> Tensor:
-        """Estimate the motion; see `SpectralGauge`."""
+        """Estimate the motion; see `CepstralGauge`."""
         estimates: Tensor = self.gauge(image)
         return estimates
 
@@ -198,11 +94,16 @@ class MotionRestorer(nn.Module):
         """Both `forward` and `estimate`."""
         estimates = self.estimate(image)
         # The gauge learns from what moved; restoration must not bend it.
-        vectors, log_variance = estimates.detach().float().unbind(1)
+        return self.restore_along(image, estimates.detach()), estimates
+
+    def restore_along(self, image: Tensor, estimates: Tensor) -> Tensor:
+        """Restore along a motion that is known as well as a gauge would say; see `estimate`."""
+        vectors, log_variance = estimates.float().unbind(1)
         known = torch.cat([vectors * MOTION_UNIT, log_variance.mean(1, keepdim=True)], 1)
         fine = F.interpolate(known, image.shape[-2:], mode="bilinear", align_corners=False)
         unsure = fine[:, 2:].clamp(-6, 4)
-        return self.restorer(image, half_angle(fine[:, :2]), unsure), estimates
+        restored: Tensor = self.restorer(image, half_angle(fine[:, :2]), unsure)
+        return restored
 
 
 class FramePairRestorer(nn.Module):

@@ -21,23 +21,13 @@ DEBLURRER: dict[str, object] = {
 #: Motion blur is wide too.
 _ALONG_MOTION: dict[str, object] = {
     "widths": (32, 64, 128, 192),
-    "encoder_blocks": (1, 2, 3),
-    "middle_blocks": 4,
-    "decoder_blocks": (3, 2, 1),
+    "encoder_blocks": (1, 2, 1),
+    "middle_blocks": 1,
+    "decoder_blocks": (1, 2, 1),
     "unshuffle": 2,
 }
 #: Options of the networks that restore one frame along its motion, but for their channels.
-MOTION_DEBLURRER: dict[str, object] = {
-    "restorer": {
-        "network": "nafnet",
-        "width": 32,
-        "encoder_blocks": (2, 4),
-        "middle_blocks": 6,
-        "decoder_blocks": (2, 2),
-        "unshuffle": 2,
-    }
-}
-
+MOTION_DEBLURRER: dict[str, object] = {"restorer": _ALONG_MOTION}
 #: Options of the networks that restore a frame along the motion to its neighbour.
 FRAME_PAIR: dict[str, object] = {
     "flow": {"widths": (24, 32, 48, 64), "decoder": (80, 64, 48), "radius": 4},
@@ -117,10 +107,10 @@ CATALOG: tuple[ModelSpec, ...] = (
         channels=3,
         architecture="motion",
         weights="motion-color.safetensors",
-        sha256="153b41fd0754a3be6cbe1dfedf6dc0828d6cb27a250adf586f108fb29a6c447c",
+        sha256="d47f755c61f1b883f59311edadfb428724843cd49af68f762a82ae8d8435985e",
         options={"channels": 3, **MOTION_DEBLURRER},
         multiple_of=16,
-        halo=128,
+        halo=160,
         gauge="motion",
     ),
     ModelSpec(
@@ -129,10 +119,10 @@ CATALOG: tuple[ModelSpec, ...] = (
         channels=1,
         architecture="motion",
         weights="motion-mono.safetensors",
-        sha256="992fb1f2047b13949fe2213b13df575eb7c5114ce1718c255a185466605247f7",
+        sha256="a9a7e84b86d6428a5b0f8a284f1a6b022ba69b65ad142238a661a54e4eda8a82",
         options={"channels": 1, **MOTION_DEBLURRER},
         multiple_of=16,
-        halo=128,
+        halo=160,
         gauge="motion",
     ),
     ModelSpec(
@@ -141,7 +131,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         channels=3,
         architecture="framepair",
         weights="motion-frames-color.safetensors",
-        sha256="95444ffd082df9adf655431415dc3fbd0d6eb180caad5485f2f9c12563d98979",
+        sha256="7775c13a7b31d5b55b5ffc17c72b561e68a993b015cb5b639b4c0888a440e833",
         options={"channels": 3, **FRAME_PAIR},
         halo=192,
         multiple_of=16,
@@ -154,7 +144,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         channels=1,
         architecture="framepair",
         weights="motion-frames-mono.safetensors",
-        sha256="b92e3c39f107d6705db6d98482f72c8dc4b23ced083e102d176c9cb9cf7cbf3e",
+        sha256="267fd77a24646ccfd95381e74b079e860efff8d03ab53094c1b34dea70c03d73",
         options={"channels": 1, **FRAME_PAIR},
         halo=192,
         multiple_of=16,

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from napari_restore.core.chunked import FromSample
-from napari_restore.core.device import autocast_dtype
+from napari_restore.core.device import autocast_dtype, resolve_device, use_threads_of_worker
 from napari_restore.core.smooth import SmoothChange
 from napari_restore.errors import ModelError
 from napari_restore.physics.motion import half_angle
 
-from .along_motion import MOTION_UNIT
+from .motion_gauge import MOTION_UNIT
 from .spec import ModelSpec, build_network
 from .weights import load_state
+from .winograd import with_winograd
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +53,8 @@ class TorchPredictor:
         network = network.eval().to(device)
         self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._dtype = autocast_dtype(device)
+        if device == "cpu" and self._dtype is None:
+            with_winograd(self._network)
         # Chunks of a lazy array are computed by many threads. One network at a time is quicker,
         # and in one thread of its own: each one that computes keeps threads and memory.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="napari-restore")
@@ -193,16 +196,25 @@ _loading = threading.Lock()
 
 
 def load_predictor(spec: ModelSpec, device: str) -> TorchPredictor:
-    """Load a model onto a device, once.
+    """Load a model onto a device, once in each process.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    device : str
+        "auto" is the best one of the machine that this runs on.
 
     Raises
     ------
     ModelError
         If the weights are missing, damaged or of another network.
+    DeviceError
+        If the device does not exist here.
     """
     # Chunks of a lazy array ask for it all at once, from many threads.
     with _loading:
-        return _load(spec, device)
+        use_threads_of_worker()
+        return _load(spec, resolve_device(device))
 
 
 def find_predictor(

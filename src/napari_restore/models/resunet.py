@@ -10,11 +10,16 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+#: Of the features of a strip of rows, see `ResidualBlock`.
+STRIP_BYTES = 2**23
 
 
 class ResidualBlock(nn.Module):
@@ -31,10 +36,38 @@ class ResidualBlock(nn.Module):
         self.norm = ChannelNorm(width) if normalise else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Refine features (N, C, H, W)."""
+        """Refine features (N, C, H, W); in inference on a processor, in place."""
+        if torch.is_inference_mode_enabled() and x.device.type == "cpu":
+            return self._refine_in_strips(x)
         inside = x if self.norm is None else self.norm(x)
         out: Tensor = x + self.conv2(F.relu(self.conv1(inside), inplace=True))
         return out
+
+    def _refine_in_strips(self, x: Tensor) -> Tensor:
+        """Refine a few rows at a time.
+
+        What lies between the convolutions stays in the cache, and is too small to be memory that
+        the system has to clear anew each time: of large tiles that took a third of the time.
+        """
+        height, row = x.shape[2], x[:, :, :1].numel() * x.element_size()
+        rows = max(16, STRIP_BYTES // row)
+        first, above = 0, None
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            # Two convolutions reach two rows further. Those above have been refined already.
+            seen = x[:, :, top : bottom + 2]
+            if above is not None:
+                seen = torch.cat([above, seen], 2)
+            above, following = x[:, :, bottom - 2 : bottom].clone(), bottom - 2
+            features = F.relu(
+                self.conv1(seen if self.norm is None else self.norm(seen)), inplace=True
+            )
+            # The outermost rows saw the end of the strip, unless it is that of the image.
+            start, stop = max(0, top - 1), min(bottom + 1, height)
+            change = self.conv2(features[:, :, start - first : stop - first])
+            x[:, :, top:bottom] += change[:, :, top - start : bottom - start]
+            first = following
+        return x
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -193,10 +226,13 @@ class ResUNet(nn.Module):
         return self.middle(x), skips
 
     def decode(self, deep: Tensor, skips: list[Tensor]) -> Tensor:
-        """Features (N, widths[0], h, w) of the unshuffled image from what `encode` gives."""
+        """Features (N, widths[0], h, w) of the unshuffled image from what `encode` gives, once."""
         x = deep
-        for up, decoder, skip in zip(self.ups, self.decoders, reversed(skips), strict=True):
-            x = decoder(up(x) + skip)
+        for up, decoder in zip(self.ups, self.decoders, strict=True):
+            x, skip = up(x), skips.pop()
+            # In place, in inference: large maps are few.
+            x = decoder(x.add_(skip) if torch.is_inference_mode_enabled() else x + skip)
+            del skip
         return x
 
     def _restore(self, image: Tensor, deep: Tensor, skips: list[Tensor]) -> Tensor:

@@ -123,10 +123,22 @@ def _pair(
 
 @dataclass
 class ColourBlur:
-    """Blur in linear light, shot and read noise, tone curve, rounding, sometimes JPEG."""
+    """Blur in linear light, shot and read noise, tone curve, rounding, sometimes JPEG.
+
+    Attributes
+    ----------
+    blur : Blur
+    margin : int
+    photons : (float, float)
+        Fewest and most that make the brightest pixel.
+    clean_share : float
+        Of the images without noise.
+    """
 
     blur: Blur
     margin: int
+    photons: tuple[float, float] = (150, 3e4)
+    clean_share: float = 0.12
 
     def __call__(
         self, sharp: torch.Tensor, rng: np.random.Generator, generator: torch.Generator
@@ -146,8 +158,8 @@ class ColourBlur:
         blurred = self.blur(light, rng)
         seen, sharp = trim(blurred.light, self.margin), trim(blurred.sharp, self.margin)
         sharp = torch.where(linear, camera.to_srgb(sharp), sharp.clamp(0, 1))
-        clean = [rng.random() < 0.12 for _ in range(count)]
-        photons = [1e7 if skip else log_uniform(rng, 150, 3e4) for skip in clean]
+        clean = [rng.random() < self.clean_share for _ in range(count)]
+        photons = [1e7 if skip else log_uniform(rng, *self.photons) for skip in clean]
         read = [0.0 if skip else log_uniform(rng, 3e-4, 1.5e-2) for skip in clean]
         noisy = camera.add_noise(
             seen, column(photons, sharp), column(read, sharp), generator

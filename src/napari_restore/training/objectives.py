@@ -6,9 +6,10 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 
 from napari_restore.core.device import autocast_dtype
-from napari_restore.models.along_motion import MOTION_UNIT
+from napari_restore.models.motion_gauge import MOTION_UNIT, CepstralGauge
 from napari_restore.physics.psf import equivalent_sigma
 
 from .losses import flow_error, gauge_error, optics_error, resized
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 GAUGE_WEIGHT = 0.1
 OPTICS_WEIGHT = 0.5
 FLOW_WEIGHT = 0.2
+#: Of the images whose motion is told wrong.
+WRONG_SHARE = 0.15
 
 
 def _reduced(device: torch.device) -> torch.autocast:
@@ -50,8 +53,40 @@ def truth_of(pair: Pair) -> torch.Tensor | None:
     return log_sigmas(pair.kernels)[..., None, None] if pair.kernels else None
 
 
+def as_if_found(truth: torch.Tensor) -> torch.Tensor:
+    """Say what moved as a gauge would that is well calibrated, from nearly sure to ignorant.
+
+    Of one image in seven it says what another's motion is: texture can look like blur, and
+    restoration has to see for itself that the image is sharp. Someone who expects vectors of about
+    1 either way, and is left with the variance v after having looked, expects (1 - v) of the truth
+    and is off by the square root of v (1 - v).
+
+    Parameters
+    ----------
+    truth : Tensor
+        (N, 2, H, W), in units of `MOTION_UNIT`.
+
+    Returns
+    -------
+    Tensor
+        (N, 2, 2, h, w), a number for each `CELL` pixels: see `MotionRestorer.estimate`.
+    """
+    truth = F.avg_pool2d(truth, CepstralGauge.cell)
+    one = truth[:, :1, :1, :1]
+    truth = torch.where(torch.rand_like(one) < WRONG_SHARE, truth.roll(1, 0), truth)
+    low, high = math.log(1e-3), math.log(0.6)
+    variance = (low + (high - low) * torch.rand_like(one)).exp()
+    off = torch.randn_like(truth[..., :1, :1]) * (variance * (1 - variance)).sqrt()
+    mean = (1 - variance) * truth + off
+    return torch.stack([mean, variance.log().expand_as(mean)], 1)
+
+
 def batch_loss(
-    network: nn.Module, pair: Pair, loss: Loss, motion_alone: bool = False
+    network: nn.Module,
+    pair: Pair,
+    loss: Loss,
+    motion_alone: bool = False,
+    motion_told: bool = False,
 ) -> torch.Tensor:
     """Loss of a batch.
 
@@ -64,6 +99,8 @@ def batch_loss(
         Of result and target.
     motion_alone : bool
         Train only what finds the motion.
+    motion_told : bool
+        Train only what restores along it.
 
     Returns
     -------
@@ -83,15 +120,19 @@ def batch_loss(
             result, log_gain, airlight = network.restore_and_explain(image)  # type: ignore[operator]
             beside = OPTICS_WEIGHT * optics_error(log_gain, airlight, pair.optics)
         elif motion_alone:
-            truth = truth_of(pair)
-            assert truth is not None
-            return gauge_error(network.estimate(image), truth.to(device))  # type: ignore[operator]
+            assert pair.motion is not None
+            error: torch.Tensor = network.gauge.error(image, pair.motion / MOTION_UNIT)  # type: ignore[operator,union-attr]
+            return error
+        elif motion_told and pair.motion is not None:
+            told = as_if_found(pair.motion / MOTION_UNIT)
+            result = network.restore_along(image, told)  # type: ignore[operator]
+            beside = torch.zeros((), device=device)
         elif getattr(network, "gauge", None) is not None:
             result, estimates = network.restore_and_estimate(image)  # type: ignore[operator]
-            truth = truth_of(pair)
             beside = torch.zeros((), device=device)
-            if truth is not None:
-                beside = GAUGE_WEIGHT * gauge_error(estimates, truth.to(device))
+            if pair.motion is None and pair.kernels:
+                sigmas = log_sigmas(pair.kernels)[..., None, None].to(device)
+                beside = GAUGE_WEIGHT * gauge_error(estimates, sigmas)
         else:
             result, beside = network(image), torch.zeros((), device=device)
     return loss(result.float(), pair.target) + beside

@@ -55,6 +55,9 @@ class Recipe:
     motion_share : float
         Of the time, from the start, in which networks that restore along motion only learn to find
         it.
+    told_until : float
+        Share of the time until which such a network is told the motion in one frame about as well
+        as it could find it; then it is for every other batch.
     start_from : str or None
         Recipe whose weights begin this one; channel counts may differ.
     minutes : float
@@ -75,6 +78,7 @@ class Recipe:
     emphasis: Mapping[str, float] = field(default_factory=dict)
     clearness: Mapping[str, float] = field(default_factory=dict)
     motion_share: float = 0.0
+    told_until: float = 0.0
     start_from: str | None = None
     minutes: float = 28.0
 
@@ -126,13 +130,16 @@ RECIPES: tuple[Recipe, ...] = (
         "motion-color",
         "motion_deblur",
         "motion",
-        ColourBlur(MotionBlur(), margin=24),
+        ColourBlur(MotionBlur(), margin=24, photons=(250, 1e5), clean_share=0.2),
         {"channels": 3, **MOTION_DEBLURRER},
         # What finds motion learns from kernels: many small crops.
-        crops=((0.0, 96, 20), (0.25, 160, 6), (0.75, 192, 4)),
-        losses=((0.0, partial(log_error, floor=2e-3)), (0.5, log_error)),
-        motion_share=0.25,
-        minutes=60,
+        crops=((0.0, 96, 20), (0.35, 160, 6), (0.85, 192, 4)),
+        losses=((0.0, log_error),),
+        motion_share=0.35,
+        told_until=0.9,
+        # That one knows the motion, and so has learned to restore along it.
+        start_from="motion-frames-color",
+        minutes=120,
     ),
     Recipe(
         "motion-mono",
@@ -140,9 +147,11 @@ RECIPES: tuple[Recipe, ...] = (
         "motion",
         MonoBlur(MotionBlur(), margin=24),
         {"channels": 1, **MOTION_DEBLURRER},
-        crops=((0.0, 160, 6), (0.7, 192, 4)),
+        crops=((0.0, 96, 20), (0.25, 192, 6), (0.4, 160, 6), (0.8, 192, 4)),
         losses=((0.0, log_error),),
         learning_rate=8e-4,
+        motion_share=0.4,
+        told_until=0.75,
         start_from="motion-color",
         minutes=30,
     ),

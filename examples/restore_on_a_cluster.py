@@ -1,0 +1,36 @@
+"""Restore on a dask cluster: here two processes of this machine, elsewhere as many as you have."""
+
+from __future__ import annotations
+
+import dask.array as da
+import numpy as np
+from distributed import Client, LocalCluster
+
+from napari_restore import deblur
+from napari_restore.cluster import computed_blocks, survey
+from napari_restore.samples import load_sample
+
+
+def main() -> None:
+    field, _ = load_sample("mitochondria")
+    slide = da.from_array(field, chunks=256)
+    # Elsewhere: Client("tcp://HOST:8786"), with what 'dask scheduler' printed.
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        print(survey(client))
+        # While there is a client, it computes the lazy result, or any part of it.
+        restored = deblur(slide)
+        corner = restored[:100, :100].compute()
+        # Block by block, in bounded memory, as they are finished; this would go to disk.
+        result = np.empty(slide.shape, slide.dtype)
+        for place, block in computed_blocks(restored, client):
+            result[place] = block
+            print(f"{block.shape} at {[part.start for part in place]}")
+    print(f"the corner is the same: {np.array_equal(corner, result[:100, :100])}")
+
+
+# Worker processes import this file.
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Which format a file has: by its name, or by what is in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_restore.errors import FileError
+
+from .dicom import dicom_files, is_dicom
+from .zarr_reader import is_zarr
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .picture import Picture
+
+#: File name endings and the formats that they mean.
+FORMATS = {
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".png": "png",
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".npy": "npy",
+    ".zarr": "zarr",
+    ".nii": "nifti",
+    ".nii.gz": "nifti",
+    ".dcm": "dicom",
+}
+
+
+def _known(path: Path) -> str | None:
+    name = path.name.lower()
+    return next((kind for ending, kind in FORMATS.items() if name.endswith(ending)), None)
+
+
+def file_format(path: Path, source: Picture | None = None) -> str:
+    """Find the format of a file: a value of `FORMATS`.
+
+    Parameters
+    ----------
+    path : Path
+        Its name decides; of what is read also the content, where zarr and DICOM are concerned.
+    source : Picture, optional
+        What was restored, if the path is that of a result.
+
+    Raises
+    ------
+    FileError
+        If it is none of them.
+    """
+    if is_zarr(path):
+        return "zarr"
+    kind = _known(path)
+    if source is None and (path.is_dir() or (kind is None and is_dicom(path))):
+        return "dicom"
+    if kind is not None:
+        return kind
+    ending = path.suffix
+    if source is not None and source.format == "dicom":
+        # Such files have any name, often numbers with dots; other endings are slips.
+        if not ending[1:].strip("0123456789") or ending == source.path.suffix:
+            return "dicom"
+    known = ", ".join(FORMATS)
+    what = f"ending '{ending}'" if ending else "a name without an ending"
+    raise FileError(f"No image format has {what}. Use one of: {known}.")
+
+
+def is_image_folder(folder: Path) -> bool:
+    """Whether a folder is one image: an OME-Zarr, or a series of DICOM files."""
+    return folder.is_dir() and (is_zarr(folder) or bool(dicom_files(folder)))
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Image files and OME-Zarrs that lie directly in a folder, by name; hidden ones are left out.
+
+    Raises
+    ------
+    FileError
+        If there is none.
+    """
+    found = images_in(folder)
+    if not found:
+        raise FileError(f"The folder holds no image file ({', '.join(FORMATS)}).")
+    return found
+
+
+def images_in(folder: Path) -> list[Path]:
+    """List what `image_files` finds, which may be nothing."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if _known(path) and not path.name.startswith(".") and path.is_dir() == is_zarr(path)
+    )

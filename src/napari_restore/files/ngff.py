@@ -1,0 +1,218 @@
+"""What OME-Zarr says about an image (NGFF 0.4 and 0.5), and the same for the restored one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_restore.errors import FileError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .picture import Picture
+
+#: Units as this package and OME-XML write them, and as NGFF does (UDUNITS-2).
+UNITS = {
+    **{"pm": "picometer", "nm": "nanometer", "µm": "micrometer", "mm": "millimeter"},
+    **{"cm": "centimeter", "m": "meter", "in": "inch"},
+    **{"ms": "millisecond", "s": "second", "min": "minute", "h": "hour"},
+}
+_SYMBOLS = {name: symbol for symbol, name in UNITS.items()}
+_TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
+#: Labels of channels that are the samples of RGB or RGBA colour.
+_COLOURS = (["r", "g", "b"], ["r", "g", "b", "a"], ["red", "green", "blue"])
+#: Longest side of the coarsest level in pixels.
+COARSEST = 512
+
+
+def letters_of(axes: Sequence[Any]) -> str:
+    """Letters for the axes of a multiscale image: T, C, Z, Y, X, and Q for any other."""
+    named = [axis if isinstance(axis, dict) else {"name": str(axis)} for axis in axes]
+    out = []
+    for axis in named:
+        letter, kind = str(axis.get("name", "")).upper(), axis.get("type")
+        if kind in ("time", "channel"):
+            letter = kind[0].upper()
+        out.append(letter if letter in _TYPES else "Q")
+    if not {"Y", "X"} <= set(out):
+        # Named otherwise; the order of the axes of space is fixed.
+        space = [i for i, axis in enumerate(named) if axis.get("type") == "space"]
+        for place, letter in zip(reversed(space), "XYZ", strict=False):
+            out[place] = letter
+    return "".join(out)
+
+
+def transform_of(
+    entry: Mapping[str, Any], level: int, ndim: int
+) -> tuple[list[float], list[float]]:
+    """Scale and translation of a level: its own, then those of the whole entry."""
+    scale, shift = np.ones(ndim), np.zeros(ndim)
+    own = entry["datasets"][level].get("coordinateTransformations") or []
+    for step in [*own, *(entry.get("coordinateTransformations") or [])]:
+        if step.get("type") == "scale" and "scale" in step:
+            factor = np.asarray(step["scale"], float)
+            scale, shift = scale * factor, shift * factor
+        elif step.get("type") == "translation" and "translation" in step:
+            shift = shift + np.asarray(step["translation"], float)
+    return scale.tolist(), shift.tolist()
+
+
+def pixel_size(
+    axes: Sequence[Any], letters: str, scale: Sequence[float]
+) -> dict[str, tuple[float, str]]:
+    """Size of a step along X, Y, Z and T where the axis has a unit."""
+    sizes = {}
+    for axis, letter, step in zip(axes, letters, scale, strict=True):
+        unit = _SYMBOLS.get(axis.get("unit", "")) if isinstance(axis, dict) else None
+        if unit and letter in "TZYX" and step > 0:
+            sizes[letter] = (float(step), unit)
+    return sizes
+
+
+def is_colour(omero: Mapping[str, Any], channels: int) -> bool:
+    """Whether the channels are named as the samples of RGB or RGBA."""
+    labels = [str(channel.get("label", "")).lower() for channel in omero.get("channels") or []]
+    return len(labels) == channels and labels in _COLOURS
+
+
+def stored_order(axes: str) -> tuple[int, ...]:
+    """Positions of an image's axes in the order that OME-Zarr wants: time, channel, space.
+
+    Raises
+    ------
+    FileError
+        If OME-Zarr has no room for such axes.
+    """
+    other = [letter for letter in axes if letter not in "TZYX"]
+    if len(other) > 1:
+        raise FileError(
+            f"OME-Zarr holds time, space and one axis of channels or the like; the axes of this "
+            f"image are '{axes}' (S: RGB, Q: unknown). Give them with --axes, for example TZYX, or "
+            "name the result .tif."
+        )
+    order = ["T", *other, "Z", "Y", "X"]
+    return tuple(sorted(range(len(axes)), key=lambda axis: order.index(axes[axis])))
+
+
+def level_shapes(
+    shape: tuple[int, ...], axes: str, original: Sequence[Sequence[int]]
+) -> list[tuple[int, ...]]:
+    """Shapes of the coarser levels.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the finest level.
+    axes : str
+        Of it, in the same order.
+    original : sequence of shapes
+        Of the levels of the image that was restored; empty if it had none. They are kept where
+        each is a whole fraction of the one above.
+
+    Returns
+    -------
+    list of tuple
+        Without the finest. By default Y and X are halved until both are at most `COARSEST`.
+    """
+    kept = [tuple(int(n) for n in level) for level in original]
+    if len(kept) > 1 and kept[0] == shape and all(map(_is_fraction, kept, kept[1:])):
+        return kept[1:]
+    out: list[tuple[int, ...]] = []
+    plane = [axes.index(letter) for letter in "YX"]
+    while max(shape[axis] for axis in plane) > COARSEST:
+        shape = tuple(-(-n // 2) if axis in plane else n for axis, n in enumerate(shape))
+        out.append(shape)
+    return out
+
+
+def _is_fraction(finer: tuple[int, ...], coarser: tuple[int, ...]) -> bool:
+    factors = [max(1, round(a / max(1, b))) for a, b in zip(finer, coarser, strict=True)]
+    return all(
+        b in (a // f, -(-a // f)) and b for a, b, f in zip(finer, coarser, factors, strict=True)
+    )
+
+
+def restored_attributes(
+    picture: Picture, axes: str, shapes: Sequence[tuple[int, ...]], provenance: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Attributes of the group of a restored image.
+
+    Parameters
+    ----------
+    picture : Picture
+        The original. Of an OME-Zarr, everything that its attributes say is kept.
+    axes : str
+        Axes as they are stored; S is the axis of colours.
+    shapes : sequence of tuple
+        Of all levels, in the order of ``axes``.
+    provenance : mapping
+        How the result was made.
+    """
+    kept = picture.extras.get("ngff", {})
+    version = version_of(picture)
+    if kept and kept["letters"] == axes.replace("S", "C"):
+        described, scale, shift = kept["axes"], kept["scale"], kept["translation"]
+    else:
+        described = [_axis(letter, picture) for letter in axes]
+        scale = [picture.pixel_size.get(letter, (1.0, ""))[0] for letter in axes]
+        shift = [0.0] * len(axes)
+    datasets = []
+    for level, shape in enumerate(shapes):
+        factor = np.asarray([round(a / b) for a, b in zip(shapes[0], shape, strict=True)], float)
+        # The middle of the first coarse pixel is the middle of those that it is the mean of.
+        place = np.asarray(shift) + np.asarray(scale) * (factor - 1) / 2
+        steps: list[dict[str, Any]] = [
+            {"type": "scale", "scale": (np.asarray(scale) * factor).tolist()}
+        ]
+        if place.any():
+            steps.append({"type": "translation", "translation": place.tolist()})
+        datasets.append({"path": str(level), "coordinateTransformations": steps})
+    entry = {"name": kept.get("name") or picture.path.name.split(".")[0], "axes": described}
+    entry |= {"datasets": datasets, "type": "mean"}
+    ome: dict[str, Any] = dict(kept.get("ome", {}))
+    omero = _omero(picture, axes, provenance.get("scales", ()))
+    if omero and "omero" not in ome:
+        ome["omero"] = omero
+    other = dict(kept.get("other", {})) | {"napari_restore": dict(provenance)}
+    if version == "0.4":
+        return ome | other | {"multiscales": [{"version": version, **entry}]}
+    return other | {"ome": ome | {"version": version, "multiscales": [entry]}}
+
+
+def version_of(picture: Picture) -> str:
+    """Version of the result: 0.4 for an image of 0.4 or before, else 0.5."""
+    kept = picture.extras.get("ngff", {})
+    return "0.4" if kept and kept["zarr_format"] == 2 else "0.5"
+
+
+def _axis(letter: str, picture: Picture) -> dict[str, str]:
+    axis = {"name": "c" if letter == "S" else letter.lower()}
+    kind = _TYPES.get("C" if letter == "S" else letter)
+    if kind:
+        axis["type"] = kind
+    if letter in picture.pixel_size:
+        unit = picture.pixel_size[letter][1]
+        axis["unit"] = UNITS.get(unit, unit)
+    return axis
+
+
+def _omero(picture: Picture, axes: str, scales: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Names, colours and ranges of channels, where the original names them."""
+    labels, colours = picture.channels, ["FFFFFF"] * len(picture.channels)
+    if "S" in axes:
+        count = picture.data.shape[(picture.axes or "").index("S")]
+        labels = list("RGBA")[:count]
+        colours = ["FF0000", "00FF00", "0000FF", "FFFFFF"][:count]
+    dtype = np.dtype(picture.data.dtype)
+    channels = []
+    for number, (label, colour) in enumerate(zip(labels, colours, strict=True)):
+        # What was black and white for the network is a good range to look at.
+        start, end = scales[min(number, len(scales) - 1)] if scales else (0.0, 1.0)
+        limits = (start, end)
+        if dtype.kind in "iu":
+            limits = (float(np.iinfo(dtype).min), float(np.iinfo(dtype).max))
+        window = {"min": limits[0], "max": limits[1], "start": start, "end": end}
+        channels.append({"label": label, "color": colour, "active": True, "window": window})
+    return {"channels": channels, "rdefs": {"model": "color"}} if channels else {}

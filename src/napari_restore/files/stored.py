@@ -1,0 +1,72 @@
+"""An array in a file that is read in parts."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_restore.errors import FileError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+#: Chunks that zarr decodes or encodes at a time.
+_AT_A_TIME = 2
+
+
+@contextmanager
+def few_chunks_at_a_time() -> Iterator[None]:
+    """Let zarr read and write few chunks at a time, in the whole process.
+
+    Each of its threads keeps what it has freed for itself: with ten of them the peak is a sixth
+    higher, and the network is what takes the time.
+    """
+    import zarr
+
+    with zarr.config.set({"async.concurrency": _AT_A_TIME}):
+        yield
+
+
+class StoredArray:
+    """A zarr array whose errors say what is wrong with the file.
+
+    Parameters
+    ----------
+    array : zarr.Array
+    """
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        self.shape: tuple[int, ...] = tuple(int(length) for length in array.shape)
+        self.chunks: tuple[int, ...] = tuple(int(length) for length in array.chunks)
+        self.dtype = np.dtype(array.dtype)
+        self.ndim = len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Samples."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all samples."""
+        return int(self.size * self.dtype.itemsize)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        try:
+            return np.asarray(self._array[key])
+        # Decoders raise whatever a damaged chunk makes them stumble over.
+        except Exception as error:
+            parts = key if isinstance(key, tuple) else (key,)
+            where = ", ".join(
+                f"{part.start}:{part.stop}" if isinstance(part, slice) else str(part)
+                for part in parts
+            )
+            raise FileError(f"The image cannot be read at [{where}]: {error}.") from error
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[...], dtype)

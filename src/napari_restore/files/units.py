@@ -1,0 +1,78 @@
+"""Samples as plain numbers, for formats that keep no slope and no intercept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from .picture import Picture
+
+
+@dataclass(frozen=True)
+class Plain:
+    """How the samples of a picture become numbers in the units of the image (Hounsfield, say).
+
+    Attributes
+    ----------
+    dtype : dtype
+        Of the numbers.
+    convert : callable
+        From the samples to the numbers, in the same shape.
+    """
+
+    dtype: np.dtype[Any]
+    convert: Callable[[NDArray[Any]], NDArray[Any]]
+
+
+def integer_dtype(low: float, high: float, whole: bool) -> np.dtype[Any] | None:
+    """Find the integers that hold a range exactly, of those that every format knows.
+
+    Parameters
+    ----------
+    low, high : float
+        The range.
+    whole : bool
+        Whether all numbers in it are whole.
+
+    Returns
+    -------
+    dtype or None
+        uint8, int16, uint16 or, if none will do, None.
+    """
+    for dtype in (np.dtype(np.uint8), np.dtype(np.int16), np.dtype(np.uint16)):
+        limits = np.iinfo(dtype)
+        if whole and limits.min <= low and high <= limits.max:
+            return dtype
+    return None
+
+
+def as_dtype(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Convert numbers to a dtype; to integers by rounding, inside their range."""
+    if dtype.kind == "f":
+        return values.astype(dtype)
+    limits = np.iinfo(dtype)
+    rounded: NDArray[Any] = np.clip(np.rint(values), limits.min, limits.max).astype(dtype)
+    return rounded
+
+
+def as_plain(picture: Picture, data: NDArray[Any]) -> tuple[Picture, NDArray[Any]]:
+    """Convert restored samples to plain numbers; the picture then holds these."""
+    if picture.plain is None:
+        return picture, data
+    data = picture.plain.convert(data)
+    return replace(picture, data=data), data
+
+
+def plain_form(picture: Picture) -> Picture:
+    """Shape and dtype that `as_plain` will give, without any memory for the samples."""
+    if picture.plain is None:
+        return picture
+    data = np.broadcast_to(np.zeros((), picture.plain.dtype), picture.data.shape)
+    return replace(picture, data=data)
