@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from .tiles import Region
 
+#: Letters of axes without a meaning: neither time nor channels nor space.
+UNNAMED = "QRUVWABDEFGHIJKLMNOP"
+
 
 class ArrayLike(Protocol):
     """What the engine reads from: NumPy, a memory map, zarr, dask."""
@@ -172,8 +175,7 @@ def find_layout(array: ArrayLike, axes: str | None = None, rgb: bool | None = No
         if rgb and len(shape) < 3:
             raise ImageError(f"A colour image needs three dimensions (Y, X, 3); got shape {shape}.")
         plain = "YXS" if rgb else "YX"
-        # Letters that say nothing: neither time nor channels.
-        axes = "QRUVWABDEFGHIJKLMNOP"[: len(shape) - len(plain)] + plain
+        axes = UNNAMED[: len(shape) - len(plain)] + plain
         if len(axes) != len(shape):
             raise ImageError(f"{len(shape)} dimensions are too many; give the image in parts.")
     else:
@@ -198,6 +200,14 @@ def find_layout(array: ArrayLike, axes: str | None = None, rgb: bool | None = No
     return layout
 
 
+def name_time(axes: str) -> str | None:
+    """Axes with T among them: as they are, or where just one has no meaning that one renamed."""
+    unnamed = [letter for letter in axes if letter not in "TZCYXS"]
+    if "T" not in axes and len(unnamed) == 1:
+        axes = axes.replace(unnamed[0], "T")
+    return axes if "T" in axes else None
+
+
 def with_time(layout: Layout) -> Layout:
     """Layout of a movie: T is its axis of frames, or the only one that could be.
 
@@ -206,14 +216,13 @@ def with_time(layout: Layout) -> Layout:
     ImageError
         If there is no such axis, several, or only one frame.
     """
-    axes = layout.axes
-    unnamed = [letter for letter in axes if letter not in "ZCYXS"]
-    if "T" not in axes and len(unnamed) == 1:
-        axes = axes.replace(unnamed[0], "T")
-    if "T" not in axes:
+    axes = name_time(layout.axes)
+    if axes is None:
+        several = set(layout.axes) - set("ZCYXS")
         raise ImageError(
-            f"Two frames need an axis of time; an image of shape {layout.shape} read as {axes} has "
-            f"{'several that may be' if unnamed else 'none'}. Name it T, for example axes='TYX', "
+            "Two frames need an axis of time; an image of shape "
+            f"{layout.shape} read as {layout.axes} has "
+            f"{'several that may be' if several else 'none'}. Name it T, for example axes='TYX', "
             "or restore each frame alone."
         )
     movie = Layout(layout.shape, axes)

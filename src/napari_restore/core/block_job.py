@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from .axes import Planes
 from .chunked import FromSample
 from .engine import run
-from .protocol import Predictor, Report, TileOptions
+from .protocol import Predictor, Report, TileOptions, default_tiles
 from .tiles import Region
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ class BlockJob:
     layout: Layout
     get_predictor: Callable[[], Predictor]
     scales: Scales
-    tiles: Tiles = field(default_factory=lambda: TileOptions(640))
+    starts: tuple[list[int], ...]
+    depth: dict[int, tuple[int, int]]
+    tiles: Tiles = default_tiles
     strength: float = 1.0
-    starts: tuple[list[int], ...] = ()
-    depth: dict[int, tuple[int, int]] = field(default_factory=dict)
     view: int = 0
     common: FromSample[torch.Tensor | None] | None = None
 
@@ -79,7 +79,6 @@ class BlockJob:
 
 
 def make_job(
-    image: Any,
     layout: Layout,
     chunks: tuple[tuple[int, ...], ...],
     *,
@@ -91,7 +90,6 @@ def make_job(
 
     Parameters
     ----------
-    image : array
     layout : Layout
     chunks : tuple of tuple of int
         Lengths of the blocks along each axis.

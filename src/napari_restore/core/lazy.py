@@ -80,7 +80,6 @@ def run_lazy(
             chunks[axis] = ensure_minimum_chunksize(reach, chunks[axis])
     source = image.rechunk(tuple(chunks))
     job = make_job(
-        source,
         layout,
         source.chunks,
         reach=reach,
@@ -146,7 +145,6 @@ def lazy_contexts(
         source.chunks[axis] if axis in layout.leading else (1,) for axis in range(source.ndim)
     )
     job = make_job(
-        source,
         layout,
         chunks,
         reach=0,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_restore.core.axes import UNNAMED
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -16,9 +18,6 @@ if TYPE_CHECKING:
     from napari_restore.core.axes import Layout
 
     from .units import Plain
-
-#: Letters for axes without a meaning, none of which the engine or a file format knows.
-_SPARE = "QRUVWABDEFGHIJKLMNOP"
 
 
 @dataclass
@@ -117,7 +116,7 @@ class Picture:
 
 
 def _spare(taken: str) -> str:
-    return next(letter for letter in _SPARE if letter not in taken)
+    return next(letter for letter in UNNAMED if letter not in taken)
 
 
 def _distinct(letters: str) -> str:

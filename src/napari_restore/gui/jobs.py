@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Image
 
 from napari_restore.cluster import check_address
+from napari_restore.core.axes import UNNAMED, name_time
 from napari_restore.core.chunked import is_lazy
 from napari_restore.core.stacked import stacked
 from napari_restore.errors import ImageError, RestoreError
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
 
     from napari.layers import Layer
 
-#: Letters of axes by their usual labels; any other axis gets a letter without meaning.
+#: Letters of axes by their usual labels; any other axis gets an `UNNAMED` one.
 _LETTERS = {"z": "Z", "t": "T", "time": "T", "c": "C", "ch": "C", "channel": "C", "channels": "C"}
-_NEUTRAL = "QRUVWABDEFGHIJKLMNOP"
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def read_axes(layer: Image, moves: bool = False, time_axis: int | None = None) -
             f"The axes of layer '{layer.name}' are labelled {', '.join(labels)}: the plane (y, x) "
             "must be the last two. Transpose the data, or correct the labels."
         )
-    neutral, letters = iter(_NEUTRAL), ""
+    neutral, letters = iter(UNNAMED), ""
     for label in labels[:-2]:
         letter = _LETTERS.get(label, "")
         letters += letter if letter and letter not in letters else next(neutral)
@@ -117,14 +117,12 @@ def _with_time(layer: Image, letters: str, time_axis: int | None) -> str:
                 f"Layer '{layer.name}' has {len(letters)} axes before the plane, and axis "
                 f"{time_axis} was chosen for time. Choose another under Advanced, or auto."
             )
-        unused = next(letter for letter in _NEUTRAL if letter not in letters)
+        unused = next(letter for letter in UNNAMED if letter not in letters)
         letters = letters.replace("T", unused)
         return letters[:time_axis] + "T" + letters[time_axis + 1 :]
-    if "T" in letters:
-        return letters
-    unnamed = [letter for letter in letters if letter in _NEUTRAL]
-    if len(unnamed) == 1:
-        return letters.replace(unnamed[0], "T")
+    named = name_time(letters)
+    if named is not None:
+        return named
     if not letters:
         raise ImageError(
             f"Layer '{layer.name}' is a single image: two frames need a layer with an axis of "

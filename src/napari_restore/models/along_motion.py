@@ -12,7 +12,6 @@ from napari_restore.physics.motion import double_angle, half_angle, telescope, w
 
 from .flow import FlowNet
 from .motion_gauge import MOTION_UNIT, CepstralGauge
-from .nafnet import NAFNet
 from .resunet import ResUNet
 
 if TYPE_CHECKING:
@@ -29,21 +28,13 @@ _LONGEST = 40.0
 _SURE = -3.0
 
 
-_NETWORKS: dict[str, Any] = {"resunet": ResUNet, "nafnet": NAFNet}
-
-
 class _Restorer(nn.Module):
-    """A network that gets the parts of the inverse blur along a motion.
-
-    A `ResUNet`, unless the options name another as ``network``.
-    """
+    """A network that gets the parts of the inverse blur along a motion."""
 
     def __init__(self, channels: int, further: int, options: Mapping[str, Any]) -> None:
         super().__init__()
-        arguments = dict(options)
-        make = _NETWORKS[arguments.pop("network", "resunet")]
         extra = PARTS * channels + BLUR_CHANNELS + further
-        self.network = make(channels, extra=extra, **arguments)
+        self.network = ResUNet(channels, extra=extra, **options)
 
     def forward(self, image: Tensor, moves: Tensor, unsure: Tensor, *further: Tensor) -> Tensor:
         """Restore (N, C, H, W) that moved by (N, 2, H, W) pixels during the exposure."""
@@ -64,7 +55,7 @@ class MotionRestorer(nn.Module):
     ----------
     channels : int
     restorer : mapping
-        Arguments of `ResUNet` but for its channels, or with ``network="nafnet"`` of `NAFNet`.
+        Arguments of `ResUNet` but for its channels.
     gauge : mapping
         Arguments of `CepstralGauge`.
     """

@@ -128,8 +128,6 @@ class NAFNet(nn.Module):
         Factor by which pixels are moved into channels before the first convolution.
     attention_window : int or None
         Side in image pixels of the channel attention's window, None for no attention.
-    extra : int
-        Further channels that help and are not restored; they follow those of the image.
     """
 
     def __init__(
@@ -141,7 +139,6 @@ class NAFNet(nn.Module):
         decoder_blocks: Sequence[int] = (2, 2),
         unshuffle: int = 2,
         attention_window: int | None = None,
-        extra: int = 0,
     ) -> None:
         super().__init__()
         if len(encoder_blocks) != len(decoder_blocks):
@@ -149,7 +146,7 @@ class NAFNet(nn.Module):
                 f"encoder_blocks {tuple(encoder_blocks)} and decoder_blocks "
                 f"{tuple(decoder_blocks)} need the same length"
             )
-        self.channels, self.unshuffle = channels, unshuffle
+        self.unshuffle = unshuffle
         self.multiple_of = unshuffle * 2 ** len(encoder_blocks)
 
         def level(width: int, count: int, scale: int) -> nn.Sequential:
@@ -157,7 +154,7 @@ class NAFNet(nn.Module):
             return nn.Sequential(*(NAFBlock(width, window) for _ in range(count)))
 
         inside = channels * unshuffle**2
-        self.intro = nn.Conv2d(inside + extra * unshuffle**2, width, 3, padding=1)
+        self.intro = nn.Conv2d(inside, width, 3, padding=1)
         self.ending = nn.Conv2d(width, inside, 3, padding=1)
         # An untrained network returns its input.
         nn.init.zeros_(self.ending.weight)
@@ -188,13 +185,13 @@ class NAFNet(nn.Module):
         Returns
         -------
         Tensor
-            The same shape, but for extra channels.
+            The same shape.
         """
         inside = F.pixel_unshuffle(image, self.unshuffle) if self.unshuffle > 1 else image
         residual: Tensor = self.ending(self.features(inside))
         if self.unshuffle > 1:
             residual = F.pixel_shuffle(residual, self.unshuffle)
-        return image[:, : self.channels] + residual
+        return image + residual
 
     def features(self, inside: Tensor) -> Tensor:
         """Features (N, width, h, w) of an unshuffled batch, before the last convolution."""
