@@ -37,6 +37,7 @@ class LocalPredictor:
         self.radius, self.multiple_of, self.view, self.device = radius, multiple_of, view, device
         self.halo = radius + multiple_of - 1 if halo is None else halo
         self.has_gauge, self.frames = False, 1
+        self.takes_device_tiles = False
         self.shapes: list[tuple[int, ...]] = []
         self.looks = 0
         self.commons: list[torch.Tensor | None] = []

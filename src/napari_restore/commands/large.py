@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,7 +63,7 @@ def restore_into_zarr(
         decided, workers = for_workers(decided, client)
         if part.header and not decided.tiles.fixed:
             # Chosen by the memory that was free; another choice gives other roundings.
-            decided = replace(decided, tiles=TileOptions(*part.header["tiles"]))
+            decided = replace(decided, tiles=TileOptions(**part.header["tiles"]))
         scales, complete = drain(prepare(picture.data, decided, None))
         layout, image = decided.layout, OmeZarr(part.image, picture)
         itemsize = np.dtype(picture.data.dtype).itemsize
@@ -79,7 +79,7 @@ def restore_into_zarr(
             made |= {"device": workers.device, "precision": workers.precision}
         header = {
             "plan": made,
-            "tiles": [decided.tiles.side, decided.tiles.batch],
+            "tiles": asdict(decided.tiles),
             "block": list(shape),
             "input": identity_of(picture, layout),
         }

@@ -23,6 +23,7 @@ from napari_restore.models.catalog import find_model
 from napari_restore.plan import plan
 from napari_restore.restoration import restore_steps
 
+from .allocator import give_back_what_is_freed
 from .inputs import Targets, UsageError, inputs_and_targets
 from .large import restore_into_tiff, restore_into_zarr
 from .progress import follow, progress_bar
@@ -49,6 +50,7 @@ class Terminated(KeyboardInterrupt):
 
 def run(args: argparse.Namespace) -> int:
     """Restore every input; report what fails and go on."""
+    give_back_what_is_freed()
     with _termination_is_an_interrupt():
         return _run(args)
 

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 #: Half-open ranges of an array, one for each axis.
 Block = tuple[slice, ...]
 
-#: Most bytes of samples and most pixels of a block. There may be four batches of tiles in any case,
-#: but no more than `BLOCK_TILES` tiles: graphics cards have large ones, and many in a batch.
-BLOCK_BYTES, BLOCK_PIXELS, BLOCK_TILES = 2**27, 2**24, 16
+#: Most bytes of samples and most pixels of a block, as many as a tile has on a processor. Where a
+#: device computes beside it there may be this many tiles in any case: while it computes one, the
+#: next is read and the last is written.
+BLOCK_BYTES, BLOCK_PIXELS, BLOCK_TILES = 2**27, 2**22, 4
+#: Most pixels of a block of whole rows: of few rows, most would be halo.
+STRIP_PIXELS = 2**24
 
 
 def block_shape(
@@ -58,7 +61,8 @@ def block_shape(
         out[layout.axes.index("S")] = shape[layout.axes.index("S")]
     samples = int(np.prod([n for axis, n in enumerate(out) if axis not in (y, x)], dtype=np.int64))
     side = tiles.side
-    pixels = max(BLOCK_PIXELS, min(BLOCK_TILES, 4 * tiles.batch) * side**2) * layout.channels
+    count = BLOCK_TILES if tiles.small > 1 else 1
+    pixels = max(STRIP_PIXELS if full_width else BLOCK_PIXELS, count * side**2) * layout.channels
     room = max(1, min(BLOCK_BYTES // (samples * itemsize), pixels // samples))
     steps = [-(-shape[axis] // out[axis]) for axis in (y, x)]
     best = (0.0, 0)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
+from .conversion import BAND, add_residual, as_they_are, normalised, with_alpha
 from .device import free_memory, import_torch, is_out_of_memory
-from .intensity import add_change, fill_invalid
 from .jobs import Job, JobQueue
 from .protocol import Predictor, Progress, Report, TileOptions
+from .samples import Restored, are_sent, restore_samples
 from .tiles import Grid, Region, reflect
 from .view import Contexts
 
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
     from .axes import Planes
     from .intensity import Scale
 
-    #: Arguments of a predictor.
-    Seen: TypeAlias = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]
-    #: Places in a batch, and what the network changes there: (places, h, w, C).
-    Changes: TypeAlias = list[tuple[list[int], NDArray[np.float32]]]
+    #: Windows (places, h, w, C), samples or what the network sees; context and boxes.
+    Seen: TypeAlias = tuple[NDArray[Any], torch.Tensor | None, torch.Tensor]
+    #: Places in a batch, and what the network changes there (places, h, w, C), or their samples.
+    Changes: TypeAlias = list[tuple[list[int], NDArray[np.float32] | Restored]]
 
 Result = TypeVar("Result")
 
@@ -45,16 +46,22 @@ class _Batch:
     jobs : list of Job
     originals : list of ndarray
         Their samples, as they are.
-    offsets : list of (int, int)
-        Where each begins in the window that the network sees.
+    crops : list of (slice, slice)
+        Rows and columns of each in the window that the network sees.
+    scales : list of Scale
+        Of each.
     groups : list of (places, arguments)
         What the predictor gets, for the tiles whose windows have one shape.
+    sent : bool
+        Whether they are samples as they are.
     """
 
     jobs: list[Job]
     originals: list[NDArray[Any]] = field(default_factory=list)
-    offsets: list[tuple[int, int]] = field(default_factory=list)
+    crops: list[tuple[slice, slice]] = field(default_factory=list)
+    scales: list[Scale] = field(default_factory=list)
     groups: list[tuple[list[int], Seen]] = field(default_factory=list)
+    sent: bool = False
 
 
 def run(
@@ -119,9 +126,9 @@ def run(
             if jobs:
                 batch = batch or _unless_full(_read, jobs, source, predictor, scales, looks)
             if batch:
-                computing = thread.submit(_unless_full, _compute, batch, predictor)
+                computing = thread.submit(_unless_full, _compute, batch, predictor, strength)
             if computed:
-                clipped, invalid = _write(*computed, target, scales, strength)
+                clipped, invalid = _write(*computed, target, strength)
                 report.clipped += clipped
                 report.invalid += invalid
                 looks.trim()
@@ -182,11 +189,18 @@ def _read(
         inside = grid.inside(window)
         block = source.read(job.index, inside)
         scale = scales[layout.group(job.index)]
-        normal = normalised(source, job.index, inside, scale, predictor.frames, block)
-        seen.append(reflect(normal, inside, window, layout.size))
+        batch.sent = are_sent(block.dtype, predictor)
+        if batch.sent:
+            around = as_they_are(source, job.index, inside, predictor.frames, block)
+        else:
+            around = normalised(source, job.index, inside, scale, predictor.frames, block)
+        seen.append(reflect(around, inside, window, layout.size))
         top, left = job.tile.top - inside.top, job.tile.left - inside.left
         batch.originals.append(block[top : top + job.tile.height, left : left + job.tile.width])
-        batch.offsets.append((job.tile.top - window.top, job.tile.left - window.left))
+        top, left = job.tile.top - window.top, job.tile.left - window.left
+        crop = slice(top, top + job.tile.height), slice(left, left + job.tile.width)
+        batch.crops.append(crop)
+        batch.scales.append(scale)
     for group in _same_shape(seen):
         frames = seen[group[0]][None] if len(group) == 1 else np.stack([seen[i] for i in group])
         context, boxes = None, torch.zeros(len(group), 4)
@@ -199,70 +213,57 @@ def _read(
                     for w in places
                 ]
             )
-        batch.groups.append((group, (torch.from_numpy(frames).permute(0, 3, 1, 2), context, boxes)))
+        batch.groups.append((group, (frames, context, boxes)))
     return batch
 
 
-def _compute(batch: _Batch, predictor: Predictor) -> Changes:
+def _compute(batch: _Batch, predictor: Predictor, strength: float) -> Changes:
     """Find what the network changes."""
-    changes = []
-    for group, (tensor, context, boxes) in batch.groups:
-        restored = predictor(tensor, context, boxes)
-        residual = (restored - tensor[:, : restored.shape[1]]).permute(0, 2, 3, 1).numpy()
-        changes.append((group, residual))
+    torch = import_torch()
+    changes: Changes = []
+    for group, (windows, context, boxes) in batch.groups:
+        if batch.sent:
+            crops = [batch.crops[place] for place in group]
+            scales = [batch.scales[place] for place in group]
+            found = restore_samples(windows, crops, scales, predictor, context, boxes, strength)
+            changes.append((group, found))
+            continue
+        tensor = torch.from_numpy(windows).permute(0, 3, 1, 2)
+        restored = predictor(tensor, context, boxes).permute(0, 2, 3, 1).numpy()
+        seen = tensor[:, : restored.shape[-1]].permute(0, 2, 3, 1).numpy()
+        # In its place: with large tiles, this is most of the memory.
+        changes.append((group, np.subtract(restored, seen, out=restored)))
     return changes
 
 
-def _write(
-    batch: _Batch, changes: Changes, target: Planes, scales: Sequence[Scale], strength: float
-) -> tuple[int, int]:
+def _write(batch: _Batch, changes: Changes, target: Planes, strength: float) -> tuple[int, int]:
     """Write the restored tiles; count samples that were clipped, and that are invalid."""
-    layout = target.layout
     clipped = invalid = 0
-    for place, residual in (
-        (i, r) for group, rs in changes for i, r in zip(group, rs, strict=True)
-    ):
-        job, original = batch.jobs[place], batch.originals[place]
-        top, left = batch.offsets[place]
-        crop = residual[top : top + job.tile.height, left : left + job.tile.width]
-        if not np.isfinite(crop.sum()):
-            # Half precision overflows on extreme outliers; such pixels stay as they were.
-            crop = np.nan_to_num(crop, nan=0.0, posinf=0.0, neginf=0.0)
-        # Of 8 and 16 bits, float32 holds every sum.
-        small = original.dtype.kind in "iu" and original.dtype.itemsize <= 2
-        span = strength * scales[layout.group(job.index)].span
-        change = crop * np.float32(span) if small else crop.astype(np.float64) * span
-        restored, count = add_change(original[..., : layout.channels], change)
-        clipped += count
-        out = restored
-        if restored.shape != original.shape:
-            # Alpha stays.
-            out = np.concatenate([restored, original[..., layout.channels :]], -1)
-        if original.dtype.kind == "f":
-            # NaN + change is NaN and inf + change is inf already; this only counts them.
-            invalid += int(np.count_nonzero(~np.isfinite(original)))
-        target.write(job.index, job.tile, out)
+    for group, found in changes:
+        if isinstance(found, Restored):
+            for place, (samples, count) in zip(group, found.wait(), strict=True):
+                job, original = batch.jobs[place], batch.originals[place]
+                clipped += count
+                target.write(job.index, job.tile, with_alpha(samples, original))
+            continue
+        for place, residual in zip(group, found, strict=True):
+            job, original = batch.jobs[place], batch.originals[place]
+            crop = residual[batch.crops[place]]
+            if not np.isfinite(crop.sum()):
+                # Half precision overflows on extreme outliers; such pixels stay as they were.
+                crop = np.nan_to_num(crop, nan=0.0, posinf=0.0, neginf=0.0)
+            for first in range(0, job.tile.height, BAND):
+                band = slice(first, first + BAND)
+                span = strength * batch.scales[place].span
+                restored, count = add_residual(original[band], crop[band], span)
+                clipped += count
+                start = job.tile.top + first
+                rows = job.tile._replace(top=start, bottom=start + len(restored))
+                target.write(job.index, rows, restored)
+            if original.dtype.kind == "f":
+                # NaN + change is NaN and inf + change is inf already; this only counts them.
+                invalid += original.size - int(np.count_nonzero(np.isfinite(original)))
     return clipped, invalid
-
-
-def normalised(
-    source: Planes,
-    index: tuple[int, ...],
-    region: Region,
-    scale: Scale,
-    frames: int,
-    block: NDArray[Any] | None = None,
-) -> NDArray[np.float32]:
-    """Read what a network sees of a region: (h, w, C), or with two frames (h, w, 2 C).
-
-    ``block`` is what `Planes.read` gives for the region, if it was read already.
-    """
-    channels = source.layout.channels
-    blocks = [source.read(index, region) if block is None else block]
-    if frames == 2:
-        blocks.append(source.read(source.layout.neighbour(index), region))
-    seen = [scale.normalise(fill_invalid(part)[0][..., :channels]) for part in blocks]
-    return seen[0] if frames == 1 else np.concatenate(seen, axis=-1)
 
 
 def _same_shape(windows: list[NDArray[np.float32]]) -> list[list[int]]:

@@ -40,7 +40,8 @@ class JobQueue:
     def __init__(
         self, regions: Iterable[tuple[tuple[int, ...], Region]], tiles: TileOptions
     ) -> None:
-        self._fixed, self._side, self._batch = tiles.fixed, tiles.side, tiles.batch
+        self._fixed, self._side = tiles.fixed, tiles.side
+        self._batch, self._small = tiles.batch, tiles.small
         self._stream: Iterator[Job] = (
             Job(index, tile) for index, region in regions for tile in split(region, tiles.side)
         )
@@ -48,14 +49,24 @@ class JobQueue:
 
     def take(self) -> list[Job]:
         """Next jobs in a row whose tiles have one shape; empty at the end."""
-        self._waiting.extend(islice(self._stream, max(0, self._batch - len(self._waiting))))
+        self._wait_for(1)
+        most = self._most_like(self._waiting[0].tile) if self._waiting else 0
+        self._wait_for(most)
         batch: list[Job] = []
-        while self._waiting and len(batch) < self._batch:
+        while self._waiting and len(batch) < most:
             shape = self._waiting[0].tile.height, self._waiting[0].tile.width
             if batch and shape != (batch[0].tile.height, batch[0].tile.width):
                 break
             batch.append(self._waiting.popleft())
         return batch
+
+    def _wait_for(self, count: int) -> None:
+        self._waiting.extend(islice(self._stream, max(0, count - len(self._waiting))))
+
+    def _most_like(self, tile: Region) -> int:
+        """How many tiles of that shape are taken at once."""
+        room = self._batch * self._side**2 // tile.pixels
+        return max(self._batch, min(self._small, room))
 
     def put_back(self, jobs: list[Job]) -> None:
         """Take jobs back; they come next."""
@@ -76,8 +87,9 @@ class JobQueue:
         """
         self.put_back(batch)
         if len(batch) > 1:
-            self._batch = len(batch) // 2
-            return f"Memory ran out; going on with {self._batch} tiles at a time."
+            self._small = len(batch) // 2
+            self._batch = min(self._batch, self._small)
+            return f"Memory ran out; going on with {self._small} tiles at a time."
         if self._fixed:
             raise DeviceError(
                 f"Memory of {device} ran out at the chosen tile of {self._side} pixels. Choose a "

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .conversion import normalised
 from .device import import_torch
-from .engine import normalised
 from .protocol import Progress
 from .tiles import Grid, Region, reflect
 

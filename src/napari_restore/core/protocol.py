@@ -28,6 +28,8 @@ class Predictor(Protocol):
         How many consecutive frames it looks at to restore the first of them, 1 or 2; of two, it
         gets the channels of both.
     device : str
+    takes_device_tiles : bool
+        Whether it also restores tiles that are on its device, and leaves the result there.
     """
 
     multiple_of: int
@@ -36,6 +38,7 @@ class Predictor(Protocol):
     has_gauge: bool
     frames: int
     device: str
+    takes_device_tiles: bool
 
     def look(self, view: torch.Tensor, common: torch.Tensor | None) -> torch.Tensor:
         """Global context of a plane from its view (1, C, h, w), and what all planes share."""
@@ -49,6 +52,8 @@ class Predictor(Protocol):
         self, tiles: torch.Tensor, context: torch.Tensor | None, boxes: torch.Tensor
     ) -> torch.Tensor:
         """Restore float32 tiles (N, C, h, w), which come and go on the CPU.
+
+        Tiles and result belong to the engine, which may overwrite them.
 
         ``boxes`` (N, 4) holds the place of each tile in its plane: top, left, bottom, right as
         shares of height and width.
@@ -111,22 +116,38 @@ class Report:
 
 @dataclass(frozen=True)
 class TileOptions:
-    """Tile side and tiles in a batch; ``fixed`` if the user chose the side."""
+    """How an image is cut.
+
+    Attributes
+    ----------
+    side : int
+        Of a tile, in pixels.
+    batch : int
+        Tiles that are restored at once.
+    fixed : bool
+        Whether the user chose the side.
+    small : int
+        How many of tiles that are smaller are restored at once, if they have no more pixels
+        together; above 1 where a device computes beside the processor.
+    """
 
     side: int
     batch: int = 1
     fixed: bool = False
+    small: int = 1
 
 
 def default_tiles(device: str) -> TileOptions:
     """Tile options that suit a device when the user does not choose."""
     if device == "cpu":
-        # The halo costs a quarter of the time, the network some 200 bytes for each pixel.
-        return TileOptions(1664)
+        # The halo costs a fifth of the time.
+        return TileOptions(2048)
     if device == "mps":
         return TileOptions(640)
     torch = import_torch()
     free, _ = torch.cuda.mem_get_info(device)
-    # About 700 bytes of activations for each pixel of the bundled networks, half for the rest.
-    side = int(min(2048, max(256, (free / 2 / 700) ** 0.5))) // 64 * 64
-    return TileOptions(side, batch=int(max(1, min(16, free / 2 / 700 / side**2))))
+    # About 700 bytes of activations for each pixel of the bundled networks, half for the rest. One
+    # tile of 4096 pixels keeps the largest card busy, and its halo costs an eighth; with more at
+    # once, reading would wait for writing.
+    side = int(min(4096, max(256, (free / 2 / 700) ** 0.5))) // 64 * 64
+    return TileOptions(side, small=64)

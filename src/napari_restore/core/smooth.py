@@ -36,7 +36,7 @@ class SmoothChange:
         self._predictor, self._size, self._sigma = predictor, size, WIDTH * size
         self.multiple_of, self.view = predictor.multiple_of, predictor.view
         self.has_gauge, self.device = predictor.has_gauge, predictor.device
-        self.frames = predictor.frames
+        self.frames, self.takes_device_tiles = predictor.frames, False
         self.halo = halo_with(predictor.halo, size)
         # Windows begin at multiples of these.
         coarser = 1

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_restore.physics.motion import double_angle, half_angle, telescope, warp
+from napari_restore.physics.motion import Telescope, double_angle, half_angle, warp
 
 from .flow import FlowNet
 from .motion_gauge import MOTION_UNIT, CepstralGauge
@@ -17,7 +17,7 @@ from .resunet import ResUNet
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Steps along the motion on either side, and the images that come of them: see `telescope`.
+#: Steps along the motion on either side, and the images that come of them: see `Telescope`.
 STEPS = 3
 PARTS = 2 * STEPS
 #: Channels of the blur beside them: length and direction, and how unsure they are.
@@ -42,9 +42,13 @@ class _Restorer(nn.Module):
         # No place may look further than the halo of a tile.
         length = torch.hypot(moves[:, :1], moves[:, 1:])
         moves = moves * (_LONGEST / length.clamp(min=_LONGEST))
-        parts = telescope(image, moves, STEPS)
-        blur = double_angle(moves) / MOTION_UNIT
-        restored: Tensor = self.network(torch.cat([image, parts, blur, unsure, *further], 1))
+        parts, blur = Telescope(image, moves, STEPS), double_angle(moves) / MOTION_UNIT
+        beside = torch.cat([blur, unsure, *further], 1)
+
+        def rows(top: int, bottom: int) -> Tensor:
+            return torch.cat([parts.rows(top, bottom), beside[:, :, top:bottom]], 1)
+
+        restored: Tensor = self.network(image, rows)
         return restored
 
 

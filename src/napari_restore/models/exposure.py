@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from napari_restore.core.engine import normalised
+from napari_restore.core.conversion import normalised
 from napari_restore.core.gauge import candidates, structure
 from napari_restore.core.tiles import Grid, Region, reflect
 from napari_restore.physics.motion import warp

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 #: Motion of this many pixels is 1 for the networks.
 MOTION_UNIT = 10.0
 #: Cells around a place whose evidence is put together.
 _AROUND = 9
+#: Rows of cells that are measured at once.
+_CELL_ROWS = 16
 #: Lengths that are told apart, in pixels, evenly on a logarithmic scale; and directions.
 _SHORTEST, _LONGEST, _LENGTHS = 1.5, 36.0, 24
 _ANGLES = 40
@@ -81,26 +87,43 @@ class CepstralGauge(nn.Module):
             (N, 2, 2, H / cell, W / cell): vectors of `napari_restore.physics.motion.blur_vector` in
             units of `MOTION_UNIT`, and the logarithms of their variances.
         """
-        share = self.likelihoods(image).exp()
+        # In training everything is kept in any case.
+        portion = _CELL_ROWS if torch.is_inference_mode_enabled() else 0
+        return torch.cat([self._moments(rows) for rows in self._likelihoods(image, portion)], 3)
+
+    def likelihoods(self, image: Tensor) -> Tensor:
+        """Logarithms of how likely each motion is: (N, motions, H / cell, W / cell)."""
+        return torch.cat(list(self._likelihoods(image, 0)), 2)
+
+    def _moments(self, likelihoods: Tensor) -> Tensor:
+        """Means and logarithms of variances, (N, 2, 2, h, w)."""
+        share = likelihoods.exp()
         mean = torch.einsum("nkhw,kd->ndhw", share, self.motions)
         square = self.motions.square().sum(1) + 2 * self.spreads.square()
         variance = (torch.einsum("nkhw,k->nhw", share, square) - mean.square().sum(1)) / 2
         log_variance = variance.clamp(min=1e-6).log()[:, None].expand_as(mean)
         return torch.stack([mean, log_variance], 1)
 
-    def likelihoods(self, image: Tensor) -> Tensor:
-        """Logarithms of how likely each motion is: (N, motions, H / cell, W / cell)."""
-        power = self._power(image.float().mean(1, keepdim=True))
-        log = _log(power)
-        read = [self._cepstra(part) for part in (_log(_mean(power, 3)), _log(_mean(power, 7)))]
-        polar = torch.cat([*read, self._cepstra(_mean(log, 7))], 1)
+    def _likelihoods(self, image: Tensor, portion: int) -> Iterator[Tensor]:
+        """Find `likelihoods` some rows at a time, from portions of rows of cells; 0 for all."""
+        means = _RowMean(3, 3), _RowMean(7, 3), _RowMean(7, 3)
+        around = _RowMean(_AROUND)
+        for power, last in self._power(image.float().mean(1, keepdim=True), portion):
+            narrow, wide = (mean.push(power, last) for mean in means[:2])
+            log = means[2].push(_log(power), last)
+            if log.shape[2]:
+                polar = [self._cepstra(part) for part in (_log(narrow), _log(wide), log)]
+                evidence = around.push(self._evidence(torch.cat(polar, 1)), last)
+                if evidence.shape[2]:
+                    yield evidence.log_softmax(1)
+
+    def _evidence(self, polar: Tensor) -> Tensor:
+        """From cepstra (N, radii, angles, h, w) to what each place says: (N, motions, h, w)."""
         batch, _, _, height, width = polar.shape
         # (N, radii, angles, h, w) to (N h w, radii, angles)
         features = self.layers(polar.permute(0, 3, 4, 1, 2).flatten(0, 2))
         scores = [self.still(features.mean(2)), self.moving(features).flatten(1)]
-        evidence = torch.cat(scores, 1).view(batch, height, width, -1).permute(0, 3, 1, 2)
-        likelihoods: Tensor = _mean(evidence, _AROUND).log_softmax(1)
-        return likelihoods
+        return torch.cat(scores, 1).view(batch, height, width, -1).permute(0, 3, 1, 2)
 
     def error(self, image: Tensor, truth: Tensor) -> Tensor:
         """Negative log-likelihood of the true vectors (N, 2, H, W), for each number of them."""
@@ -123,31 +146,64 @@ class CepstralGauge(nn.Module):
         there: Tensor = polar.unflatten(3, (height, width))
         return there
 
-    def _power(self, grey: Tensor) -> Tensor:
-        """Power spectra of the windows around all cells: (N, frequencies, h, w)."""
+    def _power(self, grey: Tensor, portion: int) -> Iterator[tuple[Tensor, bool]]:
+        """Power spectra of the windows around all cells, some rows at a time.
+
+        Yields
+        ------
+        power, last
+            (N, frequencies, h, w), and whether no more come.
+        """
         height, width = (length // self.cell for length in grey.shape[-2:])
         margin = (self.side - self.cell) // 2
         padded = F.pad(grey, (margin,) * 4, mode="replicate")
-        windows = F.unfold(padded, self.side, stride=self.cell).transpose(1, 2)
-        windows = windows.unflatten(2, (self.side, self.side))
-        windows = (windows - windows.mean((2, 3), keepdim=True)) * self.window
-        power: Tensor = torch.fft.rfft2(windows).abs().square()
-        spectra: Tensor = power.flatten(2).transpose(1, 2).unflatten(2, (height, width))
-        return spectra
+        portion = portion or height
+        for top in range(0, height, portion):
+            rows = min(portion, height - top)
+            seen = padded[:, :, self.cell * top : self.cell * (top + rows) + 2 * margin]
+            windows = F.unfold(seen, self.side, stride=self.cell).transpose(1, 2)
+            windows = windows.unflatten(2, (self.side, self.side))
+            windows = (windows - windows.mean((2, 3), keepdim=True)) * self.window
+            power: Tensor = torch.fft.rfft2(windows).abs().square()
+            spectra = power.flatten(2).transpose(1, 2).unflatten(2, (rows, width))
+            yield spectra, top + rows == height
+
+
+class _RowMean:
+    """Mean over squares of cells whose rows come in portions; fewer cells at the border.
+
+    Parameters
+    ----------
+    width : int
+        Side of the squares.
+    delay : int, optional
+        How many rows are waited for; half the side at least, which it is by default.
+    """
+
+    def __init__(self, width: int, delay: int | None = None) -> None:
+        self._width = width
+        self._delay = width // 2 if delay is None else delay
+        self._kept: Tensor | None = None
+        #: How many of the rows that are kept have been given.
+        self._given = 0
+
+    def push(self, x: Tensor, last: bool) -> Tensor:
+        """Take rows of (N, C, H, W), give the means of those whose surroundings are known."""
+        radius = self._width // 2
+        across = F.avg_pool2d(x, (1, self._width), 1, (0, radius), count_include_pad=False)
+        seen = across if self._kept is None else torch.cat([self._kept, across], 2)
+        mean = F.avg_pool2d(seen, (self._width, 1), 1, (radius, 0), count_include_pad=False)
+        start, stop = self._given, seen.shape[2] - (0 if last else self._delay)
+        stop = max(start, stop)
+        first = max(0, stop - radius)
+        self._kept, self._given = seen[:, :, first:], stop - first
+        return mean[:, :, start:stop]
 
 
 def _log(power: Tensor) -> Tensor:
     """Logarithms of spectra about their mean; what is far below the whole is as good as nothing."""
     log = (power / (power.mean(1, keepdim=True) + 1e-12) + 1e-5).log()
     return log - log.mean(1, keepdim=True)
-
-
-def _mean(field: Tensor, width: int) -> Tensor:
-    """Mean over (2 r + 1)² cells, fewer at the border."""
-    for kernel in ((width, 1), (1, width)):
-        padding = (kernel[0] // 2, kernel[1] // 2)
-        field = F.avg_pool2d(field, kernel, 1, padding, count_include_pad=False)
-    return field
 
 
 def _to_polar_cepstra(side: int) -> Tensor:

@@ -50,6 +50,7 @@ class TorchPredictor:
         self.spec, self.device = spec, device
         self.multiple_of, self.halo, self.view = spec.multiple_of, spec.halo, spec.view
         self.has_gauge, self.frames = spec.gauge == "blur", spec.frames
+        self.takes_device_tiles = device != "cpu"
         network = network.eval().to(device)
         self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._dtype = autocast_dtype(device)
@@ -105,13 +106,14 @@ class TorchPredictor:
     def __call__(
         self, tiles: torch.Tensor, context: torch.Tensor | None, boxes: torch.Tensor
     ) -> torch.Tensor:
-        """Restore float32 tiles (N, C, h, w) on the CPU; the same comes back."""
+        """Restore float32 tiles (N, C, h, w); the same comes back, to where they are."""
         return self._thread.submit(self._restore, tiles, context, boxes).result()
 
     def _restore(
         self, tiles: torch.Tensor, context: torch.Tensor | None, boxes: torch.Tensor
     ) -> torch.Tensor:
         with torch.inference_mode():
+            origin = tiles.device
             tiles = tiles.to(self.device).contiguous(memory_format=torch.channels_last)
             if context is not None:
                 # Affine maps are cheap and want full precision.
@@ -121,18 +123,18 @@ class TorchPredictor:
             else:
                 with self._autocast():
                     restored = self._network(tiles)
-            result: torch.Tensor = restored.float().cpu()
+            result: torch.Tensor = restored.float().to(origin)
         return result
 
     def restore_pair(self, tiles: torch.Tensor, exposure: float) -> torch.Tensor:
-        """Restore the first of two frames (N, 2 C, h, w): (N, C, h, w), float32 on the CPU."""
+        """Restore the first of two frames (N, 2 C, h, w): (N, C, h, w), where they are."""
 
         def run() -> torch.Tensor:
             with torch.inference_mode(), self._autocast():
                 shutter = torch.full((len(tiles), 1, 1, 1), exposure, device=self.device)
                 frames = tiles.to(self.device).contiguous(memory_format=torch.channels_last)
                 restored: torch.Tensor = self._network(frames, shutter)
-            return restored.float().cpu()
+            return restored.float().to(tiles.device)
 
         return self._thread.submit(run).result()
 

@@ -14,12 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .by_rows import change_by_rows, deep_by_rows
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-
-#: Of the features of a strip of rows, see `ResidualBlock`.
-STRIP_BYTES = 2**23
+    from collections.abc import Callable, Sequence
 
 
 class ResidualBlock(nn.Module):
@@ -36,38 +34,10 @@ class ResidualBlock(nn.Module):
         self.norm = ChannelNorm(width) if normalise else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Refine features (N, C, H, W); in inference on a processor, in place."""
-        if torch.is_inference_mode_enabled() and x.device.type == "cpu":
-            return self._refine_in_strips(x)
+        """Refine features (N, C, H, W)."""
         inside = x if self.norm is None else self.norm(x)
         out: Tensor = x + self.conv2(F.relu(self.conv1(inside), inplace=True))
         return out
-
-    def _refine_in_strips(self, x: Tensor) -> Tensor:
-        """Refine a few rows at a time.
-
-        What lies between the convolutions stays in the cache, and is too small to be memory that
-        the system has to clear anew each time: of large tiles that took a third of the time.
-        """
-        height, row = x.shape[2], x[:, :, :1].numel() * x.element_size()
-        rows = max(16, STRIP_BYTES // row)
-        first, above = 0, None
-        for top in range(0, height, rows):
-            bottom = min(top + rows, height)
-            # Two convolutions reach two rows further. Those above have been refined already.
-            seen = x[:, :, top : bottom + 2]
-            if above is not None:
-                seen = torch.cat([above, seen], 2)
-            above, following = x[:, :, bottom - 2 : bottom].clone(), bottom - 2
-            features = F.relu(
-                self.conv1(seen if self.norm is None else self.norm(seen)), inplace=True
-            )
-            # The outermost rows saw the end of the strip, unless it is that of the image.
-            start, stop = max(0, top - 1), min(bottom + 1, height)
-            change = self.conv2(features[:, :, start - first : stop - first])
-            x[:, :, top:bottom] += change[:, :, top - start : bottom - start]
-            first = following
-        return x
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -131,6 +101,7 @@ class ResUNet(nn.Module):
             )
         self.channels, self.unshuffle, self.keep_mean = channels, unshuffle, keep_mean
         self.multiple_of = unshuffle * 2**levels
+        self.by_rows = not normalise
         inside = channels * unshuffle**2
         self.intro = nn.Conv2d(inside + extra * unshuffle**2, widths[0], 3, padding=1)
         self.ending = nn.Conv2d(widths[0], inside, 3, padding=1)
@@ -171,21 +142,30 @@ class ResUNet(nn.Module):
         # An untrained network returns its input.
         nn.init.zeros_(self.ending.weight)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, further: Callable[[int, int], Tensor] | None = None) -> Tensor:
         """Restore a batch.
 
         Parameters
         ----------
         image : Tensor
             (N, C, H, W), floating point, about [0, 1]; H and W multiples of ``multiple_of``.
+        further : callable, optional
+            Gives the extra channels of some rows: takes the first of them and that after the last.
+            Without it they are in ``image``.
 
         Returns
         -------
         Tensor
             The same shape, but for extra channels.
         """
-        deep, skips = self.encode(image)
-        return self._restore(image, deep, skips)
+
+        def rows(top: int, bottom: int) -> Tensor:
+            part = image[:, :, top:bottom]
+            return part if further is None else torch.cat([part, further(top, bottom)], 1)
+
+        if self._goes_by_rows(image):
+            return self._restored(image, change_by_rows(self, rows, image))
+        return self._restored(image, self._change(*self.encode(rows(0, image.shape[2]))))
 
     def estimate(self, image: Tensor) -> Tensor:
         """Estimate what degraded a batch, without restoring it.
@@ -201,12 +181,17 @@ class ResUNet(nn.Module):
             (N, 2, E, h, w) at the lowest resolution: the estimates, and the logarithms of their
             variances.
         """
-        return self._estimates(self.encode(image)[0])
+        by_rows = self._goes_by_rows(image)
+        return self._estimates(deep_by_rows(self, image) if by_rows else self.encode(image)[0])
 
     def restore_and_estimate(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Both `forward` and `estimate`, for the cost of the first."""
         deep, skips = self.encode(image)
-        return self._restore(image, deep, skips), self._estimates(deep)
+        estimates = self._estimates(deep)
+        return self._restored(image, self._change(deep, skips)), estimates
+
+    def _goes_by_rows(self, image: Tensor) -> bool:
+        return torch.is_inference_mode_enabled() and image.device.type == "cpu" and self.by_rows
 
     def _estimates(self, deep: Tensor) -> Tensor:
         if self.gauge is None:
@@ -229,28 +214,28 @@ class ResUNet(nn.Module):
         """Features (N, widths[0], h, w) of the unshuffled image from what `encode` gives, once."""
         x = deep
         for up, decoder in zip(self.ups, self.decoders, strict=True):
-            x, skip = up(x), skips.pop()
-            # In place, in inference: large maps are few.
-            x = decoder(x.add_(skip) if torch.is_inference_mode_enabled() else x + skip)
-            del skip
+            x = decoder(up(x) + skips.pop())
         return x
 
-    def _restore(self, image: Tensor, deep: Tensor, skips: list[Tensor]) -> Tensor:
+    def _change(self, deep: Tensor, skips: list[Tensor]) -> Tensor:
         residual = self.ending(self.decode(deep, skips)).float()
-        if self.keep_mean:
-            residual = self._without_local_mean(residual)
         change: Tensor = F.pixel_shuffle(residual, self.unshuffle)
-        return image[:, : self.channels] + change
+        return change
 
-    def _without_local_mean(self, residual: Tensor) -> Tensor:
-        """Subtract the mean over some 40 pixels from the unshuffled residual.
+    def _restored(self, image: Tensor, change: Tensor) -> Tensor:
+        if self.keep_mean:
+            change = self._without_local_mean(change)
+        image = image[:, : self.channels]
+        # In place: of large tiles there is no room for many.
+        return change.add_(image) if torch.is_inference_mode_enabled() else image + change
+
+    def _without_local_mean(self, change: Tensor) -> Tensor:
+        """Subtract the mean over some 40 pixels.
 
         A point spread function moves light by a few pixels and keeps its sum; a restoration that
         changes the mean over a much wider window has made or lost light.
         """
-        split = residual.unflatten(1, (self.channels, -1))
-        coarse = F.avg_pool2d(split.mean(2), 8 // self.unshuffle)
+        coarse = F.avg_pool2d(change, 8)
         wide = F.avg_pool2d(coarse, 5, 1, 2, count_include_pad=False)
-        smooth = F.interpolate(wide, size=residual.shape[-2:], mode="bilinear", align_corners=False)
-        level: Tensor = split - smooth[:, :, None]
-        return level.flatten(1, 2)
+        mean = F.interpolate(wide, size=change.shape[-2:], mode="bilinear", align_corners=False)
+        return change.sub_(mean) if torch.is_inference_mode_enabled() else change - mean

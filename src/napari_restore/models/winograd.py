@@ -8,13 +8,20 @@ where the plain convolution takes 144. In float32 results differ by some million
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
+from .scratch import scratch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 #: Channels, in and out, from which the transforms are worth their time: measured.
-FEWEST_CHANNELS = 96
+FEWEST_CHANNELS = 64
 #: Blocks that are transformed at once: they should stay in the processor's cache.
-_BLOCKS = 256
+_BLOCKS = 128
 
 _INPUT = torch.tensor(
     [
@@ -91,32 +98,64 @@ class WinogradConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C, H, W), best with channels last."""
-        _, channels, height, width = x.shape
-        rows, columns = -(-height // 4), -(-width // 4)
-        frames = x.new_empty(len(x), 4 * rows + 2, 4 * columns + 2, channels)
+        count, _, height, width = x.shape
+        frame = scratch.take("frame", self.frame_shape(count, height, width))
         # Zeros around, and no more of them than needed.
-        frames[:, 0] = frames[:, height + 1 :] = 0
-        frames[:, :, 0] = frames[:, :, width + 1 :] = 0
-        frames[:, 1 : height + 1, 1 : width + 1] = x.permute(0, 2, 3, 1)
-        across = frames.shape[2] * channels
+        frame[:, 0] = frame[:, height + 1 :] = 0
+        frame[:, :, 0] = frame[:, :, width + 1 :] = 0
+        frame[:, 1 : height + 1, 1 : width + 1] = x.permute(0, 2, 3, 1)
+        return self.convolve(frame, height, width, x.new_empty)
+
+    def frame_shape(self, count: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """Shape of the frame that `convolve` wants for (count, C, height, width)."""
+        return count, -(-height // 4) * 4 + 2, -(-width // 4) * 4 + 2, self.kernel.shape[1]
+
+    def convolve(
+        self, frame: Tensor, height: int, width: int, allocate: Callable[[tuple[int, ...]], Tensor]
+    ) -> Tensor:
+        """Convolve an image within a frame.
+
+        Parameters
+        ----------
+        frame : Tensor
+            (N, H + 2, W + 2, C), H and W rounded up to multiples of 4.
+        height, width : int
+            H and W.
+        allocate : callable
+            Takes a shape, gives memory for the result.
+
+        Returns
+        -------
+        Tensor
+            (N, O, H, W).
+        """
+        count, channels = len(frame), frame.shape[3]
+        rows, columns = (frame.shape[1] - 2) // 4, (frame.shape[2] - 2) // 4
+        across = frame.shape[2] * channels
         strides = (4 * across, 4 * channels, across, channels, 1)
-        out = x.new_empty((len(x), rows, 4, columns, 4, len(self.bias)))
+        out = allocate((count, rows, 4, columns, 4, len(self.bias)))
         step = max(1, _BLOCKS // columns)
-        for frame, result in zip(frames, out, strict=True):
-            blocks = frame.as_strided((rows, columns, 6, 6, channels), strides)
+        for one, result in zip(frame, out, strict=True):
+            blocks = one.as_strided((rows, columns, 6, 6, channels), strides, one.storage_offset())
             for part, there in zip(blocks.split(step), result.split(step), strict=True):
-                there.copy_(self._convolve(part))
-        joined = out.view(len(x), 4 * rows, 4 * columns, -1)[:, :height, :width]
+                self._convolve(part, there)
+        joined = out.view(count, 4 * rows, 4 * columns, -1)[:, :height, :width]
         return joined.permute(0, 3, 1, 2)
 
-    def _convolve(self, blocks: Tensor) -> Tensor:
+    def _convolve(self, blocks: Tensor, out: Tensor) -> None:
         """From (rows, columns, 6, 6, C) to (rows, 4, columns, 4, O)."""
         rows, columns, _, _, channels = blocks.shape
-        flat = blocks.permute(2, 3, 0, 1, 4).reshape(36, -1)
-        spectrum = (self.into @ flat).view(36, -1, channels)
-        product = torch.bmm(spectrum, self.kernel)
-        result = (self.back @ product.view(36, -1)).view(4, 4, rows, columns, -1)
-        return result.permute(2, 0, 3, 1, 4) + self.bias
+        count, filters = rows * columns, len(self.bias)
+        flat = scratch.take("blocks", (36, count * channels))
+        flat.view(6, 6, rows, columns, channels).copy_(blocks.permute(2, 3, 0, 1, 4))
+        spectrum = scratch.take("spectrum", (36, count * channels))
+        torch.mm(self.into, flat, out=spectrum)
+        product = scratch.take("blocks", (36, count, filters))
+        torch.bmm(spectrum.view(36, count, channels), self.kernel, out=product)
+        result = scratch.take("spectrum", (16, count * filters))
+        torch.mm(self.back, product.view(36, -1), out=result)
+        result = result.view(4, 4, rows, columns, filters).permute(2, 0, 3, 1, 4)
+        torch.add(result, self.bias, out=out)
 
 
 def with_winograd(network: nn.Module) -> nn.Module:

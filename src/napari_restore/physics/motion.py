@@ -175,7 +175,7 @@ def half_angle(vectors: torch.Tensor) -> torch.Tensor:
     return length * torch.cat([angle.sin(), angle.cos()], 1)
 
 
-def warp(image: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:
+def warp(image: torch.Tensor, displacement: torch.Tensor, top: int = 0) -> torch.Tensor:
     """Look elsewhere: the value at x becomes that of x + displacement(x).
 
     Parameters
@@ -183,16 +183,19 @@ def warp(image: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:
     image : Tensor
         (N, C, H, W); beyond its border it is repeated.
     displacement : Tensor
-        (N, 2, H, W), pixels (y, x).
+        (N, 2, h, W), pixels (y, x): of all rows, or of some.
+    top : int
+        The first of them.
 
     Returns
     -------
     Tensor
-        (N, C, H, W), bilinearly interpolated.
+        (N, C, h, W), bilinearly interpolated.
     """
     height, width = image.shape[-2:]
     options = {"device": image.device, "dtype": displacement.dtype}
-    y = torch.arange(height, **options).view(1, -1, 1) + displacement[:, 0]  # type: ignore[call-overload]
+    rows = torch.arange(top, top + displacement.shape[-2], **options)  # type: ignore[call-overload]
+    y = rows.view(1, -1, 1) + displacement[:, 0]
     x = torch.arange(width, **options).view(1, 1, -1) + displacement[:, 1]  # type: ignore[call-overload]
     # grid_sample works in units of half the image, from the outer edges of its pixels.
     grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)
@@ -227,19 +230,33 @@ def telescope(image: torch.Tensor, displacement: torch.Tensor, steps: int = 3) -
         and x - k d; and for n = 1, 2 …, the sum of the image at x + n d and x - n d, less twice
         that at x.
     """
-    padded = F.pad(image, (2,) * 4, mode="replicate")
-    inner = slice(2, -2)
-    # Central differences of fourth order: blurred images have little at the finest scale, but some.
-    rows, columns = padded[..., inner], padded[..., inner, :]
-    along_y = 8 * (rows[..., 3:-1, :] - rows[..., 1:-3, :]) - (rows[..., 4:, :] - rows[..., :-4, :])
-    along_x = 8 * (columns[..., 3:-1] - columns[..., 1:-3]) - (columns[..., 4:] - columns[..., :-4])
-    change = (along_y * displacement[:, :1] + along_x * displacement[:, 1:]) / 12
-    differences, sums = [], []
-    for step in range(steps):
-        half, whole = (step + 0.5) * displacement, (step + 1) * displacement
-        differences.append(warp(change, half) - warp(change, -half))
-        sums.append(warp(image, whole) + warp(image, -whole) - 2 * image)
-    return torch.cat(differences + sums, 1)
+    return Telescope(image, displacement, steps).rows(0, image.shape[-2])
+
+
+class Telescope:
+    """What `telescope` gives, some rows at a time; parameters as there."""
+
+    def __init__(self, image: torch.Tensor, displacement: torch.Tensor, steps: int = 3) -> None:
+        self._image, self._displacement, self._steps = image, displacement, steps
+        padded = F.pad(image, (2,) * 4, mode="replicate")
+        inner = slice(2, -2)
+        # Central differences of fourth order: blurred images have little at the finest scale, but
+        # some.
+        ys, xs = padded[..., inner], padded[..., inner, :]
+        along_y = 8 * (ys[..., 3:-1, :] - ys[..., 1:-3, :]) - (ys[..., 4:, :] - ys[..., :-4, :])
+        along_x = 8 * (xs[..., 3:-1] - xs[..., 1:-3]) - (xs[..., 4:] - xs[..., :-4])
+        self._change = (along_y * displacement[:, :1] + along_x * displacement[:, 1:]) / 12
+
+    def rows(self, top: int, bottom: int) -> torch.Tensor:
+        """Rows from ``top`` to before ``bottom``, (N, 2 * steps * C, bottom - top, W)."""
+        image, change = self._image, self._change
+        displacement, twice = self._displacement[..., top:bottom, :], 2 * image[..., top:bottom, :]
+        differences, sums = [], []
+        for step in range(self._steps):
+            half, whole = (step + 0.5) * displacement, (step + 1) * displacement
+            differences.append(warp(change, half, top) - warp(change, -half, top))
+            sums.append(warp(image, whole, top) + warp(image, -whole, top) - twice)
+        return torch.cat(differences + sums, 1)
 
 
 def sweep(

@@ -1,0 +1,135 @@
+"""Networks a few rows at a time: the same numbers, each row computed once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from napari_restore.models import by_rows, motion_gauge
+from napari_restore.models.motion_gauge import CepstralGauge
+from napari_restore.models.resunet import ResUNet
+from napari_restore.models.winograd import WinogradConv2d, with_winograd
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Levels of several depths; 64 channels are enough for minimal filtering.
+NETWORKS: dict[str, dict[str, object]] = {
+    "three levels": {
+        "widths": (8, 12, 64),
+        "encoder_blocks": (1, 2),
+        "middle_blocks": 2,
+        "decoder_blocks": (2, 1),
+    },
+    "one level": {
+        "widths": (64,),
+        "encoder_blocks": (),
+        "middle_blocks": 1,
+        "decoder_blocks": (),
+    },
+    "levels without blocks": {
+        "widths": (6, 8, 8, 64),
+        "encoder_blocks": (0, 0, 1),
+        "middle_blocks": 0,
+        "decoder_blocks": (1, 0, 0),
+    },
+    "mean kept, pixels as they are": {
+        "widths": (64, 64),
+        "encoder_blocks": (1,),
+        "middle_blocks": 1,
+        "decoder_blocks": (1,),
+        "unshuffle": 1,
+        "keep_mean": True,
+    },
+}
+
+
+def network(options: Mapping[str, object], **further: object) -> ResUNet:
+    """A network with random weights that changes an image as much as its own size."""
+    torch.manual_seed(0)
+    built = ResUNet(channels=2, estimates=1, **options, **further).eval()
+    torch.nn.init.normal_(built.ending.weight, std=0.1)
+    return built.to(memory_format=torch.channels_last)
+
+
+def whole(built: ResUNet, image: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return built(image)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 2), (16, 3), (33, 2)], ids=str)
+@pytest.mark.parametrize("strip", [1, 10**5], ids=["short strips", "longer ones"])
+def test_rows_give_what_the_whole_gives(
+    name: str, size: tuple[int, int], strip: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(by_rows, "STRIP_BYTES", strip)
+    built = network(NETWORKS[name])
+    least = max(8, built.multiple_of)
+    image = torch.rand(2, 2, *(least * count for count in size))
+    expected, deep = whole(built, image), built.encode(image)[0]
+    with_winograd(built)
+    assert any(isinstance(part, WinogradConv2d) for part in built.modules()) == (
+        name != "levels without blocks"
+    )
+    with torch.inference_mode():
+        found, features = built(image), by_rows.deep_by_rows(built, image)
+        estimates = built.estimate(image)
+    assert (expected - image).abs().max() > 0.1
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-4)
+    torch.testing.assert_close(features, deep, rtol=0, atol=2e-4)
+    assert estimates.shape == (2, 2, 1, *deep.shape[2:])
+
+
+def test_each_row_is_asked_for_once_and_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(by_rows, "STRIP_BYTES", 1)
+    built = network(NETWORKS["three levels"], extra=3)
+    image, beside = torch.rand(1, 2, 200, 24), torch.rand(1, 3, 200, 24)
+    asked = []
+
+    def further(top: int, bottom: int) -> torch.Tensor:
+        asked.append((top, bottom))
+        return beside[:, :, top:bottom]
+
+    with torch.inference_mode():
+        found = built(image, further)
+    assert [top for top, _ in asked] == [0, *(bottom for _, bottom in asked[:-1])]
+    assert asked[-1][1] == 200
+    assert max(bottom - top for top, bottom in asked) == 32
+    expected = whole(built, torch.cat([image, beside], 1))
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-4)
+
+
+def test_results_of_one_image_outlive_the_next() -> None:
+    built = with_winograd(network(NETWORKS["three levels"]))
+    images = torch.rand(2, 1, 2, 64, 64)
+    with torch.inference_mode():
+        first = built(images[0])
+        kept = first.clone()
+        built(images[1])
+    torch.testing.assert_close(first, kept, rtol=0, atol=0)
+
+
+def test_normalised_networks_go_whole() -> None:
+    built = network(NETWORKS["three levels"], normalise=True)
+    image = torch.rand(1, 2, 64, 40)
+    with torch.inference_mode():
+        torch.testing.assert_close(built(image), whole(built, image))
+
+
+@pytest.mark.parametrize("portion", [1, 2, 5, 16])
+def test_the_gauge_measures_some_rows_of_cells_at_a_time(
+    portion: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(motion_gauge, "_CELL_ROWS", portion)
+    torch.manual_seed(0)
+    gauge = CepstralGauge().eval()
+    for rows in (1, 3, 11):
+        image = torch.rand(1, 1, 16 * rows, 80)
+        with torch.no_grad():
+            expected = gauge(image)
+        with torch.inference_mode():
+            found = gauge(image)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
