@@ -16,7 +16,7 @@ from .conversion import BAND, add_residual, as_they_are, normalised, with_alpha
 from .device import free_memory, import_torch, is_out_of_memory
 from .jobs import Job, JobQueue
 from .protocol import Predictor, Progress, Report, TileOptions
-from .samples import Restored, are_sent, restore_samples
+from .sent_samples import Restored, are_sent, restore_samples
 from .tiles import Grid, Region, reflect
 from .view import Contexts
 

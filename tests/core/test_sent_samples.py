@@ -12,7 +12,7 @@ from fakes import LocalPredictor, restored
 from napari_restore.core.intensity import Scale
 from napari_restore.core.jobs import JobQueue
 from napari_restore.core.protocol import Report, TileOptions
-from napari_restore.core.samples import are_sent
+from napari_restore.core.sent_samples import are_sent
 from napari_restore.core.tiles import Region
 
 RNG = np.random.default_rng(5)
