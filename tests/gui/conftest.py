@@ -19,6 +19,7 @@ class FakePredictor:
 
     multiple_of, halo, view, has_gauge, device = 8, 8, 0, True, "cpu"
     frames = 1
+    takes_device_tiles = False
 
     def __init__(self) -> None:
         self.seconds = 0.0

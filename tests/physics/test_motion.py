@@ -135,9 +135,11 @@ def test_parts_of_the_inverse_undo_most_of_the_blur(
     blurred = psf.convolve(sharp, psf.stack([motion.kernel(motion.line(length, angle))]))
     moves = length * torch.tensor([np.sin(angle), np.cos(angle)]).float().view(1, 2, 1, 1)
     moves = moves.expand(1, 2, *sharp.shape[-2:])
-    parts = motion.telescope(blurred, moves, 3)
+    parts = motion.Telescope(blurred, moves, 3).rows(0, blurred.shape[2])
     assert parts.shape == (1, 6, 200, 220)
-    torch.testing.assert_close(motion.telescope(blurred, -moves, 3), parts)
+    torch.testing.assert_close(
+        motion.Telescope(blurred, -moves, 3).rows(0, blurred.shape[2]), parts
+    )
     # One set of weights, whatever the motion.
     weights = torch.tensor([-0.47, -0.3, -0.15, 0.16, 0.14, 0.14]).view(1, 6, 1, 1)
     restored = blurred + (weights * parts).sum(1, keepdim=True)

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 #: Half-open ranges of an array, one for each axis.
 Block = tuple[slice, ...]
 
-#: Most bytes of samples and most pixels of a block, as many as a tile has on a processor. Where a
-#: device computes beside it there may be this many tiles in any case: while it computes one, the
-#: next is read and the last is written.
-BLOCK_BYTES, BLOCK_PIXELS, BLOCK_TILES = 2**27, 2**22, 4
-#: Most pixels of a block of whole rows: of few rows, most would be halo.
-STRIP_PIXELS = 2**24
+#: Most bytes and most pixels of a block.
+BLOCK_BYTES, BLOCK_PIXELS = 2**27, 2**24
+#: Most pixels of one plane in it: as many as a tile has on a processor. Where a device computes
+#: beside it there may be as many tiles in any case: while it computes one, the next is read and the
+#: last is written.
+PLANE_PIXELS, BLOCK_TILES = 2**22, 4
 
 
 def block_shape(
@@ -61,9 +61,12 @@ def block_shape(
         out[layout.axes.index("S")] = shape[layout.axes.index("S")]
     samples = int(np.prod([n for axis, n in enumerate(out) if axis not in (y, x)], dtype=np.int64))
     side = tiles.side
-    count = BLOCK_TILES if tiles.small > 1 else 1
-    pixels = max(STRIP_PIXELS if full_width else BLOCK_PIXELS, count * side**2) * layout.channels
+    several = (BLOCK_TILES if tiles.small > 1 else 1) * side**2
+    pixels = max(BLOCK_PIXELS, several) * layout.channels
     room = max(1, min(BLOCK_BYTES // (samples * itemsize), pixels // samples))
+    if not full_width:
+        # Of few whole rows, most would be halo.
+        room = min(room, max(PLANE_PIXELS, several))
     steps = [-(-shape[axis] // out[axis]) for axis in (y, x)]
     best = (0.0, 0)
     chosen = out[y], shape[x] if full_width else out[x]

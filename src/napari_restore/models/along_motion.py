@@ -42,11 +42,13 @@ class _Restorer(nn.Module):
         # No place may look further than the halo of a tile.
         length = torch.hypot(moves[:, :1], moves[:, 1:])
         moves = moves * (_LONGEST / length.clamp(min=_LONGEST))
-        parts, blur = Telescope(image, moves, STEPS), double_angle(moves) / MOTION_UNIT
-        beside = torch.cat([blur, unsure, *further], 1)
+        parts = Telescope(image, moves, STEPS)
 
         def rows(top: int, bottom: int) -> Tensor:
-            return torch.cat([parts.rows(top, bottom), beside[:, :, top:bottom]], 1)
+            own = moves[:, :, top:bottom]
+            beside = (part[:, :, top:bottom] for part in (unsure, *further))
+            blur = double_angle(own) / MOTION_UNIT
+            return torch.cat([parts.rows(top, bottom), blur, *beside], 1)
 
         restored: Tensor = self.network(image, rows)
         return restored

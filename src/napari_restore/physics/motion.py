@@ -204,7 +204,7 @@ def warp(image: torch.Tensor, displacement: torch.Tensor, top: int = 0) -> torch
     )
 
 
-def telescope(image: torch.Tensor, displacement: torch.Tensor, steps: int = 3) -> torch.Tensor:
+class Telescope:
     """Parts of the inverse of motion blur, along the motion.
 
     If B is the mean of the sharp image I over a displacement d, the derivative of B along d is
@@ -222,33 +222,31 @@ def telescope(image: torch.Tensor, displacement: torch.Tensor, steps: int = 3) -
         (N, 2, H, W), pixels (y, x) travelled during the exposure.
     steps : int
         How many differences on either side.
-
-    Returns
-    -------
-    Tensor
-        (N, 2 * steps * C, H, W): for k = 1/2, 3/2 …, the difference of the derivatives at x + k d
-        and x - k d; and for n = 1, 2 …, the sum of the image at x + n d and x - n d, less twice
-        that at x.
     """
-    return Telescope(image, displacement, steps).rows(0, image.shape[-2])
-
-
-class Telescope:
-    """What `telescope` gives, some rows at a time; parameters as there."""
 
     def __init__(self, image: torch.Tensor, displacement: torch.Tensor, steps: int = 3) -> None:
         self._image, self._displacement, self._steps = image, displacement, steps
         padded = F.pad(image, (2,) * 4, mode="replicate")
-        inner = slice(2, -2)
-        # Central differences of fourth order: blurred images have little at the finest scale, but
-        # some.
-        ys, xs = padded[..., inner], padded[..., inner, :]
-        along_y = 8 * (ys[..., 3:-1, :] - ys[..., 1:-3, :]) - (ys[..., 4:, :] - ys[..., :-4, :])
-        along_x = 8 * (xs[..., 3:-1] - xs[..., 1:-3]) - (xs[..., 4:] - xs[..., :-4])
-        self._change = (along_y * displacement[:, :1] + along_x * displacement[:, 1:]) / 12
+        # A band of rows at a time: there are many intermediate results.
+        bands = displacement.split(128, 2)
+        windows = (padded[..., 128 * n : 128 * (n + 1) + 4, :] for n in range(len(bands)))
+        self._change = torch.cat(list(map(_derivative, windows, bands)), 2)
 
     def rows(self, top: int, bottom: int) -> torch.Tensor:
-        """Rows from ``top`` to before ``bottom``, (N, 2 * steps * C, bottom - top, W)."""
+        """Find the parts for some rows.
+
+        Parameters
+        ----------
+        top, bottom : int
+            The first row, and that after the last.
+
+        Returns
+        -------
+        Tensor
+            (N, 2 * steps * C, bottom - top, W): for k = 1/2, 3/2 …, the difference of the
+            derivatives at x + k d and x - k d; and for n = 1, 2 …, the sum of the image at x + n d
+            and x - n d, less twice that at x.
+        """
         image, change = self._image, self._change
         displacement, twice = self._displacement[..., top:bottom, :], 2 * image[..., top:bottom, :]
         differences, sums = [], []
@@ -257,6 +255,17 @@ class Telescope:
             differences.append(warp(change, half, top) - warp(change, -half, top))
             sums.append(warp(image, whole, top) + warp(image, -whole, top) - twice)
         return torch.cat(differences + sums, 1)
+
+
+def _derivative(padded: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:
+    """Find the derivative along (N, 2, H, W) of an image with 2 more pixels on every side.
+
+    Central differences of fourth order: blurred images have little at the finest scale, but some.
+    """
+    ys, xs = padded[..., 2:-2], padded[..., 2:-2, :]
+    along_y = 8 * (ys[..., 3:-1, :] - ys[..., 1:-3, :]) - (ys[..., 4:, :] - ys[..., :-4, :])
+    along_x = 8 * (xs[..., 3:-1] - xs[..., 1:-3]) - (xs[..., 4:] - xs[..., :-4])
+    return (along_y * displacement[:, :1] + along_x * displacement[:, 1:]) / 12
 
 
 def sweep(
