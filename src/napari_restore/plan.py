@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Largest structure that can be kept on purpose, in pixels: its halo is several times as wide.
 LARGEST_STRUCTURE = 200
+#: Side of the tiles, on a processor, of networks whose features of a whole tile are in memory.
+_WHOLE_TILE = 768
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Plan:
     @property
     def tiles_elsewhere(self) -> Callable[[str], TileOptions]:
         """Tile options by the name of the device that a worker turns out to have."""
-        return partial(_tiles_on, planned=self.device, tiles=self.tiles)
+        return partial(_tiles_on, planned=self.device, tiles=self.tiles, spec=self.spec)
 
     @property
     def work(self) -> int:
@@ -131,8 +133,15 @@ class Plan:
 
 
 @lru_cache(maxsize=16)
-def _tiles_on(device: str, planned: str, tiles: TileOptions) -> TileOptions:
-    return tiles if tiles.fixed or device == planned else default_tiles(device)
+def _tiles_on(device: str, planned: str, tiles: TileOptions, spec: ModelSpec) -> TileOptions:
+    if tiles.fixed or device == planned:
+        return tiles
+    return suited(default_tiles(device), spec, device)
+
+
+def suited(tiles: TileOptions, spec: ModelSpec, device: str) -> TileOptions:
+    """Make default tiles of a device suit a model: on a processor, not all go by rows."""
+    return tiles if device != "cpu" or spec.goes_by_rows else TileOptions(_WHOLE_TILE)
 
 
 def plan(
@@ -174,7 +183,7 @@ def plan(
         raise RestoreError(f"strength must lie between 0 and 1; got {strength!r}.")
     here = resolve_device(device)
     if isinstance(tile, str) and tile == "auto":
-        tiles = default_tiles(here)
+        tiles = suited(default_tiles(here), spec, here)
     elif isinstance(tile, (int, np.integer)) and not isinstance(tile, bool) and tile >= 16:
         tiles = TileOptions(int(tile), fixed=True)
     else:

@@ -112,6 +112,18 @@ def test_results_of_one_image_outlive_the_next() -> None:
     torch.testing.assert_close(first, kept, rtol=0, atol=0)
 
 
+def test_reduced_precision_goes_by_rows_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(by_rows, "STRIP_BYTES", 1)
+    built, image = network(NETWORKS["three levels"]), torch.rand(1, 2, 96, 40)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = whole(built, image)
+        with torch.inference_mode():
+            found = built(image)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.05)
+    assert (found - image).abs().max() > 0.3
+
+
 def test_normalised_networks_go_whole() -> None:
     built = network(NETWORKS["three levels"], normalise=True)
     image = torch.rand(1, 2, 64, 40)

@@ -14,6 +14,7 @@ from napari_restore.core.protocol import Progress, Report
 from napari_restore.files.elsewhere import holds, read_elsewhere
 from napari_restore.files.identity import sample_hash
 from napari_restore.findings import try_blur
+from napari_restore.plan import suited
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -95,7 +96,9 @@ def for_workers(plan: Plan, client: Client | None) -> tuple[Plan, Workers | None
     if client is None:
         return plan, None
     workers = survey(client, plan.asked_device)
-    return plan if plan.tiles.fixed else replace(plan, tiles=workers.tiles), workers
+    if not plan.tiles.fixed:
+        plan = replace(plan, tiles=suited(workers.tiles, plan.spec, workers.device))
+    return plan, workers
 
 
 @contextmanager

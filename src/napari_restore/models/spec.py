@@ -85,6 +85,11 @@ class ModelSpec:
         return WEIGHTS_FOLDER / self.weights
 
     @property
+    def goes_by_rows(self) -> bool:
+        """Whether a processor needs no more memory for a large tile, see `models.by_rows`."""
+        return self.architecture != "nafnet" and not self.options.get("normalise")
+
+    @property
     def kind(self) -> str:
         """What it restores: ``color`` or ``mono``."""
         return "color" if self.channels == 3 else "mono"
