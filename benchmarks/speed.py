@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import statistics
 import subprocess
 import sys
 import time
@@ -45,6 +44,8 @@ if TYPE_CHECKING:
 PART = 64e6
 #: Side of the windows on which the bare network runs.
 BARE = 1024
+#: Tiles that are restored before the bare network has its turn.
+TURN = 2
 
 
 def picture(side: int, channels: int, frames: int = 1) -> np.ndarray:
@@ -118,14 +119,19 @@ def overhead(options: argparse.Namespace) -> None:
         grid = Grid(decided.layout.size, spec.multiple_of, decided.halo)
         pixels = sum(tile.pixels for _, tile in regions)
         seen = sum(grid.window(tile).pixels for _, tile in regions)
-        calls = max(1, round(min(pixels, 16e6) / BARE**2))
-        shares = []
-        for _ in range(3 if pixels < 8e6 else 1):
-            before = clock(network, times=calls)
-            whole = clock(restored, image, decided, regions)
-            after = clock(network, times=calls)
-            shares.append(whole / pixels / ((before + after) / 2 / calls / BARE**2))
-        share = statistics.median(shares)
+        # By turns, every few seconds: the speed of a machine varies.
+        groups = [regions[n : n + TURN] for n in range(0, len(regions), TURN)]
+        whole = alone = 0.0
+        calls = 0
+        for group in groups * (3 if pixels < 8e6 else 1):
+            part = sum(tile.pixels for _, tile in group)
+            times = max(1, round(part / BARE**2 / 2))
+            alone += clock(network, times=times)
+            whole += clock(restored, image, decided, group)
+            alone += clock(network, times=times)
+            calls += 2 * times
+        whole /= 3 if pixels < 8e6 else 1
+        share = whole / pixels / (alone / calls / BARE**2)
         rows.append((size, pixels / 1e6, seen / pixels, share, share * pixels / seen, whole))
     print(
         format_table(

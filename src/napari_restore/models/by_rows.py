@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from .resunet import ResidualBlock, ResUNet
 
 #: Of the features of the rows that come in at once.
-STRIP_BYTES = 2**22
-
-
+STRIP_BYTES = 2**23
 #: Rows (N, C, h, W), and whether they are the last.
 Rows: TypeAlias = tuple[Tensor, bool]
 
