@@ -214,7 +214,7 @@ class ResUNet(nn.Module):
         """Features (N, widths[0], h, w) of the unshuffled image from what `encode` gives, once."""
         x = deep
         for up, decoder in zip(self.ups, self.decoders, strict=True):
-            x = decoder(up(x) + skips.pop())
+            x = decoder(up(x).add_(skips.pop()))
         return x
 
     def _change(self, deep: Tensor, skips: list[Tensor]) -> Tensor:
