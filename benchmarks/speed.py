@@ -121,16 +121,17 @@ def overhead(options: argparse.Namespace) -> None:
         seen = sum(grid.window(tile).pixels for _, tile in regions)
         # By turns, every few seconds: the speed of a machine varies.
         groups = [regions[n : n + TURN] for n in range(0, len(regions), TURN)]
+        rounds = 3 if pixels < 8e6 else 1
         whole = alone = 0.0
         calls = 0
-        for group in groups * (3 if pixels < 8e6 else 1):
+        for group in groups * rounds:
             part = sum(tile.pixels for _, tile in group)
             times = max(1, round(part / BARE**2 / 2))
             alone += clock(network, times=times)
             whole += clock(restored, image, decided, group)
             alone += clock(network, times=times)
             calls += 2 * times
-        whole /= 3 if pixels < 8e6 else 1
+        whole /= rounds
         share = whole / pixels / (alone / calls / BARE**2)
         rows.append((size, pixels / 1e6, seen / pixels, share, share * pixels / seen, whole))
     print(

@@ -18,5 +18,6 @@ def test_a_network_that_keeps_the_features_of_a_tile_gets_smaller_ones_on_a_proc
     for spec in CATALOG:
         assert suited(usual.tiles, spec, "cpu") == usual.tiles
     whole = replace(usual.spec, architecture="nafnet")
-    assert suited(usual.tiles, whole, "cpu").side < 1000
+    for devices in ("cpu", "cpu, cuda"):
+        assert suited(usual.tiles, whole, devices).side < 1000
     assert suited(usual.tiles, whole, "cuda") == usual.tiles

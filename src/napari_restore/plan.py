@@ -140,8 +140,8 @@ def _tiles_on(device: str, planned: str, tiles: TileOptions, spec: ModelSpec) ->
 
 
 def suited(tiles: TileOptions, spec: ModelSpec, device: str) -> TileOptions:
-    """Make default tiles of a device suit a model: on a processor, not all go by rows."""
-    return tiles if device != "cpu" or spec.goes_by_rows else TileOptions(_WHOLE_TILE)
+    """Make default tiles of devices suit a model: on a processor, not all go by rows."""
+    return tiles if "cpu" not in device or spec.goes_by_rows else TileOptions(_WHOLE_TILE)
 
 
 def plan(

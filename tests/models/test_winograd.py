@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from napari_restore.models import winograd
 from napari_restore.models.winograd import FEWEST_CHANNELS, WinogradConv2d, with_winograd
 
 
@@ -45,3 +46,15 @@ def test_other_layers_stay(other: nn.Module) -> None:
     with_winograd(network)
     assert network[0] is other
     assert isinstance(network[1][0], WinogradConv2d)
+
+
+@pytest.mark.parametrize("height", [3, 8, 21])
+def test_large_images_are_convolved_in_bands(height: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    conv, image = nn.Conv2d(96, 96, 3, padding=1), torch.randn(2, 96, height, 10)
+    quick = WinogradConv2d(conv)
+    with torch.inference_mode():
+        expected = quick(image)
+        monkeypatch.setattr(winograd, "_FRAME_BYTES", 1)
+        found = quick(image)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)

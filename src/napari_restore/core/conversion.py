@@ -58,13 +58,17 @@ def as_they_are(
     return np.concatenate([part[..., :channels] for part in blocks], -1)
 
 
+def fit_float32(dtype: np.dtype[Any]) -> bool:
+    """Whether float32 holds every sum of a sample and a change of it: integers of 8 and 16 bits."""
+    return dtype.kind in "iu" and dtype.itemsize <= 2
+
+
 def add_residual(
     original: NDArray[Any], change: NDArray[np.float32], span: float
 ) -> tuple[NDArray[Any], int]:
     """Add the network's change to samples (h, w, S); count those that were clipped."""
-    # Of 8 and 16 bits, float32 holds every sum.
-    small = original.dtype.kind in "iu" and original.dtype.itemsize <= 2
-    scaled: NDArray[Any] = change * (np.float32(span) if small else np.float64(span))
+    kind = np.float32 if fit_float32(original.dtype) else np.float64
+    scaled: NDArray[Any] = change * kind(span)
     restored, count = add_change(original[..., : change.shape[-1]], scaled)
     return with_alpha(restored, original), count
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .conversion import fit_float32
 from .device import import_torch
 
 if TYPE_CHECKING:
@@ -28,8 +29,7 @@ _STORED = {np.dtype(np.uint16): np.dtype(np.int16)}
 
 def are_sent(dtype: np.dtype[Any], predictor: Predictor) -> bool:
     """Whether samples of a dtype go to the device as they are."""
-    small = dtype.kind in "iu" and dtype.itemsize <= 2 and dtype.isnative
-    return small and predictor.takes_device_tiles
+    return fit_float32(dtype) and dtype.isnative and predictor.takes_device_tiles
 
 
 @dataclass
@@ -109,11 +109,9 @@ def restore_samples(
         tiles, counts = [], []
         limits = np.iinfo(dtype)
         for number, (rows, columns) in enumerate(crops):
-            total = change[number, rows, columns] * float(
-                np.float32(strength * scales[number].span)
-            )
-            total = values[number, rows, columns, :channels] + total
-            total = total.round_()
+            factor = float(np.float32(strength * scales[number].span))
+            total = change[number, rows, columns] * factor
+            total = (values[number, rows, columns, :channels] + total).round_()
             outside = (total < limits.min) | (total > limits.max)
             counts.append(torch.count_nonzero(outside))
             tiles.append(_as_stored(total.clamp_(limits.min, limits.max), dtype))

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 FEWEST_CHANNELS = 64
 #: Blocks that are transformed at once: they should stay in the processor's cache.
 _BLOCKS = 128
+#: Bytes of the rows of an image that are convolved at a time.
+_FRAME_BYTES = 2**23
 
 _INPUT = torch.tensor(
     [
@@ -98,13 +100,21 @@ class WinogradConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C, H, W), best with channels last."""
-        count, _, height, width = x.shape
-        frame = scratch.take("frame", self.frame_shape(count, height, width))
-        # Zeros around, and no more of them than needed.
-        frame[:, 0] = frame[:, height + 1 :] = 0
-        frame[:, :, 0] = frame[:, :, width + 1 :] = 0
-        frame[:, 1 : height + 1, 1 : width + 1] = x.permute(0, 2, 3, 1)
-        return self.convolve(frame, height, width, x.new_empty)
+        count, channels, height, width = x.shape
+        # Whole blocks, and a frame that need not be kept for the largest image that ever comes.
+        step = 4 * max(1, _FRAME_BYTES // (16 * count * channels * width))
+        bands = []
+        for top in range(0, height, step):
+            rows, above = min(step, height - top), min(1, top)
+            frame = scratch.take("frame", self.frame_shape(count, rows, width))
+            seen = x[:, :, top - above : top + rows + 1]
+            first, last = 1 - above, 1 - above + seen.shape[2]
+            # Zeros around, and no more of them than needed.
+            frame[:, :first] = frame[:, last:] = 0
+            frame[:, :, 0] = frame[:, :, width + 1 :] = 0
+            frame[:, first:last, 1 : width + 1] = seen.permute(0, 2, 3, 1)
+            bands.append(self.convolve(frame, rows, width, x.new_empty))
+        return torch.cat(bands, 2) if len(bands) > 1 else bands[0]
 
     def frame_shape(self, count: int, height: int, width: int) -> tuple[int, int, int, int]:
         """Shape of the frame that `convolve` wants for (count, C, height, width)."""
