@@ -20,21 +20,9 @@ from napari_restore import api
 from napari_restore.cli import main
 from napari_restore.commands import large, restore
 from napari_restore.core import blocks
-from napari_restore.files import ngff, unfinished, zarr_writer
+from napari_restore.files import unfinished
 from napari_restore.files.zarr_writer import OmeZarr
-
-#: Blocks of 64 pixels, each a chunk, tiled as the whole image is.
-BLOCK = 64
-
-
-def make_blocks_small(monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCK_PIXELS", BLOCK**2)
-    monkeypatch.setattr(blocks, "BLOCK_TILES", 1)
-    monkeypatch.setattr(zarr_writer, "CHUNK", BLOCK)
-    monkeypatch.setattr(large, "TILE", BLOCK)
-    monkeypatch.setattr("napari_restore.files.tiff_writer.TILE", BLOCK)
-    monkeypatch.setattr(zarr_writer, "_REDUCED", BLOCK**2)
-    monkeypatch.setattr(ngff, "COARSEST", 64)
+from small_blocks import BLOCK, contents, make_blocks_small
 
 
 @pytest.fixture
@@ -62,11 +50,6 @@ def command_in(folder, model):
 @pytest.fixture
 def command(tmp_path, image, mono_model):
     return command_in(tmp_path, mono_model)
-
-
-def contents(folder):
-    """Every file and its bytes."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def names(folder):

@@ -13,33 +13,20 @@ import zarr
 from napari_restore.blockwise import BlockRestorer
 from napari_restore.cli import main
 from napari_restore.cluster import connect
-from napari_restore.commands import large, restore, work
+from napari_restore.commands import restore, work
 from napari_restore.core import blocks
-from napari_restore.files import ngff, zarr_writer
 from napari_restore.files.elsewhere import read_elsewhere
 from napari_restore.files.zarr_writer import OmeZarr
+from small_blocks import BLOCK, contents, make_blocks_small
 
 pytest.importorskip("distributed")
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-#: Blocks of 64 pixels, each a chunk.
-BLOCK = 64
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Here alone: what workers compute is said by the blocks that they are given."""
-    monkeypatch.setattr(blocks, "BLOCK_PIXELS", BLOCK**2)
-    monkeypatch.setattr(blocks, "BLOCK_TILES", 1)
-    monkeypatch.setattr(zarr_writer, "CHUNK", BLOCK)
-    monkeypatch.setattr(large, "TILE", BLOCK)
-    monkeypatch.setattr("napari_restore.files.tiff_writer.TILE", BLOCK)
-    monkeypatch.setattr(ngff, "COARSEST", BLOCK)
-
-
-def contents(folder):
-    """Every file and its bytes."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    make_blocks_small(monkeypatch)
 
 
 def on(cluster, *command):

@@ -69,9 +69,7 @@ def remote_steps(
             _, block, samples, said = step
             out[block] = samples
             devices.add(said.device)
-            report.clipped += said.clipped
-            report.invalid += said.invalid
-            report.notes += [note for note in said.notes if note not in report.notes]
+            report.add(said.clipped, said.invalid, said.notes)
             done += pixels_of(layout, block)
         yield Progress(done, total)
     report.device = ", ".join(sorted(devices))

@@ -146,9 +146,8 @@ def restore_into_tiff(
             write_tiff(temporary, target.name, tiles, axes, picture)
             provenance = work.provenance(decided)
             add_provenance(temporary, json.dumps(provenance))
-    except BaseException as error:
-        if isinstance(error, (FileError, KeyboardInterrupt)):
-            say("A TIFF begins anew each time. Name the result .ome.zarr to be able to continue.")
+    except (FileError, KeyboardInterrupt):
+        say("A TIFF begins anew each time. Name the result .ome.zarr to be able to continue.")
         raise
     return provenance if workers is None else provenance | {"workers": workers.count}
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from napari_restore.core.steps import drain
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -41,13 +43,13 @@ def progress_bar(pixels: int, name: str, done: int = 0) -> Any:
 def follow(steps: Generator[Progress, None, Result], bar: Any) -> Result:
     """Take every step, show it on a bar from where that is, return what the generator does."""
     start, last = bar.n, -1
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as stop:
-            return cast("Result", stop.value)
+
+    def show(step: Progress) -> None:
+        nonlocal last
         bar.update(start + step.done - bar.n)
         # A cluster gives many signs of life that say nothing new.
         if step.message or step.done > last:
             bar.set_postfix_str(step.message)
         last = step.done
+
+    return drain(steps, show)

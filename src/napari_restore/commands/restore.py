@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,7 +72,8 @@ def _termination_is_an_interrupt() -> Iterator[None]:
 
 def _run(args: argparse.Namespace) -> int:
     _check_options(args)
-    with _cluster(args.scheduler) as client:
+    # One connection for all images.
+    with nullcontext() if args.scheduler is None else connect(args.scheduler) as client:
         return _restore_all(args, client)
 
 
@@ -117,16 +118,6 @@ def _check_options(args: argparse.Namespace) -> None:
                 raise error from None
     except RestoreError as error:
         raise UsageError(str(error)) from error
-
-
-@contextmanager
-def _cluster(address: str | None) -> Iterator[Client | None]:
-    """Connect to a cluster for all images, if one is named."""
-    if address is None:
-        yield None
-        return
-    with connect(address) as client:
-        yield client
 
 
 def _restore(source: Path, target: Path, args: argparse.Namespace, client: Client | None) -> None:

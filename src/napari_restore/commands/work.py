@@ -59,9 +59,7 @@ class Work:
 
     def add(self, clipped: int, invalid: int, notes: Iterable[str], device: str) -> None:
         """Count a block in."""
-        self.report.clipped += clipped
-        self.report.invalid += invalid
-        self.report.notes += [note for note in notes if note not in self.report.notes]
+        self.report.add(clipped, invalid, notes)
         # Here only one at a time; workers may have several kinds.
         self.report.device = device if self.workers is None else self.workers.device
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from .axes import Planes
+from .blocks import regions_of
 from .chunked import FromSample
 from .engine import run
 from .protocol import Predictor, Report, TileOptions, default_tiles
-from .tiles import Region
+from .steps import drain
 
 if TYPE_CHECKING:
     import torch
@@ -145,9 +146,7 @@ def restore_block(
     first = tuple(part.start for part in parts)
     origin = tuple(part.start for part in job.window(place))
     out = np.empty(tuple(part.stop - part.start for part in parts), window.dtype)
-    y, x = parts[layout.axes.index("Y")], parts[layout.axes.index("X")]
-    region = Region(y.start, x.start, y.stop, x.stop)
-    regions = [(index, region) for index in block_planes(job, place)]
+    regions = regions_of(layout, parts)
     known = None
     if contexts is not None:
         known = {index: context for (index, _), context in zip(regions, contexts, strict=True)}
@@ -164,16 +163,5 @@ def restore_block(
         contexts=known,
         report=report,
     )
-    for _ in steps:
-        pass
+    drain(steps)
     return out, report
-
-
-def block_planes(job: BlockJob, place: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """List the planes that a block has a part of, by index."""
-    parts = [job.region(place)[axis] for axis in job.layout.leading]
-    counts = [part.stop - part.start for part in parts]
-    return [
-        tuple(part.start + number for part, number in zip(parts, numbers, strict=True))
-        for numbers in np.ndindex(*counts)
-    ]

@@ -41,16 +41,11 @@ class Parts:
 
     def __iter__(self) -> Iterator[tuple[tuple[slice, ...], Any]]:
         """Yield the place of each block, and what was obtained for it."""
-        starts = [
-            [sum(lengths[:number]) for number in range(len(lengths) + 1)]
-            for lengths in self._array.chunks
-        ]
-        for place in product(*(range(len(lengths)) for lengths in self._array.chunks)):
+        from dask.array.core import slices_from_chunks
+
+        places = product(*map(range, self._array.numblocks))
+        for place, region in zip(places, slices_from_chunks(self._array.chunks), strict=True):
             key = (self._array.name, *place)
-            region = tuple(
-                slice(along[number], along[number + 1])
-                for along, number in zip(starts, place, strict=True)
-            )
             yield region, self._obtain(self._part(key), key)
 
     def _part(self, key: Any) -> dict[Any, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from .device import import_torch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import torch
 
@@ -112,6 +112,12 @@ class Report:
     invalid: int = 0
     notes: list[str] = field(default_factory=list)
     device: str = ""
+
+    def add(self, clipped: int, invalid: int, notes: Iterable[str]) -> None:
+        """Count in what happened to a part; a note that is there already is not repeated."""
+        self.clipped += clipped
+        self.invalid += invalid
+        self.notes += [note for note in notes if note not in self.notes]
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,18 @@ def is_dicom(path: Path) -> bool:
 
 def dicom_files(folder: Path) -> list[Path]:
     """DICOM files that lie directly in a folder, by name; hidden files are left out."""
+    return sorted(_dicom_in(folder))
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Whether `dicom_files` would find one; opens no more files than needed."""
+    return next(_dicom_in(folder), None) is not None
+
+
+def _dicom_in(folder: Path) -> Iterator[Path]:
     found = (path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
     # The directory of a medium says nothing about pixels.
-    return sorted(path for path in found if path.name != "DICOMDIR" and is_dicom(path))
+    return (path for path in found if path.name != "DICOMDIR" and is_dicom(path))
 
 
 def read_dicom(path: Path, series: str | None = None) -> Picture:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from napari_restore.errors import FileError
 
-from .dicom import dicom_files, is_dicom
+from .dicom import holds_dicom, is_dicom
 from .zarr_reader import is_zarr
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def file_format(path: Path, source: Picture | None = None) -> str:
 
 def is_image_folder(folder: Path) -> bool:
     """Whether a folder is one image: an OME-Zarr, or a series of DICOM files."""
-    return folder.is_dir() and (is_zarr(folder) or bool(dicom_files(folder)))
+    return folder.is_dir() and (is_zarr(folder) or holds_dicom(folder))
 
 
 def image_files(folder: Path) -> list[Path]:

@@ -130,9 +130,9 @@ def batch_loss(
         elif getattr(network, "gauge", None) is not None:
             result, estimates = network.restore_and_estimate(image)  # type: ignore[operator]
             beside = torch.zeros((), device=device)
-            if pair.motion is None and pair.kernels:
-                sigmas = log_sigmas(pair.kernels)[..., None, None].to(device)
-                beside = GAUGE_WEIGHT * gauge_error(estimates, sigmas)
+            truth = truth_of(pair) if pair.motion is None else None
+            if truth is not None:
+                beside = GAUGE_WEIGHT * gauge_error(estimates, truth.to(device))
         else:
             result, beside = network(image), torch.zeros((), device=device)
     return loss(result.float(), pair.target) + beside

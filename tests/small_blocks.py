@@ -1,0 +1,32 @@
+"""What tests of large images share: images that are many blocks though they are small."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_restore.commands import large
+from napari_restore.core import blocks
+from napari_restore.files import ngff, zarr_writer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+#: Blocks of 64 pixels, each a chunk, tiled as the whole image is.
+BLOCK = 64
+
+
+def make_blocks_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "BLOCK_PIXELS", BLOCK**2)
+    monkeypatch.setattr(blocks, "BLOCK_TILES", 1)
+    monkeypatch.setattr(zarr_writer, "CHUNK", BLOCK)
+    monkeypatch.setattr(large, "TILE", BLOCK)
+    monkeypatch.setattr("napari_restore.files.tiff_writer.TILE", BLOCK)
+    monkeypatch.setattr(zarr_writer, "_REDUCED", BLOCK**2)
+    monkeypatch.setattr(ngff, "COARSEST", BLOCK)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file and its bytes."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
