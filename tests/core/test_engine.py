@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fakes import LocalPredictor, restored
+from fakes import WHOLE, LocalPredictor, restored
 
 from napari_restore.core.axes import Planes, find_layout
 from napari_restore.core.engine import run
 from napari_restore.core.intensity import Scale
 from napari_restore.core.protocol import Progress, TileOptions, default_tiles
 from napari_restore.core.tiles import Region
+from napari_restore.core.watch import Stopped, Watch, advanced
 
 UNIT = (Scale(0.0, 1.0),)
 SHAPES = [(1, 1), (1, 50), (3, 2), (17, 33), (64, 64), (65, 130), (131, 7)]
@@ -195,7 +197,7 @@ def test_progress_grows_to_the_total(batch: int, rng: np.random.Generator) -> No
     )
     assert all(isinstance(step, Progress) and step.total == image.size for step in steps)
     done = [step.done for step in steps]
-    assert all(before < after for before, after in zip([0, *done], done, strict=False))
+    assert done == sorted(done)
     assert done[-1] == image.size
     assert len(steps) >= 12 * 3 / batch
 
@@ -212,6 +214,60 @@ def test_closing_stops_within_one_batch_of_tiles(rng: np.random.Generator) -> No
     assert len(predictor.shapes) <= 3
     assert np.count_nonzero(written.any(1)) <= 16
     np.testing.assert_array_equal(out, written)
+
+
+class RowsPredictor(LocalPredictor):
+    """Goes through a tile in four strips, each when the test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strip, self.told = threading.Semaphore(0), threading.Event()
+        self.strips, self.ended = 0, threading.Event()
+
+    def __call__(self, tiles: torch.Tensor, *rest: Any) -> torch.Tensor:
+        try:
+            for share in (0.25, 0.5, 0.75, 1.0):
+                assert self.strip.acquire(timeout=30)
+                advanced(share)
+                self.strips += 1
+                self.told.set()
+        finally:
+            self.ended.set()
+        return super().__call__(tiles, *rest)
+
+
+@pytest.mark.parametrize("stop", ["close", "stop"])
+def test_a_tile_tells_how_far_it_is_and_ends_between_its_rows(
+    stop: str, rng: np.random.Generator
+) -> None:
+    image = rng.random((40, 50), np.float32)
+    layout, out, predictor = find_layout(image), np.zeros_like(image), RowsPredictor()
+    steps = run(Planes(image, layout), Planes(out, layout), predictor, UNIT, tiles=WHOLE)
+    around = Watch()
+    assert around.run(next, steps).done == 0
+    for strips in (1, 2):
+        predictor.told.clear()
+        predictor.strip.release()
+        assert predictor.told.wait(30)
+        assert next(steps).done == strips * image.size // 4
+    if stop == "close":
+        steps.close()
+    else:
+        around.stop()
+    predictor.strip.release()
+    assert predictor.ended.wait(30)
+    assert predictor.strips == 2
+    if stop == "stop":
+        with pytest.raises(Stopped):
+            list(steps)
+    assert not out.any()
+
+
+def test_progress_within_tiles_changes_no_sample(rng: np.random.Generator) -> None:
+    image, predictor = rng.random((40, 50), np.float32), RowsPredictor()
+    predictor.strip.release(4)
+    found = restored(image, predictor, scales=UNIT)
+    np.testing.assert_array_equal(found, restored(image, LocalPredictor(), scales=UNIT))
 
 
 def test_default_tiles_of_the_cpu_are_not_fixed() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from napari_restore.core.watch import Stopped, Watch
 from napari_restore.models import by_rows, motion_gauge
 from napari_restore.models.motion_gauge import CepstralGauge
 from napari_restore.models.resunet import ResUNet
@@ -100,6 +101,33 @@ def test_each_row_is_asked_for_once_and_few_at_a_time(monkeypatch: pytest.Monkey
     assert max(bottom - top for top, bottom in asked) == 32
     expected = whole(built, torch.cat([image, beside], 1))
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-4)
+
+
+def test_it_is_told_how_far_the_rows_are_and_they_can_be_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(by_rows, "STRIP_BYTES", 1)
+    built, image = network(NETWORKS["three levels"]), torch.rand(1, 2, 200, 24)
+    watch, until, shares = Watch(), 2.0, []
+
+    def further(top: int, bottom: int) -> torch.Tensor:
+        shares.append(watch.share)
+        if watch.share > until:
+            watch.stop()
+        return image[:, :0, top:bottom]
+
+    with torch.inference_mode():
+        alone = built(image)
+        torch.testing.assert_close(watch.run(built, image, further), alone, rtol=0, atol=0)
+        assert watch.share == 1
+        assert shares == sorted(shares)
+        assert len(set(shares)) > 3
+        watch, until = Watch(), 0.3
+        shares.clear()
+        with pytest.raises(Stopped):
+            watch.run(built, image, further)
+        assert max(shares) < 0.7
+        torch.testing.assert_close(built(image), alone, rtol=0, atol=0)
 
 
 def test_results_of_one_image_outlive_the_next() -> None:

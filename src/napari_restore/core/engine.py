@@ -1,12 +1,13 @@
 """Run a network over an image of any size, tile by tile.
 
 The engine takes any `Predictor`, reads through `Planes`, and yields `Progress` after every batch
-of tiles, so that the caller may show it, or stop by closing the generator.
+of tiles, and while they are computed, so that the caller may show it, or stop by closing the
+generator.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -19,6 +20,7 @@ from .protocol import Predictor, Progress, Report, TileOptions
 from .sent_samples import Restored, are_sent, restore_samples
 from .tiles import Grid, Region, reflect
 from .view import Contexts
+from .watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     Changes: TypeAlias = list[tuple[list[int], NDArray[np.float32] | Restored]]
 
 Result = TypeVar("Result")
+
+#: Seconds between two looks at a network that computes.
+_LOOK = 0.1
 
 
 @dataclass
@@ -98,7 +103,7 @@ def run(
     Yields
     ------
     Progress
-        After every batch of tiles.
+        After every batch of tiles, and ten times a second meanwhile.
 
     Raises
     ------
@@ -118,6 +123,7 @@ def run(
         total = sum(region.pixels for _, region in regions)
     queue, looks, done = JobQueue(regions, tiles), Contexts(source, scales, contexts), 0
     jobs, batch, computed = queue.take(), None, None
+    watch = Watch()
     # While a network computes, the last tiles are written and the next ones read.
     thread = ThreadPoolExecutor(1, thread_name_prefix="napari-restore-tiles")
     try:
@@ -126,7 +132,10 @@ def run(
             if jobs:
                 batch = batch or _unless_full(_read, jobs, source, predictor, scales, looks)
             if batch:
-                computing = thread.submit(_unless_full, _compute, batch, predictor, strength)
+                watch = Watch()
+                computing = thread.submit(
+                    watch.run, _unless_full, _compute, batch, predictor, strength
+                )
             if computed:
                 clipped, invalid = _write(*computed, target, strength)
                 report.clipped += clipped
@@ -141,6 +150,10 @@ def run(
                     if following is None:
                         # It may fit when nothing else is in memory.
                         queue.put_back(further)
+                pixels = sum(job.tile.pixels for job in batch.jobs) if batch else 0
+                while not wait([computing], _LOOK).done:
+                    # Also where nothing is known between tiles: the caller may want to stop.
+                    yield Progress(done + int(watch.share * pixels), total)
                 changes = computing.result()
             if batch and changes:
                 computed = batch, changes
@@ -158,7 +171,8 @@ def run(
                 report.notes.append(note)
                 jobs = queue.take()
     finally:
-        # Nobody waits for a tile that is not wanted any more.
+        # Nobody waits for a tile that is not wanted any more, and it ends between its rows.
+        watch.stop()
         thread.shutdown(wait=False, cancel_futures=True)
 
 

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_restore.core.watch import advanced, check
+
 from .scratch import scratch
 from .winograd import WinogradConv2d
 
@@ -217,6 +219,7 @@ def _pushed(
     step *= max(1, STRIP_BYTES // (row * step))
     for top in range(0, height, step):
         bottom = min(top + step, height)
+        check()
         strip = F.pixel_unshuffle(rows(factor * top, factor * bottom), factor)
         for part, _ in stage.push(strip, bottom == height):
             yield part
@@ -246,6 +249,7 @@ def change_by_rows(network: ResUNet, rows: Callable[[int, int], Tensor], image: 
         shuffled = F.pixel_shuffle(part, network.unshuffle)
         change[:, :, top : top + shuffled.shape[2]] = shuffled
         top += shuffled.shape[2]
+        advanced(top / image.shape[2])
     return change
 
 
