@@ -17,7 +17,14 @@ import numpy as np
 from napari_restore.cluster import check_address, connect
 from napari_restore.core.device import resolve_device
 from napari_restore.errors import FileError, ModelError, RestoreError
-from napari_restore.files import check_target, file_format, read_image, write_image
+from napari_restore.files import (
+    check_target,
+    file_format,
+    losses,
+    read_image,
+    stays_as_stored,
+    write_image,
+)
 from napari_restore.files.tiff_writer import flavour_of
 from napari_restore.models.catalog import find_model
 from napari_restore.plan import plan
@@ -102,6 +109,11 @@ def _complain(source: Path, error: RestoreError) -> None:
     print(f"napari-restore: {source}: {error}", file=sys.stderr)
 
 
+def _note(source: Path, notes: list[str]) -> None:
+    for note in notes:
+        print(f"napari-restore: {source}: note: {note}", file=sys.stderr)
+
+
 def _check_options(args: argparse.Namespace) -> None:
     """Find wrong names of device, model and scheduler before the first file, not once for each."""
     try:
@@ -122,8 +134,7 @@ def _check_options(args: argparse.Namespace) -> None:
 
 def _restore(source: Path, target: Path, args: argparse.Namespace, client: Client | None) -> None:
     picture = read_image(source, args.series)
-    for note in picture.notes:
-        print(f"napari-restore: {source}: note: {note}", file=sys.stderr)
+    _note(source, picture.notes)
     axes, rgb = picture.reading(args.axes, args.rgb)
     frames = getattr(args, "frames", 1)
     decided = plan(
@@ -148,6 +159,7 @@ def _restore(source: Path, target: Path, args: argparse.Namespace, client: Clien
         print(f"{target}: finished already")
         return
     check_target(target, picture, force=args.force)
+    _note(source, losses(target, picture))
     started = time.monotonic()
     record = _carry_out(picture, decided, target, args, client)
     record.setdefault("seconds", time.monotonic() - started)
@@ -166,6 +178,8 @@ def _restore(source: Path, target: Path, args: argparse.Namespace, client: Clien
         words.append(f"exposure {record['exposure']:.2g} of the time between frames")
     if record["clipped_samples"]:
         depth = picture.extras.get("depth", picture.data.dtype)
+        if picture.top is not None:
+            depth = f"{picture.top.bit_length()} bits"
         words.append(f"{record['clipped_samples']} samples clipped to {depth}")
     if record["invalid_samples"]:
         words.append(f"{record['invalid_samples']} samples without a value, left as they were")
@@ -189,8 +203,7 @@ def _carry_out(
 ) -> dict[str, Any]:
     """Restore and write in the way that suits size and format; returns the provenance."""
     kind, image = file_format(target, picture), picture.data
-    # The range and the units of a series of slices are those of the whole.
-    in_parts = picture.fit is None and picture.plain is None
+    in_parts = _in_parts(picture, target)
     if kind == "zarr" and in_parts:
         options = {"resume": args.resume, "force": args.force, "client": client}
         return restore_into_zarr(picture, decided, target, **options)
@@ -199,7 +212,8 @@ def _carry_out(
             "Only results in OME-Zarr can be continued. Name the result .ome.zarr, or leave "
             "--resume out."
             if in_parts
-            else "DICOM, and NIfTI with a slope, are restored in one piece. Leave --resume out."
+            else "DICOM, and images with a slope, a calibration or an orientation, are restored in "
+            "one piece. Leave --resume out."
         )
     if kind == "tiff" and image.nbytes > SCRATCH_BYTES and _can_be_tiled(picture, target):
         return restore_into_tiff(picture, decided, target, force=args.force, client=client)
@@ -211,8 +225,16 @@ def _carry_out(
         record = result.provenance
         if picture.fit is not None:
             record["clipped_samples"] += picture.fit(result.data)
-        write_image(target, result.data, picture, json.dumps(record), force=args.force)
+        data, above = picture.clip(result.data)
+        record["clipped_samples"] += above
+        write_image(target, data, picture, json.dumps(record), force=args.force)
     return record
+
+
+def _in_parts(picture: Picture, target: Path) -> bool:
+    """Whether what is written of an image depends on no other part of it."""
+    plain = picture.plain is None and picture.orientation == 1
+    return picture.fit is None and (plain or stays_as_stored(picture, target))
 
 
 def _can_be_tiled(picture: Picture, target: Path) -> bool:
@@ -220,7 +242,7 @@ def _can_be_tiled(picture: Picture, target: Path) -> bool:
     # ImageJ's own TIFF is one piece, booleans are packed by the row, and alpha is joined at last.
     image = picture.data
     flavour = flavour_of(target.name, picture, picture.axes or "", image.nbytes)
-    in_parts = picture.fit is None and picture.plain is None
+    in_parts = _in_parts(picture, target)
     return in_parts and flavour != "imagej" and image.dtype != bool and picture.alpha is None
 
 

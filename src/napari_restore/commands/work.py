@@ -135,10 +135,14 @@ def _shown(
             work.bar.update(done + step.done - work.bar.n)
             work.bar.set_postfix_str(step.message)
             continue
-        done += pixels_of(work.plan.layout, step[1])
+        number, block, samples, report = step
+        del step
+        done += pixels_of(work.plan.layout, block)
         work.bar.update(done - work.bar.n)
-        yield step
-        del step  # not needed while the next is computed
+        samples, above = work.picture.clip(samples)
+        report.clipped += above
+        yield number, block, samples, report
+        del samples  # not needed while the next is computed
 
 
 def _seen_by_all(work: Work, client: Client) -> AtPath | None:

@@ -11,15 +11,16 @@ import numpy as np
 
 from napari_restore.errors import FileError
 
+from .conversion import as_plain, plain_form, stays_as_stored
 from .dicom import check_volume, is_dicom, read_dicom
 from .dicom_writer import check_folder, folder_appears_whole, write_dicom
 from .formats import FORMATS, file_format, image_files, images_in, is_image_folder
+from .losses import losses
 from .nifti import check_nifti, read_nifti, write_nifti
 from .photo import check_photo, read_photo, write_photo
 from .picture import Picture, stored_axes, stored_order, with_alpha
 from .tiff_reader import read_tiff
 from .tiff_writer import check_tiff, write_tiff
-from .units import as_plain, plain_form
 from .zarr_reader import is_zarr, is_zarr_folder, read_zarr
 from .zarr_writer import check_zarr, write_zarr
 
@@ -38,7 +39,9 @@ __all__ = [
     "image_files",
     "is_image_folder",
     "is_zarr",
+    "losses",
     "read_image",
+    "stays_as_stored",
     "write_image",
 ]
 
@@ -137,7 +140,7 @@ def check_target(target: Path, picture: Picture, *, force: bool = False) -> None
         return
     if kind != "npy":
         check_volume(picture)
-    picture = plain_form(picture)
+    picture = plain_form(picture, target)
     given = picture.axes or ""
     axes = "".join(given[axis] for axis in stored_axes(given))
     if kind == "tiff":
@@ -183,7 +186,7 @@ def write_image(
             write_dicom(temporary, data, picture, provenance)
         return
     if kind == "zarr":
-        picture, data = as_plain(picture, data)
+        picture, data = as_plain(picture, data, target)
         write_zarr(target, data, picture, json.loads(provenance), force=force)
         return
     with appears_whole(target) as temporary:
@@ -193,7 +196,7 @@ def write_image(
         if kind == "nifti":
             write_nifti(temporary, target.name, data, picture, provenance)
             return
-        picture, data = as_plain(picture, data)
+        picture, data = as_plain(picture, data, target)
         if kind == "npy":
             joined, _ = with_alpha(data, picture.axes or "", picture)
             with temporary.open("wb") as file:

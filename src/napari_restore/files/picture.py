@@ -48,7 +48,22 @@ class Picture:
     notes : list of str
         What the user should be told.
     channels : list of str
-        Names of the channels along C, where the file gives them.
+        Names of the channels along C, where the file gives them; "" for one without.
+    colours : list of str
+        Colours that the channels are shown in, "RRGGBB", where the file gives them.
+    said : mapping
+        What else the file says, by the name that a note uses for it. Every format that can hold
+        such a thing looks for it here; what the format of the result cannot hold is named in a
+        note (`napari_restore.files.losses`). Known to several formats are "ICC profile", "XMP",
+        "EXIF" (bytes), "comment" (str), "texts" (str to str) and "gamma" (float); other names
+        mean nothing to a writer.
+    orientation : int
+        How the samples have to be turned to be seen upright, 1 to 8, as in TIFF and EXIF.
+    top : int or None
+        Largest value that integer samples may have, where the file says that they have fewer bits
+        than their dtype.
+    invalid_value : float or None
+        Value of the pixels that were not measured, where the file names one.
     fit : callable or None
         Brings restored samples into the range that the file can hold, in place, and returns how
         many had to be clipped; None where the dtype says it all.
@@ -68,8 +83,18 @@ class Picture:
     dpi: tuple[float, float] | None = None
     notes: list[str] = field(default_factory=list)
     channels: list[str] = field(default_factory=list)
+    colours: list[str] = field(default_factory=list)
+    said: dict[str, Any] = field(default_factory=dict)
+    orientation: int = 1
+    top: int | None = None
+    invalid_value: float | None = None
     fit: Callable[[NDArray[Any]], int] | None = None
     plain: Plain | None = None
+
+    def clip(self, data: NDArray[Any]) -> tuple[NDArray[Any], int]:
+        """Bring restored samples down to `top`; also returns how many were above it."""
+        above = 0 if self.top is None else int(np.count_nonzero(data > self.top))
+        return (np.minimum(data, self.top).astype(data.dtype) if above else data), above
 
     def reading(self, axes: str | None, rgb: bool | None) -> tuple[str | None, bool | None]:
         """Axes and rgb for `napari_restore.plan.plan`, the user's wish before the file's word.

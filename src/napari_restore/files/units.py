@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
-
-    from .picture import Picture
 
 
 @dataclass(frozen=True)
@@ -60,19 +58,3 @@ def as_dtype(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     limits = np.iinfo(dtype)
     rounded: NDArray[Any] = np.clip(np.rint(values), limits.min, limits.max).astype(dtype)
     return rounded
-
-
-def as_plain(picture: Picture, data: NDArray[Any]) -> tuple[Picture, NDArray[Any]]:
-    """Convert restored samples to plain numbers; the picture then holds these."""
-    if picture.plain is None:
-        return picture, data
-    data = picture.plain.convert(data)
-    return replace(picture, data=data), data
-
-
-def plain_form(picture: Picture) -> Picture:
-    """Shape and dtype that `as_plain` will give, without any memory for the samples."""
-    if picture.plain is None:
-        return picture
-    data = np.broadcast_to(np.zeros((), picture.plain.dtype), picture.data.shape)
-    return replace(picture, data=data)
