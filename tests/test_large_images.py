@@ -20,7 +20,7 @@ from napari_restore import api
 from napari_restore.cli import main
 from napari_restore.commands import large, restore
 from napari_restore.core import blocks
-from napari_restore.files import unfinished
+from napari_restore.files import Inputs, Place, unfinished
 from napari_restore.files.zarr_writer import OmeZarr
 from small_blocks import BLOCK, contents, make_blocks_small
 
@@ -335,7 +335,8 @@ def test_a_torn_journal_loses_the_torn_line_alone(tmp_path, begun, command, imag
 
 def test_two_runs_do_not_write_one_result(tmp_path, begun, command, capsys):
     target, before = tmp_path / "out.ome.zarr", contents(tmp_path / "out.ome.zarr.part")
-    with unfinished.unfinished(target, resume=True, force=False):
+    place = Place(target, "zarr", force=False, inputs=Inputs())
+    with unfinished.unfinished(place, resume=True):
         for option in ("--resume", "--force"):
             assert main([*command, option]) == 1
             assert "Another run" in capsys.readouterr().err

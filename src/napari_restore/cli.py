@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from . import __version__
+from .commands.console import say, steady_output
 from .errors import RestoreError
 from .models.catalog import CATALOG
 from .models.spec import TASKS
@@ -27,7 +28,8 @@ Formats: OME-Zarr (0.4 and 0.5), TIFF (OME, ImageJ and plain), PNG, JPEG, NPY; w
 "medical" NIfTI and DICOM. Axes, pixel sizes, channel names, headers and orientation are kept. A
 folder of DICOM files is one image: its series is restored into a folder of files with the same
 names. OME-Zarr and large TIFF are read and written in parts, whatever their size.
-Nothing is overwritten without --force, an input never. Every result appears whole or not at all.
+Nothing is overwritten without --force, which replaces earlier results alone: never an input, nor a
+file or folder that was no result. Every result appears whole or not at all.
 A result named .ome.zarr grows in OUT.ome.zarr.part: broken off at any moment, by Ctrl-C, a crash or
 a full disk, the same command with --resume goes on and gives the same bytes.
 Exit status: 0 if every file was restored, 1 if one failed (the others are restored all the same),
@@ -53,17 +55,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         after Ctrl-C, 143 after SIGTERM. Wrong arguments and ``--help`` raise SystemExit, as
         argparse does.
     """
-    parser = make_parser()
-    args = parser.parse_args(argv)
+    with steady_output():
+        return _run(make_parser().parse_args(argv))
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         command = import_module(f"napari_restore.commands.{args.module}")
         run = cast("Callable[[argparse.Namespace], int]", command.run)
         return run(args)
     except KeyboardInterrupt as stop:
-        print("napari-restore: interrupted", file=sys.stderr)
+        say("interrupted")
         return getattr(stop, "status", 130)
     except RestoreError as error:
-        print(f"napari-restore: {error}", file=sys.stderr)
+        say(str(error))
         # Commands mark what argparse itself could not see.
         return 2 if getattr(error, "usage", False) else 1
 
@@ -105,7 +110,7 @@ def _add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
     )
     parser.set_defaults(module="restore", task=task)
     add = parser.add_argument
-    add("inputs", nargs="+", type=Path, metavar="IN", help="images, or folders of images")
+    add("inputs", nargs="+", metavar="IN", help="images, or folders of images")
     add(
         "-o",
         "--output",
@@ -174,8 +179,9 @@ def _add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
         metavar="N",
         help="number or UID of the series, in a folder with several (DICOM)",
     )
-    add("--force", action="store_true", help="replace existing results, begin unfinished ones anew")
+    add("--force", action="store_true", help="replace earlier results, begin unfinished ones anew")
     add("--resume", action="store_true", help="continue unfinished results (OME-Zarr)")
+    add("--verbose", action="store_true", help="show where in the program an error arose")
 
 
 def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_restore.errors import FileError, RestoreError
-from napari_restore.files import image_files, is_image_folder, is_zarr
+from napari_restore.files import Inputs, image_files, is_image_folder, is_zarr, zarr_around
+from napari_restore.files.replacing import place_of
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
+
+
+#: How addresses begin; one letter and a colon is a disk of Windows.
+_ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 
 
 class UsageError(RestoreError):
@@ -27,57 +33,82 @@ class Targets:
     ----------
     sources : iterable of Path
         All inputs.
+
+    Attributes
+    ----------
+    inputs : Inputs
     """
 
     def __init__(self, sources: list[Path]) -> None:
-        self._sources = {source.resolve() for source in sources}
-        self._written: dict[Path, Path] = {}
+        self.inputs = Inputs(sources)
+        self._written: dict[tuple[int, int] | None, Path] = {}
 
     def check(self, target: Path) -> None:
         """Raise a `FileError` if a target is an input, or another input's result."""
-        place = target.resolve()
-        if place in self._sources:
-            raise FileError(f"{target} is an input and stays. Name another file or folder.")
-        if place in self._written:
+        self.inputs.check(target)
+        source = self._written.get(place_of(target))
+        if source is not None:
             raise FileError(
-                f"{target} was written for {self._written[place]} already. Restore files of the "
-                "same name into different folders."
+                f"{target} was written for {source} already. Restore files of the same name into "
+                "different folders."
             )
 
     def add(self, target: Path, source: Path) -> None:
         """Note a result that was written."""
-        self._written[target.resolve()] = source
+        place = place_of(target)
+        if place is not None:
+            self._written[place] = source
 
 
 def inputs_and_targets(
     args: argparse.Namespace,
-) -> Iterator[tuple[Path, Path | RestoreError]]:
+) -> Iterator[tuple[Path | str, Path | Exception]]:
     """Input files and where their results go, or why an input is of no use."""
+    if _ADDRESS.match(args.output):
+        raise UsageError(f"{args.output} is an address. Name a file or folder of this computer.")
     output = Path(args.output)
     separators = tuple(filter(None, (os.sep, os.altsep)))
-    single = len(args.inputs) == 1 and _is_one_image(args.inputs[0])
-    into_folder = not single or (output.is_dir() and not is_zarr(output))
-    into_folder |= args.output.endswith(separators) and not is_zarr(output)
-    if into_folder:
-        if output.exists() and (not output.is_dir() or is_zarr(output)):
-            raise UsageError(f"Several results need a folder, and {output} is a file.")
-        try:
+    try:
+        single = len(args.inputs) == 1 and _is_one_image(args.inputs[0])
+        into_folder = not single or (output.is_dir() and not is_zarr(output))
+        into_folder |= args.output.endswith(separators) and not is_zarr(output)
+        if into_folder:
+            if output.exists() and (not output.is_dir() or is_zarr(output)):
+                raise UsageError(f"Several results need a folder, and {output} is a file.")
+            around = zarr_around(output)
+            if around is not None:
+                raise UsageError(f"The folder {output} would lie inside {around}. Name another.")
             output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"The folder {output} cannot be made: {error}.") from error
-    for path in args.inputs:
-        if _is_one_image(path):
-            # A folder may be named "." or "..".
-            name = Path(os.path.abspath(path)).name
-            yield path, output / name if into_folder else output
-            continue
+    except OSError as error:
+        raise UsageError(f"{output} cannot be used: {error}.") from error
+    for given in args.inputs:
         try:
-            for file in image_files(path):
-                yield file, output / file.name
-        except RestoreError as error:
-            yield path, error
+            yield from _of_one(given, output, into_folder)
+        except (RestoreError, OSError) as error:
+            yield given, error if isinstance(error, RestoreError) else FileError(f"{error}.")
 
 
-def _is_one_image(path: Path) -> bool:
+def _of_one(given: str, output: Path, into_folder: bool) -> Iterator[tuple[Path, Path]]:
+    """Images that one argument names."""
+    if _ADDRESS.match(given):
+        raise FileError(
+            "This is an address. Files have to lie on this computer: download it, or mount where "
+            "it lies, and name its path."
+        )
+    path = Path(given)
+    if _is_one_image(given):
+        # A folder may be named "." or "..".
+        name = Path(os.path.abspath(path)).name
+        yield path, output / name if into_folder else output
+        return
+    for file in image_files(path):
+        yield file, output / file.name
+
+
+def _is_one_image(given: str) -> bool:
     """Whether it is one image: OME-Zarr and DICOM series are, though their files are folders."""
-    return not path.is_dir() or is_image_folder(path)
+    try:
+        path = Path(given)
+        return not path.is_dir() or is_image_folder(path)
+    except OSError:
+        return True  # which is said when its turn comes

@@ -14,7 +14,6 @@ from napari_restore.core.blocks import BLOCK_BYTES, block_shape, blocks, pixels_
 from napari_restore.core.protocol import TileOptions
 from napari_restore.core.steps import drain
 from napari_restore.errors import FileError
-from napari_restore.files import appears_whole
 from napari_restore.files.identity import identity_of
 from napari_restore.files.picture import stored_axes
 from napari_restore.files.stored import few_chunks_at_a_time
@@ -23,8 +22,9 @@ from napari_restore.files.unfinished import Unfinished, part_of, unfinished
 from napari_restore.files.zarr_writer import OmeZarr, reduce_all
 from napari_restore.restoration import prepare
 
+from .console import say
 from .progress import progress_bar
-from .work import Work, for_workers, restored_blocks, say
+from .work import Work, for_workers, restored_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,17 +35,16 @@ if TYPE_CHECKING:
 
     from napari_restore.core.axes import Layout
     from napari_restore.core.blocks import Block
-    from napari_restore.files import Picture
+    from napari_restore.files import Picture, Place
     from napari_restore.plan import Plan
 
 
 def restore_into_zarr(
     picture: Picture,
     decided: Plan,
-    target: Path,
+    place: Place,
     *,
     resume: bool,
-    force: bool,
     client: Client | None = None,
 ) -> dict[str, Any]:
     """Restore into an OME-Zarr that appears whole; what is finished is kept if this is broken off.
@@ -59,7 +58,7 @@ def restore_into_zarr(
     ------
     RestoreError
     """
-    with few_chunks_at_a_time(), unfinished(target, resume=resume, force=force) as part:
+    with few_chunks_at_a_time(), unfinished(place, resume=resume) as part:
         decided, workers = for_workers(decided, client)
         if part.header and not decided.tiles.fixed:
             # Chosen by the memory that was free; another choice gives other roundings.
@@ -90,7 +89,7 @@ def restore_into_zarr(
         bar = progress_bar(
             layout.pixels, picture.path.name, sum(pixels_of(layout, b) for b in done)
         )
-        with bar, _hint(target, part, len(todo)), ThreadPoolExecutor(1) as writer:
+        with bar, _hint(place.target, part, len(todo)), ThreadPoolExecutor(1) as writer:
             work = Work(picture, complete, scales, bar, client, workers)
             for (level, _), record in part.done.items():
                 if level == 0:
@@ -118,7 +117,7 @@ def restore_into_zarr(
 
 
 def restore_into_tiff(
-    picture: Picture, decided: Plan, target: Path, *, force: bool, client: Client | None = None
+    picture: Picture, decided: Plan, place: Place, *, client: Client | None = None
 ) -> dict[str, Any]:
     """Restore into a tiled TIFF, written as its tiles are made; it appears whole or not at all."""
     decided, workers = for_workers(decided, client)
@@ -138,12 +137,12 @@ def restore_into_tiff(
         with (
             few_chunks_at_a_time(),
             progress_bar(layout.pixels, picture.path.name) as bar,
-            appears_whole(target) as temporary,
+            place.appears_whole() as temporary,
         ):
             work = Work(picture, complete, scales, bar, client, workers)
             stored = tuple(layout.shape[axis] for axis in order)
             tiles = Tiles(stored, dtype.newbyteorder("="), _tiles(work, places, order, axes))
-            write_tiff(temporary, target.name, tiles, axes, picture)
+            write_tiff(temporary, place.target.name, tiles, axes, picture)
             provenance = work.provenance(decided)
             add_provenance(temporary, json.dumps(provenance))
     except (FileError, KeyboardInterrupt):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import sys
 import tempfile
 import threading
 import time
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from napari_restore.files import (
     check_target,
     file_format,
     losses,
+    place_for,
     read_image,
     stays_as_stored,
     write_image,
@@ -31,6 +32,7 @@ from napari_restore.plan import plan
 from napari_restore.restoration import restore_steps
 
 from .allocator import give_back_what_is_freed
+from .console import complain, say
 from .inputs import Targets, UsageError, inputs_and_targets
 from .large import restore_into_tiff, restore_into_zarr
 from .progress import follow, progress_bar
@@ -38,11 +40,10 @@ from .progress import follow, progress_bar
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
-    from pathlib import Path
 
     from distributed import Client
 
-    from napari_restore.files import Picture
+    from napari_restore.files import Inputs, Picture, Place
     from napari_restore.plan import Plan
 
 #: Bytes of a result above which it grows in a scratch file beside its target, not in memory.
@@ -88,30 +89,27 @@ def _restore_all(args: argparse.Namespace, client: Client | None) -> int:
     failed = 0
     jobs: list[tuple[Path, Path]] = []
     for source, target in inputs_and_targets(args):
-        if isinstance(target, RestoreError):
-            _complain(source, target)
-            failed += 1
+        if isinstance(target, Path):
+            jobs.append((Path(source), target))
         else:
-            jobs.append((source, target))
+            complain(source, target, verbose=args.verbose)
+            failed += 1
     targets = Targets([source for source, _ in jobs])
     for source, target in jobs:
         try:
             targets.check(target)
-            _restore(source, target, args, client)
+            _restore(source, target, args, client, targets.inputs)
             targets.add(target, source)
-        except RestoreError as error:
-            _complain(source, error)
+        # Whatever a reader, a network or a writer stumbles over: the next file is another one.
+        except Exception as error:
+            complain(source, error, verbose=args.verbose)
             failed += 1
     return 1 if failed else 0
 
 
-def _complain(source: Path, error: RestoreError) -> None:
-    print(f"napari-restore: {source}: {error}", file=sys.stderr)
-
-
 def _note(source: Path, notes: list[str]) -> None:
     for note in notes:
-        print(f"napari-restore: {source}: note: {note}", file=sys.stderr)
+        say(f"{source}: note: {note}")
 
 
 def _check_options(args: argparse.Namespace) -> None:
@@ -132,7 +130,14 @@ def _check_options(args: argparse.Namespace) -> None:
         raise UsageError(str(error)) from error
 
 
-def _restore(source: Path, target: Path, args: argparse.Namespace, client: Client | None) -> None:
+def _restore(
+    source: Path,
+    target: Path,
+    args: argparse.Namespace,
+    client: Client | None,
+    inputs: Inputs,
+) -> None:
+    inputs.remember(source)
     picture = read_image(source, args.series)
     _note(source, picture.notes)
     axes, rgb = picture.reading(args.axes, args.rgb)
@@ -158,10 +163,11 @@ def _restore(source: Path, target: Path, args: argparse.Namespace, client: Clien
     if done and _was_finished(target, picture, decided, client is not None):
         print(f"{target}: finished already")
         return
-    check_target(target, picture, force=args.force)
+    check_target(target, picture, force=args.force, inputs=inputs)
     _note(source, losses(target, picture))
     started = time.monotonic()
-    record = _carry_out(picture, decided, target, args, client)
+    place = place_for(target, picture, force=args.force, inputs=inputs)
+    record = _carry_out(picture, decided, place, args, client, inputs)
     record.setdefault("seconds", time.monotonic() - started)
     words = [
         str(record["model"]),
@@ -199,14 +205,18 @@ def _was_finished(target: Path, picture: Picture, decided: Plan, on_cluster: boo
 
 
 def _carry_out(
-    picture: Picture, decided: Plan, target: Path, args: argparse.Namespace, client: Client | None
+    picture: Picture,
+    decided: Plan,
+    place: Place,
+    args: argparse.Namespace,
+    client: Client | None,
+    inputs: Inputs,
 ) -> dict[str, Any]:
     """Restore and write in the way that suits size and format; returns the provenance."""
-    kind, image = file_format(target, picture), picture.data
+    kind, target, image = place.kind, place.target, picture.data
     in_parts = _in_parts(picture, target)
     if kind == "zarr" and in_parts:
-        options = {"resume": args.resume, "force": args.force, "client": client}
-        return restore_into_zarr(picture, decided, target, **options)
+        return restore_into_zarr(picture, decided, place, resume=args.resume, client=client)
     if args.resume:
         raise FileError(
             "Only results in OME-Zarr can be continued. Name the result .ome.zarr, or leave "
@@ -216,7 +226,7 @@ def _carry_out(
             "one piece. Leave --resume out."
         )
     if kind == "tiff" and image.nbytes > SCRATCH_BYTES and _can_be_tiled(picture, target):
-        return restore_into_tiff(picture, decided, target, force=args.force, client=client)
+        return restore_into_tiff(picture, decided, place, client=client)
     with (
         _room(image, target.parent) as room,
         progress_bar(decided.layout.pixels, picture.path.name) as bar,
@@ -227,7 +237,8 @@ def _carry_out(
             record["clipped_samples"] += picture.fit(result.data)
         data, above = picture.clip(result.data)
         record["clipped_samples"] += above
-        write_image(target, data, picture, json.dumps(record), force=args.force)
+        options = {"force": args.force, "inputs": inputs}
+        write_image(target, data, picture, json.dumps(record), **options)
     return record
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,8 @@ from napari_restore.files.elsewhere import holds, read_elsewhere
 from napari_restore.files.identity import sample_hash
 from napari_restore.findings import try_blur
 from napari_restore.plan import suited
+
+from .console import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -158,8 +159,3 @@ def _seen_by_all(work: Work, client: Client) -> AtPath | None:
         "here and sent to them."
     )
     return None
-
-
-def say(text: str) -> None:
-    """Tell the user something beside the results."""
-    print(f"napari-restore: {text}", file=sys.stderr)

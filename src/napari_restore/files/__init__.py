@@ -3,46 +3,46 @@
 from __future__ import annotations
 
 import json
-import os
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from napari_restore.errors import FileError
 
 from .conversion import as_plain, plain_form, stays_as_stored
 from .dicom import check_volume, is_dicom, read_dicom
-from .dicom_writer import check_folder, folder_appears_whole, write_dicom
+from .dicom_writer import write_dicom
 from .formats import FORMATS, file_format, image_files, images_in, is_image_folder
 from .losses import losses
 from .nifti import check_nifti, read_nifti, write_nifti
+from .npy import read_npy, write_npy
 from .photo import check_photo, read_photo, write_photo
 from .picture import Picture, stored_axes, stored_order, with_alpha
+from .replacing import Inputs, Place, folders_around
 from .tiff_reader import read_tiff
 from .tiff_writer import check_tiff, write_tiff
 from .zarr_reader import is_zarr, is_zarr_folder, read_zarr
 from .zarr_writer import check_zarr, write_zarr
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 __all__ = [
     "FORMATS",
+    "Inputs",
     "Picture",
-    "appears_whole",
+    "Place",
     "check_target",
     "file_format",
     "image_files",
     "is_image_folder",
     "is_zarr",
     "losses",
+    "place_for",
     "read_image",
     "stays_as_stored",
     "write_image",
+    "zarr_around",
 ]
 
 
@@ -85,23 +85,42 @@ def read_image(path: Path, series: str | None = None) -> Picture:
     if kind == "tiff":
         return read_tiff(path)
     if kind == "npy":
-        return _read_npy(path)
+        return read_npy(path)
     return read_photo(path, kind)
 
 
-def _read_npy(path: Path) -> Picture:
-    try:
-        try:
-            data = np.load(path, mmap_mode="r", allow_pickle=False)
-        except ValueError:
-            # An empty array cannot be mapped, but read.
-            data = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise FileError(f"The file cannot be read as NPY: {error}.") from error
-    return Picture(path, data, None, "npy")
+def zarr_around(path: Path) -> Path | None:
+    """Find the zarr folder that a path lies in, by its name or by where links lead."""
+    return next((folder for folder in folders_around(path) if is_zarr_folder(folder)), None)
 
 
-def check_target(target: Path, picture: Picture, *, force: bool = False) -> None:
+def place_for(
+    target: Path, picture: Picture, *, force: bool = False, inputs: Inputs | None = None
+) -> Place:
+    """Where the result for a picture goes.
+
+    Parameters
+    ----------
+    target : Path
+    picture : Picture
+        The original.
+    force : bool
+        Whether an earlier result may be replaced.
+    inputs : Inputs, optional
+        All that is read, where that is more than the original.
+    """
+    inputs = Inputs() if inputs is None else inputs
+    for path in (picture.path, *picture.extras.get("files", ())):
+        inputs.add(path)
+    kind = file_format(target, picture)
+    folder = kind == picture.format == "dicom" and picture.path.is_dir()
+    names = {file.name for file in picture.extras["files"]} if folder else None
+    return Place(target, kind, force=force, inputs=inputs, names=names)
+
+
+def check_target(
+    target: Path, picture: Picture, *, force: bool = False, inputs: Inputs | None = None
+) -> None:
     """Raise a `FileError` unless a result can be written, before anything is computed.
 
     Parameters
@@ -110,25 +129,18 @@ def check_target(target: Path, picture: Picture, *, force: bool = False) -> None
     picture : Picture
         The original; its axes are named.
     force : bool
-        Whether an existing file may be replaced.
+        Whether an earlier result may be replaced.
+    inputs : Inputs, optional
+        All that is read, where that is more than the original.
     """
-    kind = file_format(target, picture)
-    folder = kind == picture.format == "dicom" and picture.path.is_dir()
-    if target.is_dir() and not (folder or kind == "zarr"):
+    place = place_for(target, picture, force=force, inputs=inputs)
+    kind = place.kind
+    if target.is_dir() and place.is_file:
         raise FileError(f"The result {target} is a folder. Name a file, or end it with '/'.")
     if not target.parent.is_dir():
         raise FileError(f"There is no folder {target.parent} for the result. Make it first.")
-    if target.exists():
-        sources = (picture.path, *picture.extras.get("files", ()))
-        if any(os.path.samefile(target, source) for source in sources):
-            raise FileError(f"{target} is an input and stays. Name another file or folder.")
-        if not force:
-            raise FileError(f"{target} exists already. Use --force to replace it.")
-        if folder:
-            check_folder(target, picture)
-        if kind == "zarr" and not is_zarr_folder(target):
-            raise FileError(f"{target} is no zarr folder and stays. Name another, or remove it.")
-    around = next((folder for folder in target.absolute().parents if is_zarr_folder(folder)), None)
+    place.check()
+    around = zarr_around(target)
     if around is not None:
         raise FileError(f"The result {target} would lie inside {around}. Name another folder.")
     if kind == "dicom":
@@ -158,6 +170,7 @@ def write_image(
     provenance: str,
     *,
     force: bool = False,
+    inputs: Inputs | None = None,
 ) -> None:
     """Write a result: the whole file appears, or none.
 
@@ -172,25 +185,27 @@ def write_image(
     provenance : str
         JSON in ASCII that says how the result was made. NPY has no place for it.
     force : bool
-        Whether an existing file may be replaced.
+        Whether an earlier result may be replaced.
+    inputs : Inputs, optional
+        All that is read, where that is more than the original.
 
     Raises
     ------
     FileError
-        If the file exists, cannot be written, or its format cannot hold the image.
+        If something stands there that must stay, the input has changed, the file cannot be
+        written, or its format cannot hold the image.
     """
-    kind = file_format(target, picture)
-    check_target(target, picture, force=force)
-    if kind == "dicom" and picture.path.is_dir():
-        with folder_appears_whole(target) as temporary:
-            write_dicom(temporary, data, picture, provenance)
-        return
+    check_target(target, picture, force=force, inputs=inputs)
+    place = place_for(target, picture, force=force, inputs=inputs)
+    kind = place.kind
     if kind == "zarr":
         picture, data = as_plain(picture, data, target)
-        write_zarr(target, data, picture, json.loads(provenance), force=force)
+        write_zarr(place, data, picture, json.loads(provenance))
         return
-    with appears_whole(target) as temporary:
+    with place.appears_whole() as temporary:
         if kind == "dicom":
+            if not place.is_file:
+                temporary.mkdir()
             write_dicom(temporary, data, picture, provenance)
             return
         if kind == "nifti":
@@ -199,24 +214,10 @@ def write_image(
         picture, data = as_plain(picture, data, target)
         if kind == "npy":
             joined, _ = with_alpha(data, picture.axes or "", picture)
-            with temporary.open("wb") as file:
-                np.save(file, joined, allow_pickle=False)
+            write_npy(temporary, joined)
             return
         stored, axes = with_alpha(*stored_order(data, picture.axes or ""), picture)
         if kind == "tiff":
             write_tiff(temporary, target.name, stored, axes, picture, provenance)
         else:
             write_photo(temporary, kind, stored, picture, provenance)
-
-
-@contextmanager
-def appears_whole(target: Path) -> Iterator[Path]:
-    """Name to write to; it becomes the target at the end, and vanishes on any error."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        os.replace(temporary, target)
-    except OSError as error:
-        raise FileError(f"{target} cannot be written: {error}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)

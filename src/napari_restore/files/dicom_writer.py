@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +14,6 @@ from .dicom_pixels import decoded, frame_count, is_colour, open_dataset
 from .optional import medical
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from .dicom_pixels import Storage
@@ -35,39 +30,6 @@ _STALE = (
     *("DigitalSignaturesSequence", "MACParametersSequence"),
 )
 _PALETTE = ("Red", "Green", "Blue", "Alpha")
-
-
-def check_folder(target: Path, picture: Picture) -> None:
-    """Raise a `FileError` unless a folder that exists holds nothing but an earlier result."""
-    names = {file.name for file in picture.extras["files"]}
-    if not target.is_dir():
-        raise FileError(f"The result is a folder of files, and {target} is a file. Name a folder.")
-    foreign = sorted(path.name for path in target.iterdir() if path.name not in names)
-    if foreign:
-        raise FileError(
-            f"The folder {target} also holds other files ({', '.join(foreign[:3])}), which would "
-            "be lost. Name another folder."
-        )
-
-
-@contextmanager
-def folder_appears_whole(target: Path) -> Iterator[Path]:
-    """Folder to write into; it becomes the target at the end, and vanishes on any error."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    replaced = target.with_name(f".{target.name}.{os.getpid()}.old")
-    try:
-        temporary.mkdir()
-        yield temporary
-        if target.exists():
-            os.replace(target, replaced)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise FileError(f"{target} cannot be written: {error}.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if replaced.exists() and not target.exists():
-            os.replace(replaced, target)
-        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def write_dicom(path: Path, data: NDArray[Any], picture: Picture, provenance: str) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from contextlib import contextmanager
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from napari_restore.errors import FileError
@@ -18,24 +19,33 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from .replacing import Place
+
+#: Bytes of the longest file name that file systems take.
+_NAME_BYTES = 255
+#: What there is in the folder of an unfinished result.
+_OWN_NAMES = {"lock", "journal", "image"}
+
 
 def part_of(target: Path) -> Path:
     """Folder in which a target grows."""
-    return target.with_name(f"{target.name}.part")
+    name = f"{target.name}.part"
+    if len(os.fsencode(name)) > _NAME_BYTES:
+        name = f".napari-restore-{sha256(os.fsencode(name)).hexdigest()[:16]}.part"
+    return target.with_name(name)
 
 
 @contextmanager
-def unfinished(target: Path, *, resume: bool, force: bool) -> Iterator[Unfinished]:
+def unfinished(place: Place, *, resume: bool) -> Iterator[Unfinished]:
     """Begin or continue a result; nobody else can until this ends.
 
     Parameters
     ----------
-    target : Path
-        The folder that it becomes with `Unfinished.commit`.
+    place : Place
+        Of the folder that it becomes with `Unfinished.commit`. With ``force`` it begins anew where
+        an earlier run has left something.
     resume : bool
         Whether to continue what an earlier run has left.
-    force : bool
-        Whether to begin anew where an earlier run has left something.
 
     Raises
     ------
@@ -45,9 +55,11 @@ def unfinished(target: Path, *, resume: bool, force: bool) -> Iterator[Unfinishe
     """
     from filelock import FileLock, Timeout
 
+    target = place.target
     part = part_of(target)
     left: Unfinished | None = None
     try:
+        _check_part(part, place)
         part.mkdir(exist_ok=True)
         lock = FileLock(part / "lock")
         try:
@@ -55,8 +67,8 @@ def unfinished(target: Path, *, resume: bool, force: bool) -> Iterator[Unfinishe
         except Timeout:
             raise FileError(f"Another run is writing {target} just now.") from None
         try:
-            left = Unfinished(target, part)
-            if left.header and not (resume or force):
+            left = Unfinished(place, part)
+            if left.header and not (resume or place.force):
                 raise FileError(
                     f"An earlier run has left {part} unfinished. Continue it with --resume, or "
                     "begin anew with --force."
@@ -75,6 +87,19 @@ def unfinished(target: Path, *, resume: bool, force: bool) -> Iterator[Unfinishe
         raise FileError(f"{target} cannot be written: {error}.") from error
 
 
+def _check_part(part: Path, place: Place) -> None:
+    """Raise a `FileError` if something else has the name of the folder."""
+    if not os.path.lexists(part):
+        return
+    place.check_input(part)
+    names = set(os.listdir(part)) if part.is_dir() and not part.is_symlink() else {""}
+    # A run that was killed early has left the lock alone, one that was not no lock.
+    if names and (names - _OWN_NAMES or not names & {"lock", "journal"}):
+        raise FileError(
+            f"{part} is no unfinished result, and stays. Name another result, or move it away."
+        )
+
+
 class Unfinished:
     """What there is of a result; made by `unfinished`.
 
@@ -88,8 +113,8 @@ class Unfinished:
         Records of the finished blocks, by (level, number).
     """
 
-    def __init__(self, target: Path, part: Path) -> None:
-        self._target, self._part = target, part
+    def __init__(self, place: Place, part: Path) -> None:
+        self._place, self._part = place, part
         self._journal = part / "journal"
         self.image = part / "image"
         self.header: dict[str, Any] = {}
@@ -164,16 +189,9 @@ class Unfinished:
             os.fsync(file.fileno())
 
     def commit(self) -> None:
-        """Make the image the target, in place of what was there."""
-        old = self._target.with_name(f".{self._target.name}.old")
-        if old.exists():
-            shutil.rmtree(old)
-        if self._target.exists():
-            os.replace(self._target, old)
-        os.replace(self.image, self._target)
+        """Make the image the target, in place of an earlier result."""
+        self._place.take(self.image)
         self.header = {}
-        if old.exists():
-            shutil.rmtree(old)
 
 
 def _differences(before: Any, now: Any, name: str = "") -> list[str]:

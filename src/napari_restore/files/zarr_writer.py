@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .picture import Picture
+    from .replacing import Place
     from .unfinished import Unfinished
 
 #: Side of the chunks in the plane, unless those of the original are kept.
@@ -204,31 +205,24 @@ def reduce_all(image: OmeZarr, part: Unfinished) -> Iterator[tuple[int, Block]]:
 
 
 def write_zarr(
-    target: Path,
-    data: NDArray[Any],
-    picture: Picture,
-    provenance: Mapping[str, Any],
-    *,
-    force: bool,
+    place: Place, data: NDArray[Any], picture: Picture, provenance: Mapping[str, Any]
 ) -> None:
     """Write a whole array as OME-Zarr.
 
     Parameters
     ----------
-    target : Path
-        Its folder. It appears whole, or not at all.
+    place : Place
+        Of its folder. It appears whole, or not at all.
     data : ndarray
         In the shape of ``picture.data``.
     picture : Picture
         The original; its axes are named.
     provenance : mapping
         How the result was made.
-    force : bool
-        Whether to replace what is there.
     """
-    with unfinished(target, resume=False, force=force) as part:
+    with unfinished(place, resume=False) as part:
         image = OmeZarr(part.image, picture)
-        part.begin({"writing": target.name}, image.create)
+        part.begin({"writing": place.target.name}, image.create)
         image.open()
         for block in blocks(data.shape, image.chunks):
             image.write(block, data[block])
