@@ -125,7 +125,7 @@ FOREIGN = [
 
 @pytest.mark.parametrize(("name", "source", "foreign"), FOREIGN)
 def test_force_replaces_earlier_results_and_nothing_else(tmp_path, capsys, name, source, foreign):
-    given = source(tmp_path / ("in.npy" if source is array else f"in{Path(name).suffixes[-1]}"))
+    given = source(tmp_path / ("in.npy" if source is array else name.replace("out", "in")))
     target = foreign(tmp_path / name)
     before = contents(target)
     command = ["deblur", str(given), "-o", str(target), "--force", *KEEP]

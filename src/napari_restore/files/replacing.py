@@ -83,7 +83,8 @@ class Inputs:
             source = self._inputs.get(place_of(folder) or (-1, -1))
             if source is not None:
                 raise FileError(
-                    f"{target} is a part of the input {source} and stays. Name another file or folder."
+                    f"{target} is a part of the input {source} and stays. Name another file or "
+                    "folder."
                 )
 
     def remember(self, path: Path) -> None:
