@@ -45,9 +45,13 @@ def as_plain(picture: Picture, data: NDArray[Any], target: Path) -> tuple[Pictur
     """
     if stays_as_stored(picture, target):
         return picture, data
+    extras = picture.extras
     if picture.plain is not None:
         data = picture.plain.convert(data)
-    turned = replace(picture, data=upright(data, picture.axes or "", picture.orientation))
+        # In plain numbers, more is more.
+        extras = {k: v for k, v in extras.items() if k not in ("inverted", "photometric")}
+    data = upright(data, picture.axes or "", picture.orientation)
+    turned = replace(picture, data=data, extras=extras)
     if picture.alpha is not None:
         turned.alpha = upright(picture.alpha, picture.axes or "", picture.orientation)
     if picture.orientation >= 5:
@@ -82,5 +86,5 @@ def upright(data: NDArray[Any], axes: str, orientation: int) -> NDArray[Any]:
         return data
     if orientation >= 5:
         data = data.swapaxes(axes.index("Y"), axes.index("X"))
-    mirrored = [axes.index(letter) for letter in _MIRRORED[orientation]]
-    return np.flip(data, mirrored)
+    turned: NDArray[Any] = np.flip(data, tuple(map(axes.index, _MIRRORED[orientation])))
+    return turned

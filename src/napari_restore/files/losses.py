@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from .conversion import plain_form
 from .formats import file_format
 from .picture import stored_axes
+from .tiff_tags import names_of
 from .tiff_writer import flavour_of
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def losses(target: Path, picture: Picture) -> list[str]:
     Returns
     -------
     list of str
-        Nothing, or one sentence.
+        Whole sentences; none if nothing is lost.
     """
     kind, flavour = file_format(target, picture), ""
     if kind == "tiff":
@@ -47,13 +48,19 @@ def losses(target: Path, picture: Picture) -> list[str]:
     if kind == picture.format and flavour in ("", picture.extras.get("flavour")):
         return []
     flavour = flavour or kind
+    held, notes = HELD.get(kind, set()), []
     lost = _common(picture, flavour)
-    lost += [name for name in picture.said if name not in HELD.get(kind, ())]
+    if kind == picture.format == "tiff":
+        held = held | set(names_of(picture.extras["tags"]))
+        lost += ["tags and descriptions of single pages"] if picture.extras.get("pages") else []
+    lost += [name for name in picture.said if name not in held]
+    if picture.extras.get("inverted") is not None and picture.plain is None and kind != "tiff":
+        notes.append(f"Zero is white in the file; {_NAMES[flavour]} holds what is seen, inverted.")
     if not lost:
-        return []
+        return notes
     more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
-    form_name = _NAMES[flavour]
-    return [f"{form_name} cannot hold, and the result lacks: {', '.join(lost[:_NAMED])}{more}."]
+    named = ", ".join(lost[:_NAMED])
+    return [*notes, f"{_NAMES[flavour]} does not hold, and the result lacks: {named}{more}."]
 
 
 _NAMES = {

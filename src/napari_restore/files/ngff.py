@@ -8,18 +8,13 @@ import numpy as np
 
 from napari_restore.errors import FileError
 
+from .measures import as_size, for_ngff, ngff_name, unit_along
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .picture import Picture
 
-#: Units as this package and OME-XML write them, and as NGFF does (UDUNITS-2).
-UNITS = {
-    **{"pm": "picometer", "nm": "nanometer", "µm": "micrometer", "mm": "millimeter"},
-    **{"cm": "centimeter", "m": "meter", "in": "inch"},
-    **{"ms": "millisecond", "s": "second", "min": "minute", "h": "hour"},
-}
-_SYMBOLS = {name: symbol for symbol, name in UNITS.items()}
 _TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
 #: Labels of channels that are the samples of RGB or RGBA colour.
 _COLOURS = (["r", "g", "b"], ["r", "g", "b", "a"], ["red", "green", "blue"])
@@ -65,16 +60,54 @@ def pixel_size(
     """Size of a step along X, Y, Z and T where the axis has a unit."""
     sizes = {}
     for axis, letter, step in zip(axes, letters, scale, strict=True):
-        unit = _SYMBOLS.get(axis.get("unit", "")) if isinstance(axis, dict) else None
-        if unit and letter in "TZYX" and step > 0:
-            sizes[letter] = (float(step), unit)
+        spelled = axis.get("unit") if isinstance(axis, dict) else None
+        unit, size = unit_along(letter, str(spelled or "")), as_size(step)
+        if unit and size and letter in "TZYX":
+            sizes[letter] = (size, unit)
     return sizes
+
+
+def in_ngff(sizes: Mapping[str, tuple[float, str]]) -> dict[str, tuple[float, str]]:
+    """Sizes in units that NGFF has."""
+    return {axis: for_ngff(*size) for axis, size in sizes.items()}
 
 
 def is_colour(omero: Mapping[str, Any], channels: int) -> bool:
     """Whether the channels are named as the samples of RGB or RGBA."""
     labels = [str(channel.get("label", "")).lower() for channel in omero.get("channels") or []]
     return len(labels) == channels and labels in _COLOURS
+
+
+def colours_of(omero: Mapping[str, Any]) -> list[str]:
+    """Colours "RRGGBB" of the channels; empty if no channel has one."""
+    found = [str(channel.get("color", "")) for channel in omero.get("channels") or []]
+    # Some writers give alpha as well, or a leading "#".
+    plain = [colour.lstrip("#")[:6].upper() for colour in found]
+    valid = [
+        colour if len(colour) == 6 and set(colour) <= set("0123456789ABCDEF") else "FFFFFF"
+        for colour in plain
+    ]
+    return valid if any(found) else []
+
+
+def said(
+    extras: Mapping[str, Any], omero: Mapping[str, Any], sizes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Collect what an OME-Zarr says beside what `Picture` has fields for, named as in notes."""
+    out: dict[str, Any] = {}
+    if any("window" in channel for channel in omero.get("channels") or []):
+        out["display ranges"] = omero
+    if any(extras["translation"]):
+        out["origin (translation)"] = extras["translation"]
+    bare = [
+        letter
+        for letter, step in zip(extras["letters"], extras["scale"], strict=True)
+        if step != 1 and letter not in sizes
+    ]
+    if bare:
+        out[f"scale along {', '.join(bare)} (without a unit)"] = extras["scale"]
+    named = [*extras["ome"], *extras["other"]]
+    return out | {f"attribute '{key}'": True for key in named if key not in ("omero", "version")}
 
 
 def stored_order(axes: str) -> tuple[int, ...]:
@@ -155,8 +188,9 @@ def restored_attributes(
     if kept and kept["letters"] == axes.replace("S", "C"):
         described, scale, shift = kept["axes"], kept["scale"], kept["translation"]
     else:
-        described = [_axis(letter, picture) for letter in axes]
-        scale = [picture.pixel_size.get(letter, (1.0, ""))[0] for letter in axes]
+        sizes = in_ngff(picture.pixel_size)
+        described = [_axis(letter, sizes) for letter in axes]
+        scale = [sizes.get(letter, (1.0, ""))[0] for letter in axes]
         shift = [0.0] * len(axes)
     datasets = []
     for level, shape in enumerate(shapes):
@@ -187,22 +221,27 @@ def version_of(picture: Picture) -> str:
     return "0.4" if kept and kept["zarr_format"] == 2 else "0.5"
 
 
-def _axis(letter: str, picture: Picture) -> dict[str, str]:
+def _axis(letter: str, sizes: Mapping[str, tuple[float, str]]) -> dict[str, str]:
     axis = {"name": "c" if letter == "S" else letter.lower()}
     kind = _TYPES.get("C" if letter == "S" else letter)
     if kind:
         axis["type"] = kind
-    if letter in picture.pixel_size:
-        unit = picture.pixel_size[letter][1]
-        axis["unit"] = UNITS.get(unit, unit)
+    unit = ngff_name(sizes[letter][1]) if letter in sizes else None
+    if unit:
+        axis["unit"] = unit
     return axis
 
 
 def _omero(picture: Picture, axes: str, scales: Sequence[Sequence[float]]) -> dict[str, Any]:
     """Names, colours and ranges of channels, where the original names them."""
-    labels, colours = picture.channels, ["FFFFFF"] * len(picture.channels)
+    given = picture.axes or ""
+    count = max(len(picture.channels), len(picture.colours))
+    if count != (picture.data.shape[given.index("C")] if "C" in given else 1):
+        count = 0  # the user named other axes than the file
+    labels = picture.channels[:count] or [f"Channel {number}" for number in range(count)]
+    colours = picture.colours[:count] or ["FFFFFF"] * count
     if "S" in axes:
-        count = picture.data.shape[(picture.axes or "").index("S")]
+        count = picture.data.shape[given.index("S")]
         labels = list("RGBA")[:count]
         colours = ["FF0000", "00FF00", "0000FF", "FFFFFF"][:count]
     dtype = np.dtype(picture.data.dtype)

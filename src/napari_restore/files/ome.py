@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
+
+from .measures import as_size, unit_along
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,8 +16,39 @@ if TYPE_CHECKING:
 #: Namespace of the annotation that holds the provenance.
 PROVENANCE = "napari-restore/provenance"
 
-_UNITS = {"X": "µm", "Y": "µm", "Z": "µm", "T": "s"}
 _ATTRIBUTES = {axis: f"PhysicalSize{axis}" for axis in "XYZ"} | {"T": "TimeIncrement"}
+#: Attributes and children of a channel that `Facts` holds, or that say how samples are stored.
+_PLAIN_CHANNEL = {"ID", "Name", "Color", "SamplesPerPixel"}
+_PLAIN_PIXELS = {"Channel", "TiffData", "BinData", "MetadataOnly"}
+
+
+@dataclass
+class Facts:
+    """What an OME document says of its first image.
+
+    Attributes
+    ----------
+    pixel_size : dict
+        Axis to (size, unit), where the document gives a size above 0 with a unit.
+    channels, colours : list of str
+        Names, "" for a channel without, and colours, "RRGGBB"; empty if no channel has any.
+    bits : int or None
+        Significant bits of a sample.
+    comment : str
+        Description of the image.
+    others : list of str
+        Names of what else there is.
+    notes : list of str
+        What is no size.
+    """
+
+    pixel_size: dict[str, tuple[float, str]] = field(default_factory=dict)
+    channels: list[str] = field(default_factory=list)
+    colours: list[str] = field(default_factory=list)
+    bits: int | None = None
+    comment: str = ""
+    others: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def _local(element: Element) -> str:
@@ -25,39 +59,65 @@ def _children(element: Element, name: str) -> Iterator[Element]:
     return (child for child in element if _local(child) == name)
 
 
-def pixel_size(xml: str) -> dict[str, tuple[float, str]]:
-    """Size of a step along X, Y, Z and T of the first image of an OME document.
-
-    Returns
-    -------
-    dict
-        Axis to (size, unit), where the document gives a positive size.
-    """
-    image = next(_children(ElementTree.fromstring(xml), "Image"), None)
+def facts(xml: str) -> Facts:
+    """Read what an OME document says of its first image."""
+    root, found = ElementTree.fromstring(xml), Facts()
+    image = next(_children(root, "Image"), None)
     pixels = None if image is None else next(_children(image, "Pixels"), None)
-    sizes: dict[str, tuple[float, str]] = {}
-    if pixels is None:
-        return sizes
+    if image is None or pixels is None:
+        return found
     for axis, attribute in _ATTRIBUTES.items():
-        try:
-            size = float(pixels.get(attribute, ""))
-        except ValueError:
+        text = pixels.get(attribute)
+        if text is None:
             continue
-        if size > 0:
-            sizes[axis] = (size, pixels.get(f"{attribute}Unit", _UNITS[axis]))
-    return sizes
+        spelled = pixels.get(f"{attribute}Unit", "s" if axis == "T" else "µm")
+        size, unit = as_size(text), unit_along(axis, spelled)
+        if size is not None and unit is not None:
+            found.pixel_size[axis] = (size, unit)
+        else:
+            found.notes.append(f"{attribute} is given as {text} {spelled}, which is no size.")
+    channels = list(_children(pixels, "Channel"))
+    names = [channel.get("Name", "") for channel in channels]
+    found.channels = names if any(names) else []
+    if any("Color" in channel.attrib for channel in channels):
+        found.colours = [_hexadecimal(channel.get("Color", "-1")) for channel in channels]
+    bits = pixels.get("SignificantBits", "")
+    found.bits = int(bits) if bits.isdigit() and int(bits) > 0 else None
+    described = next(_children(image, "Description"), None)
+    found.comment = (described.text or "") if described is not None else ""
+    found.others = _others(root, image, pixels, channels)
+    return found
 
 
-def channel_names(xml: str) -> list[str]:
-    """Names of the channels of the first image of an OME document; empty unless all have one."""
-    image = next(_children(ElementTree.fromstring(xml), "Image"), None)
-    pixels = None if image is None else next(_children(image, "Pixels"), None)
-    names = [] if pixels is None else [c.get("Name", "") for c in _children(pixels, "Channel")]
-    return names if all(names) else []
+def _others(root: Element, image: Element, pixels: Element, channels: list[Element]) -> list[str]:
+    """Names of what a document holds beside what `Facts` has a field for."""
+    names = [_local(child) for child in root if _local(child) not in ("Image", "Creator")]
+    names += [_local(child) for child in image if _local(child) not in ("Pixels", "Description")]
+    names += [_local(child) for child in pixels if _local(child) not in _PLAIN_PIXELS]
+    for channel in channels:
+        names += [name for name in channel.attrib if name not in _PLAIN_CHANNEL]
+        names += [_local(child) for child in channel]
+    # References name what stands elsewhere in the document.
+    return list(dict.fromkeys(name for name in names if not name.endswith("Ref")))
+
+
+def _hexadecimal(colour: str) -> str:
+    """OME-XML's colour, a signed integer of red, green, blue and alpha, as "RRGGBB"."""
+    try:
+        number = int(colour)
+    except ValueError:
+        return "FFFFFF"
+    return f"{(number & 0xFFFFFFFF) >> 8:06X}"
+
+
+def colour_number(colour: str) -> int:
+    """Colour "RRGGBB" as the signed integer of OME-XML, opaque."""
+    number = int(colour, 16) << 8 | 0xFF
+    return number - 2**32 if number >= 2**31 else number
 
 
 def attributes(sizes: dict[str, tuple[float, str]]) -> dict[str, float | str]:
-    """Attributes of a Pixels element for the sizes that `pixel_size` returns."""
+    """Attributes of a Pixels element for the sizes that `Facts` holds."""
     out: dict[str, float | str] = {}
     for axis, (size, unit) in sizes.items():
         out[_ATTRIBUTES[axis]] = size
@@ -65,7 +125,9 @@ def attributes(sizes: dict[str, tuple[float, str]]) -> dict[str, float | str]:
     return out
 
 
-def restored_document(xml: str, axes: str, planes: int, provenance: str) -> str:
+def restored_document(
+    xml: str, axes: str, planes: int, provenance: str, bits: int | None = None
+) -> str:
     """Document of the restored image: the original with everything that it says about the sample.
 
     Parameters
@@ -78,6 +140,8 @@ def restored_document(xml: str, axes: str, planes: int, provenance: str) -> str:
         Number of TIFF pages.
     provenance : str
         How the result was made.
+    bits : int, optional
+        Significant bits of the samples, if the document is to say so.
 
     Returns
     -------
@@ -96,7 +160,10 @@ def restored_document(xml: str, axes: str, planes: int, provenance: str) -> str:
         for reference in list(_children(parent, "ImageRef")):
             if reference.get("ID") in gone:
                 parent.remove(reference)
-    _point_to_pages(next(_children(image, "Pixels")), axes, planes)
+    pixels = next(_children(image, "Pixels"))
+    if bits is not None:
+        pixels.set("SignificantBits", str(bits))
+    _point_to_pages(pixels, axes, planes)
     _annotate(root, image, provenance)
     return '<?xml version="1.0" encoding="UTF-8"?>' + ElementTree.tostring(root, "unicode")
 

@@ -155,7 +155,7 @@ def write_photo(
     """
     extras = picture.extras if picture.format in _FORMATS else {}
     if picture.format == "tiff":
-        extras = {"icc": picture.extras.get("icc")}
+        extras = {"icc": picture.said.get("ICC profile")}
     options: dict[str, Any] = {"icc_profile": extras.get("icc")}
     if picture.dpi:
         options["dpi"] = picture.dpi

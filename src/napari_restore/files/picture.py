@@ -93,8 +93,9 @@ class Picture:
 
     def clip(self, data: NDArray[Any]) -> tuple[NDArray[Any], int]:
         """Bring restored samples down to `top`; also returns how many were above it."""
-        above = 0 if self.top is None else int(np.count_nonzero(data > self.top))
-        return (np.minimum(data, self.top).astype(data.dtype) if above else data), above
+        if self.top is None or not (above := int(np.count_nonzero(data > self.top))):
+            return data, 0
+        return np.minimum(data, self.top).astype(data.dtype), above
 
     def reading(self, axes: str | None, rgb: bool | None) -> tuple[str | None, bool | None]:
         """Axes and rgb for `napari_restore.plan.plan`, the user's wish before the file's word.

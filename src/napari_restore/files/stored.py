@@ -70,3 +70,38 @@ class StoredArray:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self[...], dtype)
+
+
+class Inverted(StoredArray):
+    """An array in which zero is white, read in parts as what is seen.
+
+    Parameters
+    ----------
+    array : StoredArray or memory map
+    top : int
+        See `invert`.
+    """
+
+    def __init__(self, array: Any, top: int) -> None:
+        self._source, self._top = array, top
+        self.shape, self.dtype = tuple(array.shape), np.dtype(array.dtype)
+        self.ndim = len(self.shape)
+        self.chunks = getattr(array, "chunks", (*(1,) * (self.ndim - 2), *self.shape[-2:]))
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        return invert(np.asarray(self._source[key]), self._top)
+
+
+def white(dtype: np.dtype[Any], bits: int) -> int | None:
+    """Find what `invert` takes samples from, for integers of so many bits; None for floats."""
+    if dtype.kind == "i":
+        return -1
+    return 2**bits - 1 if dtype.kind in "ub" else None
+
+
+def invert(samples: NDArray[Any], top: int) -> NDArray[Any]:
+    """Turn samples in which zero is white into such in which it is black, or back."""
+    if samples.dtype == bool:
+        return ~samples
+    inverted: NDArray[Any] = np.subtract(samples.dtype.type(top), samples, dtype=samples.dtype)
+    return inverted

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,12 +9,14 @@ from tifffile import PHOTOMETRIC, TiffFile
 
 from napari_restore.errors import FileError
 
-from . import ome
+from . import imagej, ome, tiff_tags
+from .measures import as_size, length_unit
 from .picture import Picture
 from .stored import StoredArray
+from .tiff_depth import find_depth
+from .tiff_series import check_whole, main_image, tifffile_speaks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -25,16 +25,6 @@ if TYPE_CHECKING:
 SCRATCH_BYTES = 2**30
 #: Largest tile or strip, in bytes, of a file that is read in parts.
 _SEGMENT_BYTES = 2**26
-
-#: Tags carried over as they are: authorship, orientation, and what electron microscopes note
-#: (pixel sizes among it).
-_KEPT_TAGS = (271, 272, 306, 315, 33432, 34118, 34680, 34682, 51023)
-
-_UNITS = {
-    **dict.fromkeys(("micron", "microns", "um", "µm", "μm", "\\u00b5m"), "µm"),
-    **{unit: unit for unit in ("nm", "mm", "cm", "m", "pm")},
-    **dict.fromkeys(("inch", "in"), "in"),
-}
 
 
 def read_tiff(path: Path) -> Picture:
@@ -56,37 +46,36 @@ def read_tiff(path: Path) -> Picture:
         If it is damaged or holds no image with intensities.
     """
     notes: list[str] = []
-    with _tifffile_speaks(notes):
+    messages: list[str] = []
+    with tifffile_speaks(messages):
         try:
             with TiffFile(path) as tif:
-                return _read(tif, path, notes)
+                picture = _read(tif, path, notes, messages)
         except FileError:
             raise
         # tifffile raises whatever a damaged file makes it stumble over.
         except Exception as error:
             raise FileError(f"The file cannot be read as TIFF: {error or repr(error)}.") from error
+    picture.notes += messages
+    return picture
 
 
-def _read(tif: TiffFile, path: Path, notes: list[str]) -> Picture:
-    if not tif.series:
-        raise FileError("The file holds no image.")
-    series = tif.series[0]
+def _read(tif: TiffFile, path: Path, notes: list[str], messages: list[str]) -> Picture:
+    series = main_image(tif, notes)
     page = series.keyframe
     if series.is_multifile or page.parent is not tif:
         raise FileError(
             "The file is one of several that hold one OME image. Save the image as one file, for "
             "example with Fiji, and restore that."
         )
-    if len(tif.series) > 1:
-        notes.append(f"The file holds {len(tif.series)} images; the first is restored.")
+    check_whole(tif, series, messages)
     if len(series.levels) > 1:
         notes.append("The file holds a pyramid; the result holds the full size alone.")
-    data, axes = _samples(tif, series, path), series.axes
-    extras = _storage(page, series)
-    channels: list[str] = []
+    extras, axes = _storage(page, series), series.axes
+    document = None
     if tif.is_ome and series.kind == "ome":
         extras |= {"flavour": "ome", "xml": tif.ome_metadata}
-        channels = ome.channel_names(extras["xml"])
+        document = ome.facts(extras["xml"])
         if not set(axes) <= set("TZCYXS"):
             notes.append("Of the OME metadata, the result keeps axes and pixel sizes alone.")
     elif series.kind == "imagej":
@@ -97,13 +86,80 @@ def _read(tif: TiffFile, path: Path, notes: list[str]) -> Picture:
     else:
         extras |= {"flavour": "plain"}
         if series.kind not in ("generic", "uniform"):
-            notes.append(f"Of the {series.kind} metadata, the result keeps the axes alone.")
-    picture = Picture(path, data, axes, "tiff", extras=extras, notes=notes)
-    if "C" in axes and len(channels) == data.shape[axes.index("C")]:
-        picture.channels = channels
+            notes.append(
+                f"Of the {series.kind} metadata, the result keeps axes and pixel sizes alone."
+            )
+    picture = Picture(path, _samples(tif, series, path), axes, "tiff", extras=extras, notes=notes)
+    picture.orientation = tiff_tags.orientation(page)
+    tiff_tags.take_over(picture, page, extras["tags"])
     _interpret(picture, page)
-    _find_sizes(picture, page)
+    find_depth(picture, page, None if document is None else document.bits, SCRATCH_BYTES)
+    if document is not None:
+        _take_over_ome(picture, document)
+    elif extras["flavour"] == "imagej":
+        imagej.take_over(picture, extras["imagej"], extras["resolution"])
+    elif series.kind in ("lsm", "stk"):
+        picture.pixel_size = _sizes_of_microscope(tif)
+    _find_dpi(picture)
+    _look_at_other_pages(picture, series)
     return picture
+
+
+def _take_over_ome(picture: Picture, document: ome.Facts) -> None:
+    picture.pixel_size, axes = document.pixel_size, picture.axes or ""
+    count = picture.data.shape[axes.index("C")] if "C" in axes else 1
+    for name, found in (("channels", document.channels), ("colours", document.colours)):
+        if len(found) == count and "S" not in axes:
+            setattr(picture, name, found)
+        elif found and name == "channels":
+            picture.said["names of channels"] = found
+    if document.comment:
+        picture.said["comment"] = document.comment
+    picture.said |= dict.fromkeys((f"{name} (OME)" for name in document.others), True)
+    picture.notes += document.notes
+
+
+def _sizes_of_microscope(tif: TiffFile) -> dict[str, tuple[float, str]]:
+    """Pixel sizes of Zeiss (metres, seconds) and MetaMorph (micrometres, as a rule)."""
+    found: dict[str, tuple[Any, str]] = {}
+    if tif.is_lsm:
+        meta = tif.lsm_metadata or {}
+        found = {axis: (meta.get(f"VoxelSize{axis}"), "µm") for axis in "XYZ"}
+        # In metres in the file.
+        found = {axis: (1e6 * size, unit) for axis, (size, unit) in found.items() if size}
+        found["T"] = (meta.get("TimeIntervall", meta.get("TimeInterval")), "s")
+    elif tif.is_stk:
+        stk = tif.stk_metadata or {}
+        unit = length_unit(str(stk.get("CalibrationUnits", ""))) or ""
+        if stk.get("SpatialCalibration") and unit:
+            found = {axis: (stk.get(f"{axis}Calibration"), unit) for axis in "XY"}
+    sizes = ((axis, as_size(size), unit) for axis, (size, unit) in found.items())
+    return {axis: (size, unit) for axis, size, unit in sizes if size}
+
+
+def _look_at_other_pages(picture: Picture, series: Any) -> None:
+    """Keep the tags of pages that have their own, or say which are lost."""
+    pages = tiff_tags.differing(series)
+    if not pages:
+        return
+    extras = picture.extras
+    if extras["flavour"] == "plain" and len(pages) == len(series.pages):
+        extras["pages"] = pages
+        return
+    first = {code: (count, value) for code, _, count, value, _ in pages[0][1]}
+    differ = {
+        code
+        for _, tags in pages[1:]
+        for code, _, count, value, _ in tags
+        if first.get(code) != (count, value)
+    }
+    names = [tiff_tags.name_of(code) for code in sorted(differ)]
+    if extras["flavour"] == "plain" and any(text != pages[0][0] for text, _ in pages):
+        names.append("descriptions of pages")
+    if names:
+        picture.notes.append(
+            f"The result has these tags of the first page alone: {', '.join(names)}."
+        )
 
 
 def _samples(tif: TiffFile, series: Any, path: Path) -> Any:
@@ -137,22 +193,13 @@ def _storage(page: Any, series: Any) -> dict[str, Any]:
     bare = series.kind in ("generic", "uniform", "shaped") and not description.startswith(
         ('{"shape"', "<?xml", "<OME")
     )
-    extra_tags = [(274, 3, 1, tags[274].value, False)] if tags.valueof(274, default=1) != 1 else []
-    for code in _KEPT_TAGS:
-        tag = tags.get(code)
-        if tag is not None and tag.dtype in (1, 2, 7):
-            handle = page.parent.filehandle
-            handle.seek(tag.valueoffset)
-            raw = handle.read(tag.valuebytecount)
-            extra_tags.append((code, int(tag.dtype), tag.count, raw, True))
     return {
         "photometric": page.photometric,
         "extrasamples": tuple(page.extrasamples),
         "colormap": page.colormap,
         "compressed": page.compression != 1,
         "description": description if bare else "",
-        "icc": tags.valueof(34675),
-        "tags": extra_tags,
+        "tags": tiff_tags.carried(page),
         "resolution": page.resolution if {282, 283} <= set(tags.keys()) else None,
         "unit": int(tags.valueof(296, default=2)),
     }
@@ -182,47 +229,24 @@ def _interpret(picture: Picture, page: Any) -> None:
     if "S" not in axes:
         return
     samples = data.shape[axes.index("S")]
-    picture.colour = photometric == PHOTOMETRIC.RGB and samples in (3, 4)
     is_alpha = [int(kind) in (1, 2) for kind in extras["extrasamples"]]
+    rgb = photometric == PHOTOMETRIC.RGB
+    picture.colour = rgb and (samples == 3 or (samples == 4 and is_alpha == [True]))
     if photometric in grey and samples == 2 and axes.endswith("S") and is_alpha == [True]:
         picture.data, picture.alpha, picture.axes = data[..., 0], data[..., 1], axes[:-1]
+    elif not picture.colour and any(is_alpha):
+        picture.notes.append("Every sample of a pixel is restored by itself, alpha among them.")
+    elif rgb and samples == 4:
+        picture.notes.append(
+            "The file does not say that the fourth sample of a pixel is alpha: all four are "
+            "restored, each by itself. If it is, use --rgb."
+        )
+    elif rgb and samples > 4:
+        picture.notes.append(f"The {samples} samples of a pixel are restored, each by itself.")
 
 
-def _find_sizes(picture: Picture, page: Any) -> None:
-    extras, sizes = picture.extras, picture.pixel_size
-    resolution = extras["resolution"]
-    if extras["flavour"] == "ome":
-        sizes |= ome.pixel_size(extras["xml"])
-    if extras["flavour"] == "imagej":
-        meta = extras["imagej"]
-        unit = _UNITS.get(str(meta.get("unit", "")).lower())
-        if unit:
-            steps = dict(zip("XY", resolution or (0, 0), strict=True))
-            sizes |= {axis: (1 / step, unit) for axis, step in steps.items() if step > 0}
-            spacing = meta.get("spacing", 0)
-            if isinstance(spacing, (int, float)) and spacing > 0:
-                sizes["Z"] = (float(spacing), unit)
-        interval = meta.get("finterval", 0)
-        if isinstance(interval, (int, float)) and interval > 0:
-            sizes["T"] = (float(interval), "s")
-    factor = {2: 1.0, 3: 2.54}.get(extras["unit"])
-    if resolution and factor and min(resolution) > 0:
+def _find_dpi(picture: Picture) -> None:
+    resolution = picture.extras["resolution"]
+    factor = {2: 1.0, 3: 2.54}.get(picture.extras["unit"])
+    if resolution and factor and all(as_size(value) for value in resolution):
         picture.dpi = (resolution[0] * factor, resolution[1] * factor)
-
-
-@contextmanager
-def _tifffile_speaks(notes: list[str]) -> Iterator[None]:
-    """Collect what tifffile logs, such as missing pages that it fills with zeros."""
-
-    class Collector(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            notes.append(record.getMessage())
-
-    logger, handler = logging.getLogger("tifffile"), Collector(logging.WARNING)
-    propagates, logger.propagate = logger.propagate, False
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = propagates

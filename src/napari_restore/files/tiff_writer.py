@@ -11,10 +11,11 @@ import tifffile
 
 from napari_restore.errors import FileError
 
-from . import ome
+from . import imagej, ome
+from .stored import invert
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -72,7 +73,7 @@ def flavour_of(name: str, picture: Picture, axes: str, nbytes: int) -> str:
         return "ome"
     flavour = picture.extras.get("flavour", "plain") if picture.format == "tiff" else "plain"
     named = len(set(axes)) == len(axes) and set(axes) <= set("TZCYXS")
-    if named and (picture.format == "zarr" or (picture.format != "tiff" and picture.pixel_size)):
+    if named and (picture.format == "zarr" or (flavour == "plain" and picture.pixel_size)):
         # Both keep the names of axes, and OME the pixel sizes along all of them.
         return "ome" if picture.data.dtype.name in _OME_DTYPES else "shaped"
     if flavour == "imagej" and not set(axes) <= set("TZCYXS"):
@@ -141,38 +142,78 @@ def write_tiff(
     options = _storage(data, axes, extras, picture)
     options["software"] = f"napari-restore {__version__} {provenance}"
     if flavour == "imagej" and isinstance(data, np.ndarray):
-        data, options["metadata"] = _imagej(data, axes, extras["imagej"], provenance)
+        data, options["metadata"] = imagej.restored_metadata(
+            data, axes, extras["imagej"], provenance
+        )
         options |= {"imagej": True, "compression": None, "bigtiff": False}
     elif flavour == "ome" and extras.get("flavour") == "ome" and set(axes) <= set("TZCYXS"):
         of_planes = [n for n, letter in zip(data.shape, axes, strict=True) if letter not in "YXS"]
         planes = int(np.prod(of_planes, dtype=np.int64))
-        xml = ome.restored_document(extras["xml"], axes, planes, provenance)
+        bits = None
+        if "SignificantBits" in extras["xml"]:
+            held = 1 if data.dtype == bool else 8 * data.dtype.itemsize
+            bits = held if picture.top is None else picture.top.bit_length()
+        xml = ome.restored_document(extras["xml"], axes, planes, provenance, bits)
         options |= {"description": xml.encode(), "metadata": None, "ome": False, "shaped": False}
     elif flavour == "ome":
         comment = {"Namespace": ome.PROVENANCE, "Value": provenance}
         options["metadata"] = {
             "axes": axes,
             "Name": picture.path.stem,
+            "Description": picture.said.get("comment"),
             **ome.attributes(picture.pixel_size),
             "CommentAnnotation": comment,
         }
-        if picture.channels and "C" in axes:
-            options["metadata"]["Channel"] = {"Name": picture.channels}
+        options["metadata"] |= _channels(data.shape, axes, picture)
         options["ome"] = True
     else:
-        options |= {"ome": False, "description": extras.get("description", "").encode() or None}
+        options |= {"ome": False, "description": picture.said.get("comment", "").encode() or None}
         kept = {
             k: v for k, v in extras.get("shaped", {}).items() if k not in ("shape", "truncated")
         }
         options["metadata"] = None if flavour == "plain" else kept | {"axes": axes}
-    samples: Any = data
+    top = extras.get("inverted")
+    samples: Any = data if top is None or isinstance(data, Tiles) else invert(data, top)
     if isinstance(data, Tiles):
-        samples = data.tiles
+        samples = data.tiles if top is None else (invert(tile, top) for tile in data.tiles)
         options |= {"shape": data.shape, "dtype": data.dtype, "tile": (TILE, TILE)}
+    pages = extras.get("pages", ())
     try:
-        tifffile.imwrite(path, samples, **options)
+        if pages and flavour == "plain" and isinstance(data, np.ndarray):
+            _write_pages(path, samples, axes, pages, options)
+        else:
+            tifffile.imwrite(path, samples, **options)
     except (ValueError, tifffile.OmeXmlError) as error:
         raise FileError(f"The result cannot be written as TIFF: {error}. Name it .npy.") from error
+
+
+def _write_pages(
+    path: Path,
+    data: NDArray[Any],
+    axes: str,
+    pages: Sequence[tuple[str, list[Any]]],
+    options: dict[str, Any],
+) -> None:
+    """Write pages that have descriptions and tags of their own."""
+    plane = 3 if "S" in axes else 2
+    planes = data.reshape(-1, *data.shape[data.ndim - plane :])
+    common = [tag for tag in options["extratags"] or () if tag[0] in (274, 700)]
+    bigtiff = options.pop("bigtiff")
+    with tifffile.TiffWriter(path, bigtiff=bigtiff) as writer:
+        for samples, (description, tags) in zip(planes, pages, strict=True):
+            own = options | {"extratags": [*common, *tags] or None, "contiguous": False}
+            writer.write(samples, **own | {"description": description.encode() or None})
+
+
+def _channels(shape: tuple[int, ...], axes: str, picture: Picture) -> dict[str, Any]:
+    """Names and colours of channels, as tifffile takes them for OME."""
+    count = shape[axes.index("C")] if "C" in axes else 1
+    found: dict[str, Any] = {}
+    if len(picture.channels) == count:
+        found["Name"] = picture.channels
+    if len(picture.colours) == count:
+        found["Color"] = [ome.colour_number(colour) for colour in picture.colours]
+    return {"Channel": found} if found and "S" not in axes else {}
 
 
 def add_provenance(path: Path, provenance: str) -> None:
@@ -193,18 +234,23 @@ def _storage(
     samples = data.shape[axes.index("S")] if "S" in axes else 1
     colours = 3 if picture.colour and samples > 2 else 1
     photometric = "rgb" if colours == 3 else "minisblack"
-    if colours == 1 and extras.get("colormap") is not None:
+    if colours == 1 and extras.get("colormap") is not None and data.dtype.kind == "u":
         photometric = "palette"
     elif colours == 1 and extras.get("photometric") == tifffile.PHOTOMETRIC.MINISWHITE:
         photometric = "miniswhite"
+    tags = list(extras.get("tags", ()))
+    if picture.orientation != 1:
+        tags.append((274, 3, 1, picture.orientation, False))
+    if xmp := picture.said.get("XMP"):
+        tags.append((700, 1, len(xmp), xmp, True))
     planar = {"YXS": "contig", "SYX": "separate"}
     options: dict[str, Any] = {
         "photometric": photometric,
         "planarconfig": next((planar[p] for p in planar if axes.endswith(p)), None),
         "bigtiff": data.nbytes > CLASSIC_BYTES,
         "compression": "zlib" if extras.get("compressed") else None,
-        "iccprofile": extras.get("icc"),
-        "extratags": extras.get("tags") or None,
+        "iccprofile": picture.said.get("ICC profile"),
+        "extratags": tags or None,
     }
     if photometric == "palette":
         options["colormap"] = extras["colormap"]
@@ -219,28 +265,3 @@ def _storage(
     elif picture.dpi:
         options |= {"resolution": picture.dpi, "resolutionunit": 2}
     return options
-
-
-def _imagej(
-    data: NDArray[Any], axes: str, original: dict[str, Any], provenance: str
-) -> tuple[NDArray[Any], dict[str, Any]]:
-    """Array in ImageJ's order and its metadata."""
-    order = sorted(range(len(axes)), key=lambda axis: "TZCYXS".index(axes[axis]))
-    derived = ("images", "channels", "slices", "frames", "order")
-    meta = {key: _escaped(value) for key, value in original.items() if key not in derived}
-    meta.setdefault("hyperstack", False)
-    meta["axes"] = "".join(axes[axis] for axis in order)
-    info = original.get("Info", "")
-    meta["Info"] = f"{info}\n" if info else ""
-    meta["Info"] += f"napari-restore: {provenance}\n"
-    # These stand in a tag of their own, which holds any text.
-    meta |= {key: original[key] for key in ("Labels", "Properties") if key in original}
-    return data.transpose(order), meta
-
-
-def _escaped(value: Any) -> Any:
-    """ImageJ's description is ASCII and spells the micro sign out."""
-    if not isinstance(value, str):
-        return value
-    value = value.replace("µ", "\\u00B5").replace("μ", "\\u00B5")
-    return value.encode("ascii", "backslashreplace").decode()

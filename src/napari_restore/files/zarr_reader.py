@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from napari_restore.errors import FileError
@@ -58,7 +59,7 @@ def read_zarr(path: Path) -> Picture:
     except Exception as error:
         raise FileError(f"The folder cannot be read as zarr: {error or repr(error)}.") from error
     if isinstance(found, zarr.Array):
-        return Picture(path, StoredArray(found), None, "zarr")
+        return _bare(path, found)
     attributes: dict[str, Any] = found.attrs.asdict()
     ome = dict(attributes["ome"]) if "ome" in attributes else attributes
     try:
@@ -67,6 +68,23 @@ def read_zarr(path: Path) -> Picture:
         return _read(path, found, attributes, ome)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise FileError(f"The metadata of the OME-Zarr are damaged: {error!r}.") from error
+
+
+def _bare(path: Path, array: Any) -> Picture:
+    """Take an array without a group, which may name its axes."""
+    attributes = array.attrs.asdict()
+    names = getattr(array.metadata, "dimension_names", None) or attributes.pop(
+        "_ARRAY_DIMENSIONS", None
+    )
+    axes = ngff.letters_of(names) if names and all(names) else ""
+    picture = Picture(path, StoredArray(array), None, "zarr")
+    named = [letter for letter in axes if letter != "Q"]
+    if {"Y", "X"} <= set(named) and len(axes) == array.ndim and len(set(named)) == len(named):
+        picture.axes = axes
+    if attributes:
+        names = ", ".join(f"'{name}'" for name in list(attributes)[:_NAMED])
+        picture.notes.append(f"The attributes of the zarr array are not carried over: {names}.")
+    return picture
 
 
 def _read(path: Path, group: Any, attributes: dict[str, Any], ome: dict[str, Any]) -> Picture:
@@ -85,15 +103,21 @@ def _read(path: Path, group: Any, attributes: dict[str, Any], ome: dict[str, Any
         raise FileError(f"Its metadata name {len(axes)} axes; the array has shape {data.shape}.")
     letters = ngff.letters_of(axes)
     scale, shift = ngff.transform_of(entry, 0, data.ndim)
+    sizes = ngff.pixel_size(axes, letters, scale)
     colour = "C" in letters and ngff.is_colour(
         ome.get("omero") or {}, data.shape[letters.index("C")]
     )
     if "labels" in group:
         notes.append("The labels of the OME-Zarr are not carried over.")
-    described = [axis if isinstance(axis, dict) else {"name": axis} for axis in axes]
+    described = [dict(axis) if isinstance(axis, dict) else {"name": axis} for axis in axes]
     for axis, letter in zip(described, letters, strict=True):
         if letter in "TCZYX":
             axis.setdefault("type", {"T": "time", "C": "channel"}.get(letter, "space"))
+    for at, step in enumerate(scale):
+        if not math.isfinite(step) or step == 0 or not math.isfinite(shift[at]):
+            notes.append(f"The scale along {letters[at]} is given as {step}, which is no size.")
+            scale[at], shift[at] = 1.0, 0.0
+            described[at].pop("unit", None)
     kept = {"multiscales", "bioformats2raw.layout", "version"}
     inner = {key: value for key, value in ome.items() if key not in kept and key != "ome"}
     nested = "ome" in attributes
@@ -110,7 +134,8 @@ def _read(path: Path, group: Any, attributes: dict[str, Any], ome: dict[str, Any
         "provenance": attributes.get("napari_restore", {}),
         "zarr_format": group.metadata.zarr_format,
     }  # fmt: skip
-    channels = [str(c.get("label", "")) for c in (ome.get("omero") or {}).get("channels") or []]
+    omero = ome.get("omero") or {}
+    channels = [str(channel.get("label", "")) for channel in omero.get("channels") or []]
     return Picture(
         path,
         data,
@@ -118,9 +143,11 @@ def _read(path: Path, group: Any, attributes: dict[str, Any], ome: dict[str, Any
         "zarr",
         colour,
         extras={"ngff": extras},
-        pixel_size=ngff.pixel_size(axes, letters, scale),
+        pixel_size=sizes,
         notes=notes,
-        channels=channels if all(channels) else [],
+        channels=channels if any(channels) else [],
+        colours=[] if colour else ngff.colours_of(omero),
+        said=ngff.said(extras, omero, sizes),
     )
 
 

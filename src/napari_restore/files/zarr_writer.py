@@ -142,9 +142,12 @@ class OmeZarr:
         """Write the attributes, with which the folder becomes an image."""
         import zarr
 
-        # Through JSON, so that what NumPy made of a number is plain.
-        attributes = ngff.restored_attributes(
-            self._picture, self._axes, self._shapes, json.loads(json.dumps(provenance))
+        # Through JSON, so that what NumPy made of a number is plain; JSON knows no infinity.
+        attributes = json.loads(
+            json.dumps(
+                ngff.restored_attributes(self._picture, self._axes, self._shapes, provenance)
+            ),
+            parse_constant=lambda _: None,
         )
         group = zarr.open_group(self._folder, mode="r+")
         group.attrs.update(attributes)

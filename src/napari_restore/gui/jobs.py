@@ -143,12 +143,14 @@ def pixel_size(state: Mapping[str, Any]) -> tuple[float, str]:
     ----------
     state : mapping
         ``scale`` and ``units`` of the layer; the last two axes are the plane, and the mean counts
-        where its pixels are not square.
+        where its pixels are not square. Each axis may have a unit of its own; the last counts.
     """
-    unit = f"{state['units'][-1]:~P}"
-    if unit in ("", "px", "pixel"):
+    along_y, along_x = state["units"][-2:]
+    unit = f"{along_x:~P}"
+    if unit in ("", "px", "pixel") or along_y.dimensionality != along_x.dimensionality:
         return 1.0, "px"
-    return float(sum(abs(step) for step in state["scale"][-2:]) / 2), unit
+    height, width = (abs(step) for step in state["scale"][-2:])
+    return float((height * along_y).to(along_x).magnitude + width) / 2, unit
 
 
 def plan_layer(
