@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from typing import TYPE_CHECKING
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -18,9 +18,6 @@ from napari_restore.errors import FileError
 from napari_restore.files import image_files, read_image, tiff_reader, tiff_writer, write_image
 from napari_restore.files.stored import StoredArray
 from napari_restore.plan import plan
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PROVENANCE = json.dumps({"task": "deblur", "seconds": 1.5})
 
