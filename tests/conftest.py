@@ -11,13 +11,16 @@ import torch
 from napari_restore.models import predictor
 from napari_restore.models.spec import build_network
 from napari_restore.models.weights import save_weights
+from rounding import terms_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
 #: A network that looks at most 24 pixels far, so that its halo holds all it sees.
-SMALL = {"width": 8, "encoder_blocks": (1,), "middle_blocks": 1, "decoder_blocks": (1,)}
+_BLOCKS = {"encoder_blocks": (1,), "middle_blocks": 1, "decoder_blocks": (1,)}
+SMALL = {"width": 8, **_BLOCKS}
+SMALL_AFFINE = {"widths": (8, 16), "view": 32, **_BLOCKS}
 
 
 @pytest.fixture
@@ -97,9 +100,17 @@ def colour_model(write_model: Callable[..., str]) -> str:
 
 @pytest.fixture(scope="session")
 def affine_model(write_model: Callable[..., str]) -> str:
-    blocks = {"encoder_blocks": (1,), "middle_blocks": 1, "decoder_blocks": (1,)}
-    options = {"channels": 3, "widths": (8, 16), "view": 32, **blocks}
-    return write_model("small-haze", "dehaze", "affine", **options)
+    return write_model("small-haze", "dehaze", "affine", channels=3, **SMALL_AFFINE)
+
+
+@pytest.fixture(scope="session")
+def small_rounding() -> float:
+    """What the order of additions may change in results of these networks, for a range of 1."""
+    networks = (
+        build_network("nafnet", {"channels": 3, **SMALL}),
+        build_network("affine", {"channels": 3, **SMALL_AFFINE}),
+    )
+    return torch.finfo(torch.float32).eps * max(map(terms_of, networks))
 
 
 @pytest.fixture(scope="session")

@@ -151,11 +151,15 @@ def test_nan_and_infinity_stay_where_they_were(
 
 @pytest.mark.parametrize(("gain", "offset"), [(3.0, 0.0), (1.0, -50.0), (1e-3, 1e3)])
 def test_gain_and_offset_carry_over(
-    gain: float, offset: float, deblur: Callable[..., Any], rng: np.random.Generator
+    gain: float,
+    offset: float,
+    deblur: Callable[..., Any],
+    rng: np.random.Generator,
+    small_rounding: float,
 ) -> None:
     image = rng.random((50, 60))
     expected = gain * deblur(image) + offset
-    np.testing.assert_allclose(deblur(gain * image + offset), expected, atol=1e-5 * gain)
+    np.testing.assert_allclose(deblur(gain * image + offset), expected, atol=gain * small_rounding)
     assert abs(expected - (gain * image + offset)).max() > 0.01 * gain
 
 
@@ -184,6 +188,7 @@ def test_tiles_equal_the_whole(
     colour_model: str,
     affine_model: str,
     rng: np.random.Generator,
+    small_rounding: float,
 ) -> None:
     model = {"mono": mono_model, "colour": colour_model, "haze": affine_model}[kind]
     task = "dehaze" if kind == "haze" else "deblur"
@@ -193,17 +198,18 @@ def test_tiles_equal_the_whole(
         napari_restore.restore(image, task, model=model, rgb=kind != "mono", tile=tile)
         for tile in (4096, 32)
     )
-    np.testing.assert_allclose(tiled, whole, atol=1e-5)
+    np.testing.assert_allclose(tiled, whole, atol=small_rounding)
     assert abs(whole - image).max() > 0.005
 
 
 def test_a_movie_has_one_scale_and_channels_have_their_own(
-    deblur: Callable[..., Any], rng: np.random.Generator
+    deblur: Callable[..., Any], rng: np.random.Generator, small_rounding: float
 ) -> None:
     image = rng.random((2, 30, 40)) * np.array([1, 1000])[:, None, None]
     channels = deblur(image, axes="CYX")
     for alone, together in zip(image, channels, strict=True):
-        np.testing.assert_allclose(deblur(alone), together, rtol=1e-5)
+        atol = small_rounding * np.ptp(alone)
+        np.testing.assert_allclose(deblur(alone), together, rtol=0, atol=atol)
     movie = deblur(image, axes="TYX")
     assert not np.allclose(movie[0], channels[0], rtol=1e-3)
 
@@ -236,14 +242,17 @@ def test_a_region_is_that_part_of_the_full_result(
 
 @pytest.mark.parametrize("chunks", [(150, 131), (40, 50), (7, 131)], ids=str)
 def test_dask_gives_the_result_of_numpy(
-    chunks: tuple[int, int], deblur: Callable[..., Any], rng: np.random.Generator
+    chunks: tuple[int, int],
+    deblur: Callable[..., Any],
+    rng: np.random.Generator,
+    small_rounding: float,
 ) -> None:
     image = rng.random((150, 131)).astype(np.float32)
     lazy = da.from_array(image, chunks=chunks)
     result = deblur(lazy)
     assert isinstance(result, da.Array)
     assert (result.dtype, result.chunks) == (lazy.dtype, lazy.chunks)
-    np.testing.assert_allclose(result.compute(), deblur(image), atol=1e-5)
+    np.testing.assert_allclose(result.compute(), deblur(image), atol=small_rounding)
 
 
 @pytest.mark.parametrize("chunks", [(90, 80, 3), (33, 41, 1)], ids=str)
@@ -269,11 +278,14 @@ def test_zarr_gives_dask(
 
 
 def test_lazy_arrays_may_share_a_scale(
-    mono_model: str, rng: np.random.Generator, finished: Callable[..., Any]
+    mono_model: str,
+    rng: np.random.Generator,
+    finished: Callable[..., Any],
+    small_rounding: float,
 ) -> None:
     image = rng.random((40, 40))
     scales = (Scale(0.0, 2.0),)
     decided = plan(image, "deblur", model=mono_model)
     lazy = restore_lazily(da.from_array(image, chunks=20), decided, scales)
     known = finished(restore_steps(image, decided, scales=scales))
-    np.testing.assert_allclose(lazy.compute(), known.data, atol=1e-5)
+    np.testing.assert_allclose(lazy.compute(), known.data, atol=2 * small_rounding)

@@ -36,6 +36,11 @@ LAYOUTS = {
 }
 
 
+# Said where it is meant to be said, in a test of its own.
+quiet = pytest.mark.filterwarnings("ignore:The array of shape:UserWarning")
+
+
+@quiet
 @pytest.mark.parametrize("case", LAYOUTS.values(), ids=LAYOUTS)
 def test_axes_are_read_as_documented(case: tuple) -> None:
     shape, dtype, axes, rgb, colour, size, planes, groups = case
@@ -46,6 +51,7 @@ def test_axes_are_read_as_documented(case: tuple) -> None:
     assert len(list(layout.indices())) == planes
 
 
+@quiet
 @pytest.mark.parametrize("case", LAYOUTS.values(), ids=LAYOUTS)
 def test_planes_come_out_as_rows_columns_samples_and_go_back(case: tuple) -> None:
     shape, dtype, axes, rgb, _, (height, width), *_ = case

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from napari_restore.core.intensity import Scale
 from napari_restore.core.protocol import Progress, TileOptions, default_tiles
 from napari_restore.core.tiles import Region
 from napari_restore.core.watch import Stopped, Watch, advanced
+from waiting import LIMIT
 
 UNIT = (Scale(0.0, 1.0),)
 SHAPES = [(1, 1), (1, 50), (3, 2), (17, 33), (64, 64), (65, 130), (131, 7)]
@@ -206,11 +206,14 @@ def test_closing_stops_within_one_batch_of_tiles(rng: np.random.Generator) -> No
     image = rng.random((64, 64), np.float32)
     layout, out, predictor = find_layout(image), np.zeros_like(image), LocalPredictor()
     steps = run(Planes(image, layout), Planes(out, layout), predictor, UNIT, tiles=TileOptions(16))
+    others = set(threading.enumerate())
     next(steps), next(steps)
+    (computing,) = set(threading.enumerate()) - others
     steps.close()
     # Two are written. A third may have begun, and is let run out; nothing is written any more.
     written = out.copy()
-    time.sleep(0.2)
+    computing.join(LIMIT)
+    assert not computing.is_alive()
     assert len(predictor.shapes) <= 3
     assert np.count_nonzero(written.any(1)) <= 16
     np.testing.assert_array_equal(out, written)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import tracemalloc
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -164,12 +163,12 @@ def test_what_counts_as_lazy() -> None:
 
 
 @pytest.mark.parametrize("side", [256, 1024])
-def test_a_huge_array_is_planned_at_once_and_unread(side: int) -> None:
+def test_a_huge_array_is_planned_unread_and_in_few_tasks(side: int) -> None:
     source = Recorder((65536, 65536), "u2")
     lazy = da.from_array(source, chunks=side)
-    start = time.process_time()
     result = lazily(lazy, radius=48, step=8)
-    assert time.process_time() - start < 5
+    # For each chunk: read, join and restore, and what is cut for its eight neighbours.
+    assert len(result.__dask_graph__()) < 16 * lazy.npartitions
     assert source.read == 0
     assert result.chunks == lazy.chunks
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,25 +12,41 @@ import torch
 from napari.components import ViewerModel
 
 from napari_restore.gui.session import Session
+from waiting import LIMIT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class FakePredictor:
-    """Adds 0.1 of the range to every pixel; each tile may be made to wait or to fail."""
+    """Adds 0.1 of the range to every pixel; tiles may be held back, or made to fail."""
 
     multiple_of, halo, view, has_gauge, device = 8, 8, 0, True, "cpu"
     frames = 1
     takes_device_tiles = False
 
     def __init__(self) -> None:
-        self.seconds = 0.0
         self.error: Exception | None = None
         self.tiles = 0
-        self.begun = threading.Event()
+        self.begun, self._free = threading.Event(), threading.Event()
+        self._last = math.inf
+
+    def hold(self, after: int = 0) -> None:
+        """Let so many more tiles be finished and no further one; notice anew when one begins."""
+        self._free.clear()
+        self.begun.clear()
+        self._last = self.tiles + after
+
+    def free(self) -> None:
+        """Let all go on."""
+        self._last = math.inf
+        self._free.set()
 
     def __call__(self, tiles, context, boxes):
         self.begun.set()
         self.tiles += len(tiles)
-        time.sleep(self.seconds)
+        if self.tiles > self._last:
+            assert self._free.wait(LIMIT)
         if self.error is not None:
             raise self.error
         return tiles + 0.1
@@ -47,10 +63,11 @@ class FakePredictor:
 
 
 @pytest.fixture
-def predictor(monkeypatch) -> FakePredictor:
+def predictor(monkeypatch) -> Iterator[FakePredictor]:
     fake = FakePredictor()
     monkeypatch.setattr("napari_restore.models.predictor.load_predictor", lambda *_: fake)
-    return fake
+    yield fake
+    fake.free()
 
 
 @pytest.fixture

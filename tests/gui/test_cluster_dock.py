@@ -14,6 +14,7 @@ from napari_restore.gui.controls import Controls
 from napari_restore.gui.layers import METADATA_KEY
 from napari_restore.gui.options import Options
 from napari_restore.gui.tasks import DeblurWidget
+from waiting import LIMIT_MS
 
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -37,12 +38,12 @@ def widget(viewer, qtbot, monkeypatch):
 
 
 def finished(qtbot, session) -> None:
-    qtbot.waitUntil(lambda: not session.running, timeout=30_000)
+    qtbot.waitUntil(lambda: not session.running, timeout=LIMIT_MS)
 
 
 def test_the_address_is_asked_for_where_it_is_needed(widget, viewer, image, qtbot):
     viewer.add_image(image, name="cells")
-    qtbot.waitUntil(widget.restore_button.isEnabled, timeout=20_000)
+    qtbot.waitUntil(widget.restore_button.isEnabled, timeout=LIMIT_MS)
     controls = widget.controls
     address = controls.address.native
     assert address.isHidden()
@@ -109,7 +110,7 @@ def test_cancel(session, viewer, image, qtbot, address):
     steps = []
     session.runner.progressed.connect(lambda step: steps.append(step.message))
     session.restore(Options(tile=128, scheduler=address))
-    qtbot.waitUntil(lambda: any("on 2 workers" in step for step in steps), timeout=20_000)
+    qtbot.waitUntil(lambda: any("on 2 workers" in step for step in steps), timeout=LIMIT_MS)
     session.cancel()
     finished(qtbot, session)
     assert said == ["Cancelled; nothing was changed."]

@@ -14,6 +14,7 @@ from napari_restore.gui.jobs import plan_layer, read_axes
 from napari_restore.gui.layers import METADATA_KEY
 from napari_restore.gui.options import Options
 from napari_restore.gui.session import Session
+from waiting import LIMIT_MS
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def movie() -> np.ndarray:
 
 def restored(session: Session, options: Options, qtbot) -> None:
     session.restore(options)
-    qtbot.waitUntil(lambda: not session.running, timeout=60_000)
+    qtbot.waitUntil(lambda: not session.running, timeout=LIMIT_MS)
 
 
 def test_a_movie_is_restored_as_by_the_library(motion, viewer, movie, qtbot):
@@ -87,7 +88,7 @@ def test_preview_of_two_frames_is_that_part_of_the_result(motion, viewer, movie,
     viewer.add_image(movie, name="cells")
     viewer.dims.set_current_step(0, 1)
     motion.preview(Options(frames=2, exposure=0.5))
-    qtbot.waitUntil(lambda: not motion.running, timeout=60_000)
+    qtbot.waitUntil(lambda: not motion.running, timeout=LIMIT_MS)
     preview = viewer.layers["cells [preview]"]
     whole = motion_deblur(movie, frames=2, exposure=0.5)[1]
     top, left = (round(x) for x in preview.translate[-2:])

@@ -8,6 +8,7 @@ import zarr
 from napari_restore.gui.layers import METADATA_KEY, restore_layer
 from napari_restore.gui.options import Options
 from napari_restore.gui.session import Session
+from waiting import LIMIT_MS
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def dehaze(viewer):
 
 def run(session, qtbot, **options):
     session.restore(Options(show_removed=True, **options))
-    qtbot.waitUntil(lambda: not session.running, timeout=20_000)
+    qtbot.waitUntil(lambda: not session.running, timeout=LIMIT_MS)
 
 
 def finest(layer):

@@ -5,6 +5,7 @@ import pytest
 from qtpy.QtCore import Qt
 
 from napari_restore.gui.tasks import FACES, DeblurWidget, DehazeWidget, MotionDeblurWidget
+from waiting import LIMIT_MS
 
 WIDGETS = {"Deblur": DeblurWidget, "Dehaze": DehazeWidget, "Motion deblur": MotionDeblurWidget}
 
@@ -18,11 +19,11 @@ def widget(request, viewer, qtbot):
 
 
 def finished(qtbot, widget) -> None:
-    qtbot.waitUntil(lambda: not widget.session.running, timeout=20_000)
+    qtbot.waitUntil(lambda: not widget.session.running, timeout=LIMIT_MS)
 
 
 def test_dock_says_what_to_do_before_anything_is_selected(widget, qtbot):
-    qtbot.waitUntil(lambda: "Select" in widget.summary.text(), timeout=20_000)
+    qtbot.waitUntil(lambda: "Select" in widget.summary.text(), timeout=LIMIT_MS)
     assert not widget.restore_button.isEnabled()
     assert not widget.preview_button.isEnabled()
     assert not widget.cancel_button.isEnabled()
@@ -30,23 +31,22 @@ def test_dock_says_what_to_do_before_anything_is_selected(widget, qtbot):
 
 def test_buttons_restore_preview_and_cancel(widget, viewer, predictor, image, qtbot):
     viewer.add_image(np.stack([image] * 50), name="cells")
-    qtbot.waitUntil(widget.restore_button.isEnabled, timeout=20_000)
+    qtbot.waitUntil(widget.restore_button.isEnabled, timeout=LIMIT_MS)
     assert widget.name.text() == "cells"
     assert "50 × 96 × 120" in widget.summary.text().replace("\N{NO-BREAK SPACE}", " ")
     qtbot.mouseClick(widget.preview_button, Qt.MouseButton.LeftButton)
     finished(qtbot, widget)
     assert viewer.layers[-1].name == "cells [preview]"
-    predictor.seconds = 0.02
-    predictor.begun.clear()
+    predictor.hold()
     qtbot.mouseClick(widget.restore_button, Qt.MouseButton.LeftButton)
     assert widget.cancel_button.isEnabled()
     assert not widget.restore_button.isEnabled()
-    qtbot.waitUntil(predictor.begun.is_set, timeout=10_000)
+    qtbot.waitUntil(predictor.begun.is_set, timeout=LIMIT_MS)
     qtbot.mouseClick(widget.cancel_button, Qt.MouseButton.LeftButton)
+    predictor.free()
     finished(qtbot, widget)
     assert [layer.name for layer in viewer.layers] == ["cells"]
     assert "Cancelled" in widget.status.text()
-    predictor.seconds = 0
     qtbot.mouseClick(widget.restore_button, Qt.MouseButton.LeftButton)
     finished(qtbot, widget)
     assert len(viewer.layers) == 2
@@ -58,7 +58,7 @@ def test_controls_reach_the_result(widget, viewer, image, qtbot):
     viewer.add_image(image, name="cells")
     widget.controls.strength.value = 0.0
     widget.controls.tile.value = 128
-    qtbot.waitUntil(lambda: "cpu" in widget.controls.device.choices, timeout=20_000)
+    qtbot.waitUntil(lambda: "cpu" in widget.controls.device.choices, timeout=LIMIT_MS)
     widget.controls.device.value = "cpu"
     widget.controls.hide_source.value = True
     widget.restore()
@@ -71,7 +71,7 @@ def test_controls_reach_the_result(widget, viewer, image, qtbot):
 
 
 def test_summary_follows_the_layer(widget, viewer, image, qtbot):
-    qtbot.waitUntil(lambda: "Select" in widget.summary.text(), timeout=20_000)
+    qtbot.waitUntil(lambda: "Select" in widget.summary.text(), timeout=LIMIT_MS)
     layer = viewer.add_image(image, name="old")
     layer.name = "new"
     assert widget.name.text() == "new"
@@ -88,7 +88,7 @@ def test_only_models_of_the_task_are_offered(widget):
 
 def test_unfit_model_is_said_before_the_run(widget, viewer, image, monkeypatch, qtbot):
     viewer.add_image(image, name="cells")
-    qtbot.waitUntil(widget.restore_button.isEnabled, timeout=20_000)
+    qtbot.waitUntil(widget.restore_button.isEnabled, timeout=LIMIT_MS)
     colour = next(name for name in widget.controls.model.choices if name.endswith("color"))
     widget.controls.model.value = colour
     assert "3 channels" in widget.summary.text()
@@ -104,32 +104,35 @@ def test_unfit_model_is_said_before_the_run(widget, viewer, image, monkeypatch, 
 
 @pytest.mark.parametrize("name", WIDGETS)
 def test_dock_opens_from_the_manifest_and_closes_in_a_run(
-    name, make_napari_viewer, predictor, image, qtbot
+    name, make_napari_viewer, predictor, image, qtbot, qapp
 ):
     viewer = make_napari_viewer()
     dock, widget = viewer.window.add_plugin_dock_widget("napari-restore", name)
     assert isinstance(widget, WIDGETS[name])
     viewer.add_image(image, name="cells")
     widget.restore()
-    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=20_000)
-    predictor.seconds = 0.1
-    predictor.begun.clear()
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=LIMIT_MS)
+    before = predictor.tiles
+    predictor.hold()
     long = viewer.add_image(np.stack([image] * 20), name="long")
     viewer.layers.selection = {long}
     worker = widget.restore()
-    qtbot.waitUntil(predictor.begun.is_set, timeout=10_000)
+    qtbot.waitUntil(predictor.begun.is_set, timeout=LIMIT_MS)
     viewer.window.remove_dock_widget(dock)
     dock.deleteLater()
-    qtbot.waitUntil(lambda: not worker.is_running, timeout=10_000)
-    qtbot.wait(100)
+    predictor.free()
+    qtbot.waitUntil(lambda: not worker.is_running, timeout=LIMIT_MS)
+    qapp.processEvents()
     assert len(viewer.layers) == 3
-    assert predictor.tiles < 15
+    assert predictor.tiles <= before + 2
     # The viewer goes on without the dock.
     viewer.layers.clear()
     viewer.add_image(image)
 
 
-def test_last_word_of_a_run_stays_in_a_real_window(make_napari_viewer, predictor, image, qtbot):
+def test_last_word_of_a_run_stays_in_a_real_window(
+    make_napari_viewer, predictor, image, qtbot, qapp
+):
     # napari's progress bar processes events, so the end of a run may come within a step.
     viewer = make_napari_viewer()
     _, widget = viewer.window.add_plugin_dock_widget("napari-restore", "Deblur")
@@ -137,15 +140,15 @@ def test_last_word_of_a_run_stays_in_a_real_window(make_napari_viewer, predictor
     shares = []
     widget.session.runner.progressed.connect(lambda step: shares.append(step.done))
     for cancel in (False, True):
-        predictor.seconds = 0.01
-        predictor.begun.clear()
-        widget.restore()
-        qtbot.waitUntil(predictor.begun.is_set, timeout=10_000)
         if cancel:
-            qtbot.wait(150)
+            predictor.hold(after=20)
+        widget.restore()
+        if cancel:
+            qtbot.waitUntil(lambda: bool(shares), timeout=LIMIT_MS)
             widget.cancel()
+            predictor.free()
         finished(qtbot, widget)
-        qtbot.wait(100)
+        qapp.processEvents()
         assert ("Cancelled" if cancel else "cells [deblurred]") in widget.status.text()
         assert shares == sorted(shares)
         shares.clear()
@@ -156,10 +159,12 @@ def test_preview_follows_the_canvas(make_napari_viewer, qtbot):
     viewer = make_napari_viewer(show=True)
     _, widget = viewer.window.add_plugin_dock_widget("napari-restore", "Deblur")
     data = np.random.default_rng(0).integers(0, 255, (600, 800), dtype=np.uint8)
-    viewer.add_image(data, scale=(0.5, 0.5))
-    viewer.camera.center = (0, 150, 200)
-    viewer.camera.zoom = 12
-    qtbot.wait(200)
+    layer = viewer.add_image(data, scale=(0.5, 0.5))
+    # Its place before napari 0.9, and since.
+    camera = getattr(viewer, "scene", viewer).camera
+    camera.center, camera.zoom = (0, 150, 200), 12
+    # When it is drawn.
+    qtbot.waitUntil(lambda: 0 < np.ptp(layer.corner_pixels, axis=0).max() < 400, timeout=LIMIT_MS)
     widget.preview()
     finished(qtbot, widget)
     preview = viewer.layers[-1]
