@@ -66,7 +66,7 @@ FORBIDDEN = {
 )
 def test_import_stays_light(statement):
     code = f"{statement}; import sys; print(*set(sys.modules) & {set(HEAVY)!r})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
 

@@ -230,7 +230,7 @@ class RowsPredictor(LocalPredictor):
     def __call__(self, tiles: torch.Tensor, *rest: Any) -> torch.Tensor:
         try:
             for share in (0.25, 0.5, 0.75, 1.0):
-                assert self.strip.acquire(timeout=30)
+                assert self.strip.acquire(timeout=LIMIT)
                 advanced(share)
                 self.strips += 1
                 self.told.set()
@@ -251,14 +251,14 @@ def test_a_tile_tells_how_far_it_is_and_ends_between_its_rows(
     for strips in (1, 2):
         predictor.told.clear()
         predictor.strip.release()
-        assert predictor.told.wait(30)
+        assert predictor.told.wait(LIMIT)
         assert next(steps).done == strips * image.size // 4
     if stop == "close":
         steps.close()
     else:
         around.stop()
     predictor.strip.release()
-    assert predictor.ended.wait(30)
+    assert predictor.ended.wait(LIMIT)
     assert predictor.strips == 2
     if stop == "stop":
         with pytest.raises(Stopped):
@@ -306,8 +306,8 @@ def test_the_next_tiles_are_read_and_the_last_written_while_the_network_computes
         ) -> torch.Tensor:
             before = len(self.shapes)
             with changed:
-                assert changed.wait_for(lambda: count["read"] >= min(before + 2, 4), 20)
-                assert changed.wait_for(lambda: count["written"] == before, 20)
+                assert changed.wait_for(lambda: count["read"] >= min(before + 2, 4), LIMIT)
+                assert changed.wait_for(lambda: count["written"] == before, LIMIT)
             return super().__call__(tiles, context, boxes)
 
     out = np.empty_like(image)
