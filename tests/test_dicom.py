@@ -671,3 +671,88 @@ def test_without_pydicom_it_is_said_how_to_get_it(tmp_path, monkeypatch, capsys)
     monkeypatch.setitem(sys.modules, "pydicom", None)
     assert main(["deblur", str(tmp_path / "in"), "-o", str(tmp_path / "out"), *KEEP]) == 1
     assert 'pip install "napari-restore[medical]"' in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------ sloppy headers
+
+
+def sloppy(path, **values):
+    """A file whose header holds bytes that its writer never checked."""
+    from pydicom.dataelem import RawDataElement
+    from pydicom.tag import Tag
+
+    ds = dataset(words())
+    for keyword, (vr, value) in values.items():
+        tag = Tag(keyword)
+        ds._dict[tag] = RawDataElement(tag, vr, len(value), value, 0, False, True)
+    return put(ds, path)
+
+
+@pytest.mark.parametrize(
+    ("values", "size", "note"),
+    [
+        ({"PixelSpacing": ("DS", b"0,5\\0,25")}, (0.5, 0.25), "read as 0.5 mm"),
+        ({"PixelSpacing": ("DS", b"0.5 ")}, None, "no two sizes"),
+        ({"PixelSpacing": ("DS", b"abc\\1 ")}, None, "no two sizes"),
+        ({"PixelSpacing": ("DS", b"0\\0 ")}, None, "no two sizes"),
+        ({"PixelSpacing": ("UT", b"2.5\\2.5 ")}, (2.5, 2.5), ""),
+        ({"InstanceNumber": ("IS", b"abc ")}, (0.7, 0.6), ""),
+        ({"ImagePositionPatient": ("DS", b"1\\2 ")}, (0.7, 0.6), ""),
+        ({"SliceThickness": ("DS", b"thin")}, (0.7, 0.6), ""),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_sloppy_headers_are_read_as_far_as_they_can_be(tmp_path, values, size, note):
+    given = {} if "PixelSpacing" in values else {"PixelSpacing": ("DS", b"0.7\\0.6 ")}
+    picture = read_image(sloppy(tmp_path / "a.dcm", **given, **values))
+    expected = {} if size is None else {"Y": (size[0], "mm"), "X": (size[1], "mm")}
+    assert {k: v for k, v in picture.pixel_size.items() if k in "YX"} == expected
+    assert note in " ".join(picture.notes)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"RescaleSlope": ("DS", b"1,0 ")}, "RescaleSlope"),
+        ({"RescaleIntercept": ("DS", b"x ")}, "RescaleIntercept"),
+        ({"NumberOfFrames": ("IS", b"two ")}, "NumberOfFrames"),
+        ({"NumberOfFrames": ("IS", b"-3")}, "NumberOfFrames"),
+        ({"BitsStored": ("US", b"")}, "BitsStored"),
+        ({"Columns": ("US", b"\1\0\2\0")}, "Columns"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_value_depends_on_is_not_guessed(tmp_path, values, message):
+    with pytest.raises(FileError, match=message):
+        read_image(sloppy(tmp_path / "a.dcm", **values))
+
+
+@pytest.mark.parametrize(
+    ("keyword", "where"),
+    [("ImagerPixelSpacing", "detector"), ("NominalScannedPixelSpacing", "film")],
+)
+def test_sizes_outside_the_body_are_kept_and_noted(tmp_path, keyword, where):
+    ds = dataset(words())
+    ds.pop("PixelSpacing", None)
+    setattr(ds, keyword, [0.143, 0.15])
+    picture = read_image(put(ds, tmp_path / "a.dcm"))
+    assert picture.pixel_size["Y"] == (0.143, "mm")
+    assert picture.pixel_size["X"] == (0.15, "mm")
+    assert where in " ".join(picture.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [("x.dcm", b"", "empty"), ("x.dcm", b"no DICOM", "lacks the mark"), ("IM77", b"", "empty")],
+)
+def test_damaged_slices_are_not_left_out(tmp_path, name, content, message):
+    series(tmp_path / "in", 3)
+    (tmp_path / "in" / name).write_bytes(content)
+    with pytest.raises(FileError, match=f"{name} is .*{message}"):
+        read_image(tmp_path / "in")
+
+
+def test_other_files_of_a_folder_are_noted(tmp_path):
+    series(tmp_path / "in", 3)
+    (tmp_path / "in" / "README.txt").write_text("from the archive")
+    assert "README.txt" in " ".join(read_image(tmp_path / "in").notes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import struct
 import sys
 
 import nibabel
@@ -286,3 +287,24 @@ def test_without_nibabel_it_is_said_how_to_get_it(tmp_path, monkeypatch, capsys)
     monkeypatch.setitem(sys.modules, "nibabel", None)
     assert main(["deblur", str(source), "-o", str(tmp_path / "b.nii"), *CPU]) == 1
     assert 'pip install "napari-restore[medical]"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shape", [(4, 24, 33, 5, 0), (3, 24, 0, 5, 1), (4, 24, 33, 5, -2)])
+def test_headers_that_count_no_voxel(tmp_path, shape):
+    path = tmp_path / "a.nii"
+    nibabel.save(nibabel.Nifti1Image(np.ones((24, 33, 5), "i2"), np.eye(4)), path)
+    raw = bytearray(path.read_bytes())
+    struct.pack_into("<5h", raw, 40, *shape)
+    path.write_bytes(raw)
+    with pytest.raises(FileError, match=r"voxel|cannot be read"):
+        read_image(path)
+
+
+def test_what_nibabel_mends_is_noted_once(tmp_path, capfd):
+    path = tmp_path / "a.nii"
+    nibabel.save(nibabel.Nifti1Image(np.ones((24, 33, 5), "i2"), np.eye(4)), path)
+    raw = bytearray(path.read_bytes())
+    struct.pack_into("<3f", raw, 80, 0, 0, 0)
+    path.write_bytes(raw)
+    assert "pixdim" in " ".join(read_image(path).notes)
+    assert capfd.readouterr().err == ""

@@ -66,8 +66,10 @@ def steady_output() -> Iterator[None]:
     try:
         yield
     finally:
-        for stream in (sys.stdout, sys.stderr):
+        for stream, given in zip((sys.stdout, sys.stderr), before, strict=True):
             stream.flush()
+            if given is None:
+                stream.close()
         sys.stdout, sys.stderr = before
 
 

@@ -8,6 +8,7 @@ import signal
 import tempfile
 import threading
 import time
+import warnings
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,10 +79,25 @@ def _termination_is_an_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
+@contextmanager
+def _warnings_are_notes() -> Iterator[None]:
+    """Show what libraries warn of as a sentence, without the place in their code."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        say(f"note: {' '.join(str(message).split())}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
 def _run(args: argparse.Namespace) -> int:
     _check_options(args)
     # One connection for all images.
-    with nullcontext() if args.scheduler is None else connect(args.scheduler) as client:
+    with (
+        _warnings_are_notes(),
+        nullcontext() if args.scheduler is None else connect(args.scheduler) as client,
+    ):
         return _restore_all(args, client)
 
 

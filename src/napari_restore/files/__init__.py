@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from napari_restore.errors import FileError
 
 from .conversion import as_plain, plain_form, stays_as_stored
-from .dicom import check_volume, is_dicom, read_dicom
+from .dicom import check_volume, read_dicom
 from .dicom_writer import write_dicom
-from .formats import FORMATS, file_format, image_files, images_in, is_image_folder
+from .formats import FORMATS, NAMES, file_format, image_files, is_image_folder, known_ending
 from .losses import losses
 from .nifti import check_nifti, read_nifti, write_nifti
 from .npy import read_npy, write_npy
-from .photo import check_photo, read_photo, write_photo
+from .photo import read_photo
+from .photo_writer import check_photo, write_photo
 from .picture import Picture, stored_axes, stored_order, with_alpha
 from .replacing import Inputs, Place, folders_around
 from .tiff_reader import read_tiff
@@ -70,23 +71,27 @@ def read_image(path: Path, series: str | None = None) -> Picture:
     if not (path.is_file() or is_image_folder(path)):
         raise FileError("There is no such file.")
     kind = file_format(path)
-    if kind == "zarr":
-        return read_zarr(path)
+    try:
+        picture = _read(path, kind, series)
+    except (FileError, MemoryError):
+        raise
+    # What a damaged file makes a reader stumble over is the file's fault.
+    except Exception as error:
+        said = str(error) or repr(error)
+        raise FileError(f"The file cannot be read as {NAMES[kind]}: {said}.") from error
+    named = known_ending(path)
+    if named not in (None, kind):
+        picture.notes.insert(0, f"The file is {NAMES[kind]}, whatever its name says; read as such.")
+    return picture
+
+
+def _read(path: Path, kind: str, series: str | None) -> Picture:
     if kind == "dicom":
-        others = [] if path.is_file() else [p.name for p in images_in(path) if not is_dicom(p)]
-        if others:
-            raise FileError(
-                f"The folder holds a DICOM series and other images, such as {others[0]}. Put them "
-                "into folders of their own."
-            )
         return read_dicom(path, series)
-    if kind == "nifti":
-        return read_nifti(path)
-    if kind == "tiff":
-        return read_tiff(path)
-    if kind == "npy":
-        return read_npy(path)
-    return read_photo(path, kind)
+    if kind in ("png", "jpeg"):
+        return read_photo(path, kind)
+    readers = {"zarr": read_zarr, "nifti": read_nifti, "tiff": read_tiff, "npy": read_npy}
+    return readers[kind](path)
 
 
 def zarr_around(path: Path) -> Path | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from napari_restore.errors import FileError
 
+from .dicom_folder import dicom_files, look_at_others
 from .dicom_order import arrange
 from .dicom_pixels import decoded, frame_count, is_colour, open_dataset, storage_of
 from .picture import Picture
@@ -25,31 +26,6 @@ if TYPE_CHECKING:
 
 #: float32 tells so many steps of the stored integers apart, with bits to spare for rounding.
 _STEPS = 2**20
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM, by what it says after its preamble."""
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
-def dicom_files(folder: Path) -> list[Path]:
-    """DICOM files that lie directly in a folder, by name; hidden files are left out."""
-    return sorted(_dicom_in(folder))
-
-
-def holds_dicom(folder: Path) -> bool:
-    """Whether `dicom_files` would find one; opens no more files than needed."""
-    return next(_dicom_in(folder), None) is not None
-
-
-def _dicom_in(folder: Path) -> Iterator[Path]:
-    found = (path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
-    # The directory of a medium says nothing about pixels.
-    return (path for path in found if path.name != "DICOMDIR" and is_dicom(path))
 
 
 def read_dicom(path: Path, series: str | None = None) -> Picture:
@@ -79,13 +55,17 @@ def read_dicom(path: Path, series: str | None = None) -> Picture:
     notes: list[str] = []
     with pydicom_speaks(notes):
         paths = dicom_files(path) if path.is_dir() else [path]
+        if path.is_dir():
+            look_at_others(path, paths, notes)
         headers = [open_dataset(file, pixels=False) for file in paths]
         if path.is_dir():
             without = sum("Rows" not in header for header in headers)
             if without:
                 notes.append(f"{without} DICOM files without an image are left out.")
             paths, headers = _one_series(paths, headers, series)
-        storages = [storage_of(header) for header in headers]
+        storages = [
+            _storage(header, file, path) for header, file in zip(headers, paths, strict=True)
+        ]
         _check_alike(headers, paths)
         arrangement = arrange(headers, paths)
         order = arrangement.order
@@ -111,6 +91,15 @@ def read_dicom(path: Path, series: str | None = None) -> Picture:
     if not colour:
         _add_units(picture, head.PhotometricInterpretation == "MONOCHROME1")
     return picture
+
+
+def _storage(header: Any, file: Path, given: Path) -> Storage:
+    try:
+        return storage_of(header)
+    except FileError as error:
+        if file == given:
+            raise
+        raise FileError(f"{file.name}: {error}") from error
 
 
 def check_volume(picture: Picture) -> None:

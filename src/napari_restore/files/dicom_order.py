@@ -9,7 +9,9 @@ import numpy as np
 
 from napari_restore.errors import FileError
 
-from .dicom_pixels import frame_count, functional
+from .dicom_pixels import frame_count
+from .dicom_spacing import pixel_spacing
+from .dicom_values import functional, numbers, value_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,9 +70,7 @@ def arrange(headers: list[Any], paths: list[Path]) -> Arrangement:
     """
     frames = [(header, i) for header in headers for i in range(frame_count(header))]
     arrangement = Arrangement(list(range(len(headers))))
-    spacing = functional(*frames[0], "PixelMeasuresSequence", "PixelSpacing")
-    if spacing is not None and len(spacing) == 2 and min(spacing) > 0:
-        arrangement.sizes = {"Y": (float(spacing[0]), "mm"), "X": (float(spacing[1]), "mm")}
+    arrangement.sizes = pixel_spacing(headers[0], arrangement.notes)
     position = _vectors(frames, "PlanePositionSequence", "ImagePositionPatient", 3)
     direction = _vectors(frames, "PlaneOrientationSequence", "ImageOrientationPatient", 6)
     if len(headers) > 1 and direction is not None:
@@ -91,10 +91,8 @@ def arrange(headers: list[Any], paths: list[Path]) -> Arrangement:
 def _vectors(
     frames: list[tuple[Any, int]], sequence: str, keyword: str, length: int
 ) -> NDArray[np.float64] | None:
-    found = [functional(*frame, sequence, keyword) for frame in frames]
-    if any(vector is None or len(vector) != length for vector in found):
-        return None
-    return np.array([[float(value) for value in vector] for vector in found])
+    found = [numbers(functional(*frame, sequence, keyword), length) for frame in frames]
+    return None if None in found else np.array(found)
 
 
 def _check_directions(direction: NDArray[np.float64], paths: list[Path]) -> None:
@@ -112,16 +110,17 @@ def _by_number(arrangement: Arrangement, headers: list[Any], frames: int) -> Non
     first = headers[0]
     arrangement.shape = (frames,)
     if len(headers) == 1:
-        interval = first.get("FrameTime")
-        cine = interval or first.get("FrameTimeVector") or first.get("CineRate")
+        interval = numbers(value_of(first, "FrameTime"), 1)
+        cine = any(value_of(first, key) for key in ("FrameTime", "FrameTimeVector", "CineRate"))
         arrangement.axes = "TYX" if cine else "QYX"
-        if interval and float(interval) > 0:
-            arrangement.sizes["T"] = (float(interval), "ms")
+        if interval and interval[0] > 0:
+            arrangement.sizes["T"] = (interval[0], "ms")
         return
     arrangement.axes = "QYX"
-    numbers = [header.get("InstanceNumber") for header in headers]
-    if None not in numbers and len(set(numbers)) == len(numbers):
-        arrangement.order.sort(key=lambda i: int(numbers[i]))
+    counted = [numbers(value_of(header, "InstanceNumber"), 1) for header in headers]
+    ranks = [number[0] for number in counted if number]
+    if len(set(ranks)) == len(headers):
+        arrangement.order.sort(key=lambda i: ranks[i])
     arrangement.notes.append(
         "The files do not say where their slices lie; they are taken in the order of their numbers."
     )
@@ -136,9 +135,9 @@ def _by_place(
 ) -> None:
     normal = np.cross(direction[:3], direction[3:])
     depth = position @ normal
-    numbers = [int(header.get("InstanceNumber") or 0) for header in headers]
+    ranks = [(numbers(value_of(h, "InstanceNumber"), 1) or [0.0])[0] for h in headers]
     if len(headers) > 1:
-        arrangement.order.sort(key=lambda i: (round(float(depth[i]), 2), numbers[i]))
+        arrangement.order.sort(key=lambda i: (round(float(depth[i]), 2), ranks[i]))
         depth, position = depth[arrangement.order], position[arrangement.order]
     elif depth[-1] < depth[0]:
         depth = -depth  # the frames of one file keep their order
@@ -172,8 +171,9 @@ def _by_place(
     _measure(arrangement, depth, position, direction, names)
     if len(depth) == 1:
         header = headers[0]
-        thick = float(header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 1)
-        _place(arrangement, position[0], direction, normal * abs(thick))
+        given = (value_of(header, key) for key in ("SpacingBetweenSlices", "SliceThickness"))
+        thick = next((abs(found[0]) for each in given if (found := numbers(each, 1))), 0.0)
+        _place(arrangement, position[0], direction, normal * (thick or 1))
 
 
 def _measure(

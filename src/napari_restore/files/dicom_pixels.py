@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_restore.errors import FileError
 
+from .dicom_values import functional, numbers, unreadable, value_of
 from .optional import medical
 
 if TYPE_CHECKING:
@@ -38,17 +39,6 @@ def open_dataset(path: Path, *, pixels: bool = True) -> Any:
     # pydicom raises whatever a damaged file makes it stumble over.
     except Exception as error:
         raise FileError(f"{path.name} cannot be read as DICOM: {error or repr(error)}.") from error
-
-
-def functional(dataset: Any, frame: int, sequence: str, keyword: str) -> Any:
-    """Look up what holds for a frame: its own group, the group of all frames, the file itself."""
-    for groups in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
-        items = dataset.get(groups) or []
-        number = frame if groups.startswith("Per") else 0
-        inner = items[number].get(sequence) if number < len(items) else None
-        if inner and inner[0].get(keyword) is not None:
-            return inner[0].get(keyword)
-    return dataset.get(keyword)
 
 
 @dataclass(frozen=True)
@@ -140,7 +130,11 @@ def is_colour(dataset: Any) -> bool:
 
 def frame_count(dataset: Any) -> int:
     """Frames of a file; 1 where it does not say."""
-    return int(dataset.get("NumberOfFrames") or 1)
+    given = value_of(dataset, "NumberOfFrames")
+    found = [1.0] if given is None else numbers(given, 1)
+    if unreadable(dataset, "NumberOfFrames") or not found or found[0] < 1 or found[0] % 1:
+        raise FileError(f"Its NumberOfFrames is '{given}', which is no count. Mend the header.")
+    return int(found[0])
 
 
 def storage_of(dataset: Any) -> Storage:
@@ -183,7 +177,17 @@ def storage_of(dataset: Any) -> Storage:
 
 def _number(dataset: Any, frame: int, sequence: str, keyword: str, default: float) -> float:
     value = functional(dataset, frame, sequence, keyword)
-    return default if value in (None, "") else float(value)
+    if value is None:
+        if unreadable(dataset, keyword):
+            raise FileError(f"Its {keyword} cannot be read. Mend the header first.")
+        return default
+    try:
+        # No decimal comma here: who knows whether -1,024 is a thousand or one.
+        return float(value)
+    except (TypeError, ValueError):
+        raise FileError(
+            f"Its {keyword} is '{value}', which is no number. Mend the header first."
+        ) from None
 
 
 def _padding(dataset: Any, signed: bool, allocated: int) -> tuple[int, int] | None:
@@ -204,6 +208,12 @@ def _refuse(dataset: Any) -> None:
             f"The file holds no image, but {getattr(uid, 'name', None) or 'something else'}. Give "
             "the images."
         )
+    for keyword in ("Columns", "BitsAllocated", "BitsStored"):
+        if not isinstance(value_of(dataset, keyword), int):
+            raise FileError(
+                f"Its header lacks {keyword}, or what it says there is no number. Samples that are "
+                "floats (parametric maps) are not read; convert them to NIfTI or TIFF."
+            )
     modality = dataset.get("Modality")
     if modality in _NO_IMAGES or dataset.get("BitsAllocated") not in (8, 16, 32):
         what = _NO_IMAGES.get(str(modality)) or f"{dataset.get('BitsAllocated')}-bit words"

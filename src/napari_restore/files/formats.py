@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from napari_restore.errors import FileError
 
-from .dicom import holds_dicom, is_dicom
+from .content import kinds_in
+from .dicom_folder import holds_dicom
 from .zarr_reader import is_zarr
 
 if TYPE_CHECKING:
@@ -29,7 +30,20 @@ FORMATS = {
 }
 
 
-def _known(path: Path) -> str | None:
+#: What the formats are called.
+NAMES = {
+    "tiff": "TIFF",
+    "png": "PNG",
+    "jpeg": "JPEG",
+    "npy": "NPY",
+    "zarr": "zarr",
+    "nifti": "NIfTI",
+    "dicom": "DICOM",
+}
+
+
+def known_ending(path: Path) -> str | None:
+    """Find the format that the ending of a name means; None if it means none."""
     name = path.name.lower()
     return next((kind for ending, kind in FORMATS.items() if name.endswith(ending)), None)
 
@@ -40,7 +54,7 @@ def file_format(path: Path, source: Picture | None = None) -> str:
     Parameters
     ----------
     path : Path
-        Its name decides; of what is read also the content, where zarr and DICOM are concerned.
+        Its name decides; of what is read, the content.
     source : Picture, optional
         What was restored, if the path is that of a result.
 
@@ -51,9 +65,11 @@ def file_format(path: Path, source: Picture | None = None) -> str:
     """
     if is_zarr(path):
         return "zarr"
-    kind = _known(path)
-    if source is None and (path.is_dir() or (kind is None and is_dicom(path))):
-        return "dicom"
+    kind = known_ending(path)
+    if source is None:
+        if path.is_dir():
+            return "dicom"
+        kind = _inside(path, kind)
     if kind is not None:
         return kind
     ending = path.suffix
@@ -64,6 +80,21 @@ def file_format(path: Path, source: Picture | None = None) -> str:
     known = ", ".join(FORMATS)
     what = f"ending '{ending}'" if ending else "a name without an ending"
     raise FileError(f"No image format has {what}. Use one of: {known}.")
+
+
+def _inside(path: Path, named: str | None) -> str | None:
+    """Format of a file by its content, where that is known, else by its name."""
+    found = kinds_in(path)
+    zipped = named == "nifti" and path.name.lower().endswith(".gz")
+    if not found or named in found or zipped:
+        return named
+    known = [kind for kind in found if kind in FORMATS.values()]
+    if named is None:
+        # By its content alone nothing is read but DICOM, whose files often have no ending.
+        return "dicom" if "dicom" in known else None
+    if known:
+        return known[-1]
+    raise FileError(f"The file is {found[0]}, whatever its name says. Convert it, to TIFF say.")
 
 
 def is_image_folder(folder: Path) -> bool:
@@ -90,5 +121,5 @@ def images_in(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.iterdir()
-        if _known(path) and not path.name.startswith(".") and path.is_dir() == is_zarr(path)
+        if known_ending(path) and not path.name.startswith(".") and path.is_dir() == is_zarr(path)
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from .conversion import plain_form
 from .formats import file_format
+from .photo_writer import unheld_by_photo
 from .picture import stored_axes
 from .tiff_tags import names_of
 from .tiff_writer import flavour_of
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 #: Names in `Picture.said` that the formats hold, beside those of images of their own kind.
 HELD = {
     "tiff": {"ICC profile", "XMP", "comment"},
-    "png": {"ICC profile", "EXIF"},
-    "jpeg": {"ICC profile", "EXIF"},
 }
 #: Names that are listed in one note.
 _NAMED = 12
@@ -45,15 +44,20 @@ def losses(target: Path, picture: Picture) -> list[str]:
         axes, form = picture.axes or "", plain_form(picture, target)
         order = "".join(axes[axis] for axis in stored_axes(axes))
         flavour = flavour_of(target.name, form, order, form.data.nbytes)
-    if kind == picture.format and flavour in ("", picture.extras.get("flavour")):
+    photo = kind in ("png", "jpeg")
+    same = kind == picture.format and flavour in ("", picture.extras.get("flavour"))
+    if same and not photo:
         return []
     flavour = flavour or kind
     held, notes = HELD.get(kind, set()), []
-    lost = _common(picture, flavour)
+    lost = [] if same else _common(picture, flavour)
     if kind == picture.format == "tiff":
         held = held | set(names_of(picture.extras["tags"]))
         lost += ["tags and descriptions of single pages"] if picture.extras.get("pages") else []
-    lost += [name for name in picture.said if name not in held]
+    if photo:
+        lost += unheld_by_photo(kind, picture)
+    else:
+        lost += [name for name in picture.said if name not in held]
     if picture.extras.get("inverted") is not None and picture.plain is None and kind != "tiff":
         notes.append(f"Zero is white in the file; {_NAMES[flavour]} holds what is seen, inverted.")
     if not lost:

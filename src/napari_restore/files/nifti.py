@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_restore.errors import FileError
 
+from .listening import listening_to
 from .optional import medical
 from .picture import Picture
 from .units import Plain, as_dtype, integer_dtype
@@ -52,8 +53,10 @@ def read_nifti(path: Path) -> Picture:
         If it is damaged, or holds labels, complex numbers or no image.
     """
     nibabel = medical("nibabel")
+    said: list[str] = []
     try:
-        image = nibabel.load(path)
+        with listening_to("nibabel.global", said):
+            image = nibabel.load(path)
         if type(image) not in (nibabel.Nifti1Image, nibabel.Nifti2Image):
             raise FileError(
                 f"The file holds a {type(image).__name__}, which has no planes. Give a volume."
@@ -71,6 +74,7 @@ def read_nifti(path: Path) -> Picture:
     _refuse(header, stored)
     extras = {"header": header, "slope": slope, "intercept": intercept}
     axes, notes = _axes(header, stored.shape)
+    notes += said
     data = _as_bytes(stored) if stored.dtype.fields else stored
     picture = Picture(path, data, axes, "nifti", extras=extras, notes=notes)
     if stored.dtype.fields:
@@ -91,6 +95,11 @@ def _refuse(header: Any, stored: NDArray[Any]) -> None:
     if int(header["intent_code"]) == _LABELS:
         raise FileError(
             "The file holds labels (intent code 1002), which have no intensities. Give the image."
+        )
+    if stored.size == 0:
+        raise FileError(
+            f"The header counts {' × '.join(map(str, stored.shape))} voxels, which is none. Mend "
+            "its dimensions (1 where there is one of a kind)."
         )
     if stored.ndim < 2:
         raise FileError(

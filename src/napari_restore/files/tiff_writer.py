@@ -159,7 +159,8 @@ def write_tiff(
         comment = {"Namespace": ome.PROVENANCE, "Value": provenance}
         options["metadata"] = {
             "axes": axes,
-            "Name": picture.path.stem,
+            # Not every file name is text.
+            "Name": picture.path.stem.encode("utf-8", "replace").decode(),
             "Description": picture.said.get("comment"),
             **ome.attributes(picture.pixel_size),
             "CommentAnnotation": comment,

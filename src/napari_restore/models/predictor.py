@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 import torch
 
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_restore.core.protocol import Predictor
+
+
+#: Predictors with a thread, which a process that is forked does not have.
+_THREADED: WeakSet[TorchPredictor] = WeakSet()
 
 
 class TorchPredictor:
@@ -60,7 +66,11 @@ class TorchPredictor:
             with_winograd(self._network)
         # Chunks of a lazy array are computed by many threads. One network at a time is quicker,
         # and in one thread of its own: each one that computes keeps threads and memory.
+        self._begin_thread()
+
+    def _begin_thread(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="napari-restore")
+        _THREADED.add(self)
 
     def _autocast(self) -> torch.autocast:
         kind = self.device.partition(":")[0]
@@ -196,6 +206,18 @@ class AtExposure(TorchPredictor):
 
 
 _load = lru_cache(maxsize=8)(TorchPredictor)
+
+
+def _after_fork() -> None:
+    """Begin anew the threads that a forked process lacks."""
+    # OpenMP would wait for its own, which are not there either.
+    torch.set_num_threads(1)
+    for predictor in list(_THREADED):
+        predictor._begin_thread()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 _loading = threading.Lock()
 
 
