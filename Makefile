@@ -4,12 +4,13 @@
 PYTHON_IN_VENV := .venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint gpu clean
 
 help:
 	@echo "make demo    install, restore the sample images into demo/, open napari if there is a display"
 	@echo "make test    install and run all tests; ARGS='-k tiles' passes options to pytest"
 	@echo "make lint    ruff and mypy"
+	@echo "make gpu     check and measure a graphics card with the Python that has its torch; ARGS='--minutes 4'"
 	@echo "make clean   remove .venv, demo/ and what builds leave behind"
 
 demo: $(INSTALLED)
@@ -22,6 +23,11 @@ lint: $(INSTALLED)
 	$(PYTHON_IN_VENV) -m ruff check
 	$(PYTHON_IN_VENV) -m ruff format --check
 	$(PYTHON_IN_VENV) -m mypy
+
+# Not in .venv, whose torch is for processors: PYTHON needs torch and numpy, and no network.
+PYTHON ?= python3
+gpu:
+	PYTHONPATH=src $(PYTHON) benchmarks/gpu.py $(ARGS)
 
 clean:
 	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache

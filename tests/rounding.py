@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def rounding(terms: int, values: torch.Tensor, dtype: torch.dtype = torch.float32) -> float:
     """Error of sums of so many terms, added in any order, whose results are like ``values``."""
-    return torch.finfo(dtype).eps * terms * float(values.abs().max())
+    return torch.finfo(dtype).eps * terms * float(values.detach().abs().max())
 
 
 def terms_of(network: nn.Module) -> int:

@@ -49,7 +49,7 @@ def restore(
     model : str
         "auto", a name of the catalogue, or a file of weights.
     device : str
-        "auto", "cpu", "cuda", "cuda:1", "mps".
+        "auto", "cpu", "cuda", "cuda:1", "xpu", "mps".
     tile : int or "auto"
         Side of the tiles in pixels.
     strength : float

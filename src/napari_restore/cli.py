@@ -124,7 +124,7 @@ def _add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
         metavar="NAME",
         help=f"auto, {names}, or a .safetensors/.pth file",
     )
-    add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps")
+    add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, xpu, mps")
     add(
         "--scheduler",
         metavar="tcp://HOST:8786",
@@ -212,7 +212,7 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="where weights, checkpoint and log go (default: %(default)s)",
     )
     add("--minutes", type=_positive, metavar="M", help="time to train; default: the recipe's")
-    add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps")
+    add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, xpu, mps")
     add(
         "--init",
         type=Path,
@@ -240,7 +240,7 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     add(
         "--model", default="auto", metavar="NAME", help="auto, a model's name, or a file of weights"
     )
-    add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps")
+    add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, xpu, mps")
     add("--limit", type=_count, metavar="N", help="take N images, spread over the folder")
     add("--seed", type=int, default=0, metavar="N", help="seed of the degradations (default: 0)")
     add("--size", type=_size, default=256, metavar="N", help="side of the crops (default: 256)")

@@ -23,6 +23,8 @@ SEVERAL, ONE, MAC, NONE = ("cuda:0", "cuda:1", "cpu"), ("cuda", "cpu"), ("mps", 
         (SEVERAL, "cuda:1", "cuda:1"),
         (ONE, "cuda:0", "cuda"),
         (MAC, "mps", "mps"),
+        (("xpu:0", "xpu:1", "cpu"), "auto", "xpu:0"),
+        (("xpu", "cpu"), "xpu:0", "xpu"),
     ],
 )
 def test_devices_resolve(
@@ -49,6 +51,19 @@ def test_a_device_that_is_not_there_is_named_with_those_that_are(
 def test_the_cpu_is_always_there_and_last() -> None:
     assert device.available_devices()[-1] == "cpu"
     assert device.resolve_device("auto") == device.available_devices()[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "expected"),
+    [("cuda", 1, ("cuda", "cpu")), ("xpu", 2, ("xpu:0", "xpu:1", "cpu")), ("mps", 1, MAC)],
+)
+def test_cards_of_every_maker_are_found(
+    kind: str, count: int, expected: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"is_available": True, "current_accelerator": torch.device(kind), "device_count": count}
+    for name, value in found.items():
+        monkeypatch.setattr(torch.accelerator, name, lambda value=value: value)
+    assert device.available_devices() == expected
 
 
 def test_the_cpu_computes_in_a_type_that_torch_knows() -> None:

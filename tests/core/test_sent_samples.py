@@ -109,6 +109,7 @@ def test_small_tiles_are_taken_together() -> None:
     assert [len(queue.take()) for _ in range(2)] == [5, 5]
 
 
+@pytest.mark.card
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_on_a_graphics_card(rng: np.random.Generator) -> None:
     import napari_restore

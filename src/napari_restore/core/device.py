@@ -13,14 +13,16 @@ if TYPE_CHECKING:
 
 
 def available_devices() -> tuple[str, ...]:
-    """Devices that torch can use here, best first; always ends with "cpu"."""
+    """Devices that torch can use here, best first; always ends with "cpu".
+
+    Cards of AMD are "cuda" in PyTorch for ROCm, those of Intel "xpu", and those of Apple "mps".
+    """
     torch = import_torch()
-    devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    if len(devices) == 1:
-        devices = ["cuda"]
-    if torch.backends.mps.is_available():
-        devices.append("mps")
-    return (*devices, "cpu")
+    if not torch.accelerator.is_available():
+        return ("cpu",)
+    kind, count = torch.accelerator.current_accelerator().type, torch.accelerator.device_count()
+    several = [f"{kind}:{index}" for index in range(count)]
+    return (*([kind] if count == 1 else several), "cpu")
 
 
 def import_torch() -> Any:
@@ -47,7 +49,7 @@ def resolve_device(device: str = "auto") -> str:
     Parameters
     ----------
     device : str
-        "auto" takes CUDA, then MPS, then the CPU; else "cpu", "cuda", "cuda:1", "mps".
+        "auto" takes the first card, or the CPU; else "cpu", "cuda", "cuda:1", "xpu", "mps".
 
     Raises
     ------
@@ -57,10 +59,11 @@ def resolve_device(device: str = "auto") -> str:
     present = available_devices()
     if device == "auto":
         return present[0]
-    if device in present or (device == "cuda" and any(name.startswith("cuda") for name in present)):
+    kinds = {name.partition(":")[0] for name in present}
+    if device in present or device in kinds:
         return device
-    if device == "cuda:0" and "cuda" in present:
-        return "cuda"
+    if device in [f"{kind}:0" for kind in kinds - {"cpu"}]:
+        return device.partition(":")[0]
     raise DeviceError(
         f"Device '{device}' is not available here. Choose one of: auto, {', '.join(present)}."
     )
@@ -99,6 +102,8 @@ def autocast_dtype(device: str) -> torch.dtype | None:
     reduced = None
     if device.startswith("cuda"):
         reduced = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    elif device.startswith("xpu"):
+        reduced = torch.bfloat16
     elif device == "cpu" and getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)():
         reduced = torch.bfloat16
     return reduced
@@ -107,7 +112,7 @@ def autocast_dtype(device: str) -> torch.dtype | None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, and nothing else."""
     torch = import_torch()
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     # MPS and the CPU allocator raise plain RuntimeErrors.
     text = str(error).lower()
@@ -118,8 +123,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def free_memory(device: str) -> None:
     """Give cached memory back after running out."""
-    torch = import_torch()
-    if device.startswith("cuda"):
-        torch.cuda.empty_cache()
-    elif device == "mps":
-        torch.mps.empty_cache()
+    if device != "cpu":
+        getattr(import_torch(), device.partition(":")[0]).empty_cache()
+
+
+def memory_left(device: str) -> int | None:
+    """Bytes that are free on a card; None where that is not known."""
+    ask = getattr(getattr(import_torch(), device.partition(":")[0]), "mem_get_info", None)
+    return None if ask is None else int(ask(device)[0])

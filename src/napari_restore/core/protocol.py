@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from .device import import_torch
+from .device import memory_left
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -148,10 +148,9 @@ def default_tiles(device: str) -> TileOptions:
     if device == "cpu":
         # The halo costs a fifth of the time.
         return TileOptions(2048)
-    if device == "mps":
+    free = memory_left(device)
+    if free is None:
         return TileOptions(640)
-    torch = import_torch()
-    free, _ = torch.cuda.mem_get_info(device)
     # About 700 bytes of activations for each pixel of the bundled networks, half for the rest. One
     # tile of 4096 pixels keeps the largest card busy, and its halo costs an eighth; with more at
     # once, reading would wait for writing.

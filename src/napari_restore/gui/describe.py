@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .jobs import LayerJob
 
 #: Megapixels per second that a network sees, until a run has measured it.
-_FIRST_GUESS = {"cpu": 1.0, "cuda": 60.0, "mps": 15.0}
+_FIRST_GUESS = {"cpu": 1.0, "cuda": 60.0, "xpu": 30.0, "mps": 15.0}
 #: Runs below this many pixels say little about speed: most of their time goes elsewhere.
 _MEASURED_PIXELS = 1e6
 
