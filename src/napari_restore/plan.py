@@ -78,10 +78,12 @@ class Plan:
     @property
     def work(self) -> int:
         """Pixels that the network will see: those of the image, and the halos of its tiles."""
-        height, width = self.layout.size
+        return self.layout.planes * self.seen(Region(0, 0, *self.layout.size))
+
+    def seen(self, region: Region) -> int:
+        """Pixels that the network will see for a region of one plane."""
         grid = Grid(self.layout.size, self.spec.multiple_of, self.halo)
-        tiles = split(Region(0, 0, height, width), self.tiles.side)
-        return self.layout.planes * sum(grid.window(tile).pixels for tile in tiles)
+        return sum(grid.window(tile).pixels for tile in split(region, self.tiles.side))
 
     def provenance(
         self,

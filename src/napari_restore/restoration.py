@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 
+#: What is said while a model is loaded.
+LOADING = "Loading the model"
+
+
 @dataclass(frozen=True)
 class Restoration:
     """A restored array and how it was made.
@@ -122,7 +126,7 @@ def prepare(
     from .models.predictor import find_predictor
 
     source = Planes(image, plan.layout)
-    yield Progress(0, plan.layout.pixels, "Loading the model")
+    yield Progress(0, plan.layout.pixels, LOADING)
     find_predictor(plan.spec, plan.device)
     if scales is None:
         yield Progress(0, plan.layout.pixels, "Finding the range of intensities")

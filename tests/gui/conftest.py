@@ -11,6 +11,7 @@ import pytest
 import torch
 from napari.components import ViewerModel
 
+from napari_restore.gui.rates import Rates
 from napari_restore.gui.session import Session
 from waiting import LIMIT
 
@@ -68,6 +69,15 @@ def predictor(monkeypatch) -> Iterator[FakePredictor]:
     monkeypatch.setattr("napari_restore.models.predictor.load_predictor", lambda *_: fake)
     yield fake
     fake.free()
+
+
+@pytest.fixture(autouse=True)
+def rates(monkeypatch, tmp_path):
+    """Speeds of their own for each test, and nobody else's file."""
+    known = Rates(tmp_path / "speeds.json")
+    monkeypatch.setattr("napari_restore.gui.session.known_rates", lambda: known)
+    monkeypatch.setattr(Rates, "_loaded", set())
+    return known
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from napari_restore import RestoreError, restore, restore_layer
 from napari_restore.gui.canvas import visible_region
 from napari_restore.gui.jobs import plan_layer
 from napari_restore.gui.layers import METADATA_KEY
-from napari_restore.gui.preview import preview_layer
+from napari_restore.gui.preview import Preview
 
 PLACE = {"scale": (0.5, 0.25), "translate": (3, -7), "rotate": 30, "units": "um"}
 LOOKS = {
@@ -243,12 +243,10 @@ def test_preview_lies_over_its_place(image):
     index, region = visible_region(layer, viewer.dims, 40)
     assert index == (1,)
     crop = image[region.top : region.bottom, region.left : region.right]
-    preview = preview_layer(plan_layer(layer, "deblur"), index, region, crop)
-    for y, x in ((0, 0), (7, 11)):
-        np.testing.assert_allclose(
-            preview.data_to_world((0, y, x)),
-            layer.data_to_world((1, region.top + y, region.left + x)),
-        )
+    preview = Preview(plan_layer(layer, "deblur"), index, region, crop, crop)
+    for point in ((0, 0, 0), (1, 20, 7)):
+        for each in preview.layers:
+            np.testing.assert_allclose(each.data_to_world(point), layer.data_to_world(point))
 
 
 @pytest.mark.parametrize(("ndisplay", "order"), [(3, None), (2, (1, 0, 2)), (2, (0, 2, 1))])

@@ -170,7 +170,12 @@ def find_layout(array: ArrayLike, axes: str | None = None, rgb: bool | None = No
         )
     if axes is None:
         if rgb is None:
-            _warn_of_likely_colour(shape, dtype)
+            if assumed := likely_colour(shape, dtype):
+                warnings.warn(
+                    f"{assumed} Pass rgb=True if its last axis is colour, or rgb=False if it is "
+                    "not.",
+                    stacklevel=3,
+                )
             rgb = len(shape) >= 3 and shape[-1] in (3, 4) and dtype == np.uint8
         if rgb and len(shape) < 3:
             raise ImageError(f"A colour image needs three dimensions (Y, X, 3); got shape {shape}.")
@@ -234,15 +239,14 @@ def with_time(layout: Layout) -> Layout:
     return movie
 
 
-def _warn_of_likely_colour(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Say what is assumed of an array that is probably colour but not 8-bit."""
+def likely_colour(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
+    """Say what is assumed of an array that is probably colour but not 8-bit; else nothing."""
     if len(shape) >= 3 and shape[-1] in (3, 4) and shape[-2] > 4 and dtype != np.uint8:
-        warnings.warn(
+        return (
             f"The array of shape {shape} and dtype {dtype} is taken for planes that are "
-            f"{shape[-1]} pixels wide. Pass rgb=True if its last axis is colour, or "
-            "rgb=False if it is not.",
-            stacklevel=4,
+            f"{shape[-1]} pixels wide."
         )
+    return ""
 
 
 class Planes:

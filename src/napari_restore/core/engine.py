@@ -20,7 +20,7 @@ from .protocol import Predictor, Progress, Report, TileOptions
 from .sent_samples import Restored, are_sent, restore_samples
 from .tiles import Grid, Region, reflect
 from .view import Contexts
-from .watch import Watch
+from .watch import LOOK, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     Changes: TypeAlias = list[tuple[list[int], NDArray[np.float32] | Restored]]
 
 Result = TypeVar("Result")
-
-#: Seconds between two looks at a network that computes.
-_LOOK = 0.1
 
 
 @dataclass
@@ -151,7 +148,7 @@ def run(
                         # It may fit when nothing else is in memory.
                         queue.put_back(further)
                 pixels = sum(job.tile.pixels for job in batch.jobs) if batch else 0
-                while not wait([computing], _LOOK).done:
+                while not wait([computing], LOOK).done:
                     # Also where nothing is known between tiles: the caller may want to stop.
                     yield Progress(done + int(watch.share * pixels), total)
                 changes = computing.result()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from concurrent.futures import wait
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Executor, Future
+    from concurrent.futures import Executor
 
 Result = TypeVar("Result")
+
+#: Seconds between two looks at a thread that computes.
+LOOK = 0.1
 
 
 class Stopped(BaseException):
@@ -79,6 +83,15 @@ def advanced(share: float) -> None:
         watch.share = share
 
 
-def submit(executor: Executor, function: Callable[..., Result], *arguments: Any) -> Future[Result]:
-    """Submit to a thread what shall be watched as the caller is."""
-    return executor.submit(copy_context().run, function, *arguments)
+def call_in(executor: Executor, function: Callable[..., Result], *arguments: Any) -> Result:
+    """Call a function in a thread of its own, watched as the caller is, and wait for its result.
+
+    Raises
+    ------
+    Stopped
+        As soon as nobody waits any more; a function that does not look ends later by itself.
+    """
+    future = executor.submit(copy_context().run, function, *arguments)
+    while not wait([future], LOOK).done:
+        check()
+    return future.result()

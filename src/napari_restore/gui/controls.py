@@ -40,6 +40,8 @@ _TIPS = {
     "finds it from the movie.",
     "time_axis": "With two frames: which axis of the layer is time. auto: the one labelled t, or "
     "the only one.",
+    "channels": "Which axis of a stack holds channels: each gets an intensity scale of its own. "
+    "auto: the one labelled c, or one of few planes of very different brightness.",
     "show_motion": "Add a layer of vectors: arrows from frame to frame, or lines along the blur.",
 }
 _CLUSTER = "dask cluster"
@@ -77,6 +79,8 @@ class Controls:
         self.frames = ComboBox(choices=[("each alone", 1), ("with the next", 2)])
         self.exposure = FloatSpinBox(value=0, min=0, max=1, step=0.05)
         self.time_axis = ComboBox(choices=["auto", *range(6)])
+        self.channels = ComboBox(choices=["auto", "none", *range(6)])
+        self._channels_label = QLabel("Channel axis")
         self.show_motion = CheckBox(value=False, text="Show motion")
         for name, tip in _TIPS.items():
             getattr(self, name).tooltip = tip
@@ -99,13 +103,14 @@ class Controls:
             frames=self.frames.value if face.follows_motion else 1,
             exposure=self.exposure.value or None if two else None,
             time_axis=None if self.time_axis.value == "auto" or not two else self.time_axis.value,
+            channel_axis=None if self.channels.value == "none" else self.channels.value,
             show_motion=face.follows_motion and self.show_motion.value,
         )
 
     def deciding(self) -> Iterator[ValueWidget[Any]]:
         """Those on which hangs what a run would do."""
         names = ("model", "place", "address", "device", "tile", "structure_size", "frames")
-        for name in (*names, "exposure", "time_axis"):
+        for name in (*names, "exposure", "time_axis", "channels"):
             yield getattr(self, name)
 
     def fill(self, main: QFormLayout, more: QFormLayout) -> None:
@@ -118,6 +123,7 @@ class Controls:
             main.addRow("Frames", self.frames.native)
             main.addRow("Exposure", self.exposure.native)
             main.addRow(self.show_motion.native)
+        main.addRow(self._channels_label, self.channels.native)
         more.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         more.addRow("Model", self.model.native)
         more.addRow("Run on", self.place.native)
@@ -132,6 +138,10 @@ class Controls:
         """Fit units, and what can be set, to the selected layers."""
         for row in (self._address_label, self.address.native):
             row.setVisible(self.place.value == _CLUSTER)
+        stacks = any(layer.ndim > 2 for layer in sources)
+        for row in (self._channels_label, self.channels.native):
+            # A choice that was made stays in sight.
+            row.setVisible(stacks or self.channels.value != "auto")
         if self._face.removes_light:
             self._name_unit(sources)
         if self._face.follows_motion:

@@ -15,30 +15,7 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
     from .jobs import LayerJob
-
-#: Megapixels per second that a network sees, until a run has measured it.
-_FIRST_GUESS = {"cpu": 1.0, "cuda": 60.0, "xpu": 30.0, "mps": 15.0}
-#: Runs below this many pixels say little about speed: most of their time goes elsewhere.
-_MEASURED_PIXELS = 1e6
-
-
-class Rates:
-    """How fast each model is on each device, learned from what was run."""
-
-    def __init__(self) -> None:
-        self._measured: dict[tuple[str, str], float] = {}
-
-    def learn(self, job: LayerJob, pixels: float, seconds: float) -> None:
-        """Take a measurement: pixels that the network saw, and seconds without loading it."""
-        if pixels >= _MEASURED_PIXELS and seconds > 0:
-            self._measured[job.plan.spec.name, job.plan.device] = pixels / 1e6 / seconds
-
-    def seconds(self, job: LayerJob) -> float:
-        """Estimate for a whole layer."""
-        plan = job.plan
-        guess = _FIRST_GUESS.get(plan.device.partition(":")[0], 10.0)
-        work = plan.work / 1e6 * job.pixels / max(1, plan.layout.pixels)
-        return work / self._measured.get((plan.spec.name, plan.device), guess)
+    from .rates import Rates
 
 
 def title(jobs: Sequence[LayerJob]) -> str:
@@ -59,18 +36,28 @@ def describe(jobs: Sequence[LayerJob], rates: Rates) -> str:
         time = (
             ""
             if jobs[0].scheduler
-            else duration(sum(rates.seconds(job) for job in jobs if not job.lazy), "about ")
+            else duration(rates.all_seconds(job for job in jobs if not job.lazy), "about ")
         )
     if any(job.partner for job in jobs):
         size += " each with the other"
+    scaling = sorted({text for job in jobs if (text := _scaling(job))})
     place = jobs[0].plan.device.upper()
     if jobs[0].scheduler is not None:
         place = f"dask cluster {jobs[0].scheduler.rpartition('/')[2]}"
-    parts = ["model " + " and ".join(models), size, place, *([time] if time else [])]
+    parts = ["model " + " and ".join(models), size, *scaling, place, *([time] if time else [])]
     # Lines break after a dot, not before or within a part.
-    return " · ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts).replace(
-        " ·", "\N{NO-BREAK SPACE}·"
-    )
+    line = " · ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts)
+    remarks = [job.remark for job in jobs if job.remark]
+    return "\n".join([line.replace(" ·", "\N{NO-BREAK SPACE}·"), *remarks])
+
+
+def _scaling(job: LayerJob) -> str:
+    """Say what of a stack shares an intensity scale."""
+    layout = job.plan.layout
+    planes = layout.planes // (1 if job.partner is None else 2)
+    if layout.groups > 1:
+        return f"{layout.groups} channels · each its own scale"
+    return f"{planes} planes · one scale" if planes > 1 else ""
 
 
 def _shape(job: LayerJob) -> tuple[int, ...]:
@@ -89,7 +76,7 @@ def summary(job: LayerJob, result: Image) -> str:
         if not get_settings().experimental.async_:
             text += (
                 " To keep the window live meanwhile, turn on asynchronous rendering under "
-                "Preferences ▸ Experimental."
+                "File ▸ Preferences, Experimental."
             )
         return text
     text = f"'{result.name}' in {duration(record['seconds'])}.{blur}"

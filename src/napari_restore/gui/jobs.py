@@ -6,22 +6,22 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from napari.layers import Image
 
 from napari_restore.cluster import check_address
-from napari_restore.core.axes import UNNAMED, name_time
+from napari_restore.core.axes import likely_colour
 from napari_restore.core.chunked import is_lazy
 from napari_restore.core.stacked import stacked
 from napari_restore.errors import ImageError, RestoreError
 from napari_restore.plan import Plan, plan
 
+from .axes import read_axes
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from napari.layers import Layer
-
-#: Letters of axes by their usual labels; any other axis gets an `UNNAMED` one.
-_LETTERS = {"z": "Z", "t": "T", "time": "T", "c": "C", "ch": "C", "channel": "C", "channels": "C"}
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class LayerJob:
         frames in front, and only the first is restored.
     scheduler : str or None
         Address of the dask cluster that computes; None for this computer.
+    remark : str
+        What the user should know before, or nothing.
     """
 
     layer: Image
@@ -56,6 +58,7 @@ class LayerJob:
     show_motion: bool = False
     partner: str | None = None
     scheduler: str | None = None
+    remark: str = ""
 
     @property
     def array(self) -> Any:
@@ -72,68 +75,14 @@ class LayerJob:
         """Pixels that will be restored."""
         return self.plan.layout.pixels // (1 if self.partner is None else 2)
 
+    @property
+    def shown_levels(self) -> list[Any]:
+        """Levels of the layer itself, without the neighbour beside it."""
+        return self.levels if self.partner is None else [level[(0, ...)] for level in self.levels]
+
     def place(self, index: tuple[int, ...]) -> tuple[int, ...]:
         """Which plane of the plan's layout a plane of the layer is."""
         return index if self.partner is None else (0, *index)
-
-
-def read_axes(layer: Image, moves: bool = False, time_axis: int | None = None) -> str:
-    """Letters of a layer's axes, see `napari_restore.core.axes.Layout`.
-
-    Parameters
-    ----------
-    layer : napari.layers.Image
-    moves : bool
-        Whether one of them has to be time: a single axis before the plane that is labelled neither
-        z nor channel is.
-    time_axis : int, optional
-        Which one it is, whatever the labels say.
-
-    Raises
-    ------
-    ImageError
-        If the labels say that the image plane is not the last two axes, or no axis is time.
-    """
-    labels = [str(label).strip().lower() for label in layer.axis_labels]
-    if any(label in ("y", "x") for label in labels[:-2]):
-        raise ImageError(
-            f"The axes of layer '{layer.name}' are labelled {', '.join(labels)}: the plane (y, x) "
-            "must be the last two. Transpose the data, or correct the labels."
-        )
-    neutral, letters = iter(UNNAMED), ""
-    for label in labels[:-2]:
-        letter = _LETTERS.get(label, "")
-        letters += letter if letter and letter not in letters else next(neutral)
-    if moves:
-        letters = _with_time(layer, letters, time_axis)
-    return letters + ("YXS" if layer.rgb else "YX")
-
-
-def _with_time(layer: Image, letters: str, time_axis: int | None) -> str:
-    """Letters of the axes before the plane, one of them T."""
-    if time_axis is not None:
-        if time_axis >= len(letters):
-            raise ImageError(
-                f"Layer '{layer.name}' has {len(letters)} axes before the plane, and axis "
-                f"{time_axis} was chosen for time. Choose another under Advanced, or auto."
-            )
-        unused = next(letter for letter in UNNAMED if letter not in letters)
-        letters = letters.replace("T", unused)
-        return letters[:time_axis] + "T" + letters[time_axis + 1 :]
-    named = name_time(letters)
-    if named is not None:
-        return named
-    if not letters:
-        raise ImageError(
-            f"Layer '{layer.name}' is a single image: two frames need a layer with an axis of "
-            "time, or two selected layers of one size. Select the next frame too, or restore each "
-            "frame alone."
-        )
-    labels = ", ".join(str(label) for label in layer.axis_labels)
-    raise ImageError(
-        f"Which axis of layer '{layer.name}' ({labels}) is time? Choose it under Advanced, or "
-        "restore each frame alone."
-    )
 
 
 def pixel_size(state: Mapping[str, Any]) -> tuple[float, str]:
@@ -161,6 +110,7 @@ def plan_layer(
     show_removed: bool = False,
     show_motion: bool = False,
     time_axis: int | None = None,
+    channel_axis: int | str | None = "auto",
     partner: Image | None = None,
     scheduler: str | None = None,
     **options: Any,
@@ -176,6 +126,8 @@ def plan_layer(
     show_removed, show_motion : bool
     time_axis : int, optional
         Axis of the frames, where two of them are used and the labels do not say it.
+    channel_axis : int, "auto" or None
+        Axis of the channels, see `read_axes`.
     partner : napari.layers.Image, optional
         The next frame to this one.
     scheduler : str, optional
@@ -194,7 +146,7 @@ def plan_layer(
         )
     address = None if scheduler is None else check_address(scheduler)
     moves = options.get("frames", 1) == 2 and partner is None
-    axes = read_axes(layer, moves, time_axis)
+    axes = read_axes(layer, moves, time_axis, channel_axis)
     levels = _levels(layer)
     _, state, _ = layer.as_layer_data_tuple()
     if structure_size is not None and not layer.rgb:
@@ -209,8 +161,20 @@ def plan_layer(
     state["contrast_limits_range"] = layer.contrast_limits_range
     state["metadata"] = _copied(layer.metadata)
     name = None if partner is None else partner.name
+    assumed = (
+        "" if layer.rgb else likely_colour(tuple(_levels(layer)[0].shape), np.dtype(layer.dtype))
+    )
     return LayerJob(
-        layer, layer.name, levels, state, decided, show_removed, show_motion, name, address
+        layer,
+        layer.name,
+        levels,
+        state,
+        decided,
+        show_removed,
+        show_motion,
+        name,
+        address,
+        assumed and f"{assumed} If its last axis is colour, add the layer with rgb=True.",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from napari_restore.findings import exposure_of, try_blur
 from napari_restore.restoration import Restoration, restore_lazily, restore_steps
 
 from .clients import client_of
-from .jobs import LayerJob, plan_layer
+from .jobs import LayerJob, pixel_size, plan_layer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 SUFFIXES = {"deblur": "deblurred", "dehaze": "dehazed", "motion_deblur": "motion deblurred"}
 #: Key of the provenance in a layer's metadata.
 METADATA_KEY = "napari_restore"
+#: Where a layer lies: arguments of ``Image`` and of other layers.
+PLACE = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 
 
 def make_layer(data: Any, state: dict[str, Any]) -> Image:
@@ -43,6 +46,30 @@ def make_layer(data: Any, state: dict[str, Any]) -> Image:
     return layer
 
 
+def result_name(job: LayerJob, strength: float | None = None, *, taken: bool = False) -> str:
+    """Name of a result, after its source and what was done.
+
+    Parameters
+    ----------
+    job : LayerJob
+    strength : float, optional
+        Without it, that of the job's plan.
+    taken : bool
+        Whether there is a layer of that name: what else was chosen is named then.
+    """
+    plan = job.plan
+    strength = plan.strength if strength is None else strength
+    said = [SUFFIXES[plan.spec.task] + ("" if strength == 1 else f" {strength:g}")]
+    if taken and plan.structure_size:
+        side, unit = pixel_size(job.state)
+        said.append(f"up to {plan.structure_size * side:.3g} {unit}")
+    if taken and plan.spec.frames == 2:
+        said.append("2 frames")
+    if taken:
+        said.append(plan.spec.name)
+    return f"{job.name} [{', '.join(said)}]"
+
+
 def result_layer(job: LayerJob, restoration: Restoration) -> Image:
     """Make the result's layer: place, units and looks of its source, and how it was made."""
     record = {"source": job.name, **restoration.provenance}
@@ -52,7 +79,7 @@ def result_layer(job: LayerJob, restoration: Restoration) -> Image:
     if METADATA_KEY in job.state["metadata"]:
         record["previous"] = job.state["metadata"][METADATA_KEY]
     state = job.state | {
-        "name": f"{job.name} [{SUFFIXES[job.plan.spec.task]}]",
+        "name": result_name(job),
         "metadata": {**job.state["metadata"], METADATA_KEY: record},
         "visible": True,
     }
@@ -141,6 +168,7 @@ def restore_layer(
     frames: int = 1,
     exposure: float | None = None,
     time_axis: int | None = None,
+    channel_axis: int | str | None = "auto",
     scheduler: str | None = None,
     progress: Callable[[Progress], object] | None = None,
 ) -> Image:
@@ -159,6 +187,10 @@ def restore_layer(
         As for `napari_restore.restore`.
     time_axis : int, optional
         Axis of the frames, where two of them are used and the labels do not say it.
+    channel_axis : int, "auto" or None
+        Axis of the channels, each of which gets an intensity scale of its own; None for none. With
+        "auto" the one labelled so; else, in memory, one of up to five planes that differ much in
+        brightness.
     scheduler : str, optional
         Address of a dask cluster to restore on, such as "tcp://HOST:8786".
 
@@ -184,6 +216,9 @@ def restore_layer(
         frames=frames,
         exposure=exposure,
         time_axis=time_axis,
+        channel_axis=channel_axis,
         scheduler=scheduler,
     )
+    if job.remark:
+        warnings.warn(job.remark, stacklevel=2)
     return result_layer(job, drain(restore_job(job), progress))

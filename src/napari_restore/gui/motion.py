@@ -10,7 +10,7 @@ from napari.layers import Vectors
 from napari_restore.core.motion import CELL, Motion
 from napari_restore.findings import find_motion
 
-from .layers import METADATA_KEY
+from .layers import METADATA_KEY, PLACE
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 #: Most arrows along a side of the image: more are a carpet.
 _MOST = 48
-_PLACE = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 
 
 def motion_of(job: LayerJob, restored: Restoration) -> Generator[Progress, None, Motion]:
@@ -48,7 +47,7 @@ def motion_of(job: LayerJob, restored: Restoration) -> Generator[Progress, None,
 def motion_layer(job: LayerJob, motion: Motion, provenance: dict[str, Any]) -> Vectors:
     """Make the layer: arrows from frame to frame, or lines along the blur, true to length."""
     lines = motion.as_vectors()
-    state = {name: job.state[name] for name in _PLACE}
+    state = {name: job.state[name] for name in PLACE}
     what = "motion" if motion.directed else "motion blur"
     return Vectors(
         lines,

@@ -23,6 +23,7 @@ class Options:
     frames: int = 1
     exposure: float | None = None
     time_axis: int | None = None
+    channel_axis: int | str | None = "auto"
     show_motion: bool = False
     hide_source: bool = False
     scheduler: str | None = None

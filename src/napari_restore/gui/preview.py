@@ -1,31 +1,41 @@
-"""The temporary layer that shows a restored region over its place, and what it needs to know."""
+"""The temporary layer that shows a restored region in its image, and what it needs to know."""
 
 from __future__ import annotations
 
 import weakref
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from napari.utils.transforms import Affine
+from napari.layers import Shapes
 
 from napari_restore.core.axes import Planes
+from napari_restore.core.chunked import as_dask
 from napari_restore.core.intensity import find_scales
 from napari_restore.core.protocol import Progress
+from napari_restore.core.pyramid import pyramid
 from napari_restore.findings import exposure_of
 
-from .layers import METADATA_KEY, make_layer
+from .layers import METADATA_KEY, PLACE, make_layer
+from .lineage import remember_source
+from .stacking import insert_on_top
+from .strength import blended
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from napari.layers import Image
+    from napari.components import ViewerModel
+    from napari.layers import Image, Layer
+    from numpy.typing import NDArray
 
     from napari_restore.core.intensity import Scale
     from napari_restore.core.tiles import Region
     from napari_restore.plan import Plan
 
     from .jobs import LayerJob
+
+#: Bytes up to which an image in memory is copied for a preview.
+_COPIED = 2**28
 
 
 class KnownScales:
@@ -60,8 +70,12 @@ class KnownScales:
         return scales, replace(plan, exposure=exposure)
 
 
-def preview_layer(job: LayerJob, index: tuple[int, ...], region: Region, data: Any) -> Image:
-    """Layer that shows a restored region exactly over its place in the source.
+class Preview:
+    """A temporary layer in the place of its source: the same image, a region of it restored.
+
+    Nothing is laid over the source, which is hidden meanwhile: with additive blending both would be
+    added up, and what is translucent would mix. Switching the layer off shows the source again. An
+    outline, a layer too, says where the region is if it is not all there is.
 
     Parameters
     ----------
@@ -70,25 +84,138 @@ def preview_layer(job: LayerJob, index: tuple[int, ...], region: Region, data: A
         The plane, over the leading axes.
     region : Region
         Rows and columns of it.
-    data : ndarray
-        (region.height, region.width[, 3 or 4]).
+    original, restored : ndarray
+        (region.height, region.width[, 3 or 4]); restored at full strength.
     """
-    state = job.state
-    physical = Affine(
-        scale=state["scale"],
-        rotate=state["rotate"],
-        shear=state["shear"],
-        translate=state["translate"],
-    )
-    state = state | {
-        "name": f"{job.name} [preview]",
-        "metadata": {METADATA_KEY: {"preview": True}},
-        "multiscale": False,
-        "translate": physical((*index, region.top, region.left)),
-        "visible": True,
-        "opacity": 1.0,
-    }
-    return make_layer(data[(np.newaxis,) * len(index)], state)
+
+    _of: ClassVar[weakref.WeakKeyDictionary[Image, Preview]] = weakref.WeakKeyDictionary()
+
+    def __init__(
+        self,
+        job: LayerJob,
+        index: tuple[int, ...],
+        region: Region,
+        original: NDArray[Any],
+        restored: NDArray[Any],
+    ) -> None:
+        self.source, self.strength = job.layer, 1.0
+        self._levels, self._multiscale = job.shown_levels, job.state["multiscale"]
+        self._index, self._region = index, region
+        self._original, self._restored = original, restored
+        self._viewer: ViewerModel | None = None
+        self.layer = make_layer(
+            self._data(restored),
+            job.state
+            | {
+                "name": f"{job.name} [preview]",
+                "metadata": {METADATA_KEY: {"preview": True}},
+                "visible": True,
+            },
+        )
+        self.outline = self._outline(job)
+        for layer in self.layers:
+            remember_source(layer, self.source, "")
+
+    @property
+    def layers(self) -> list[Layer]:
+        """Temporary layers, from bottom to top."""
+        return [self.layer] if self.outline is None else [self.layer, self.outline]
+
+    def show(self, viewer: ViewerModel) -> None:
+        """Add the layers to a viewer, and hide the source and an earlier preview of it."""
+        if (earlier := Preview._of.get(self.source)) is not None:
+            earlier.remove()
+        Preview._of[self.source] = self
+        self._viewer, self._was_visible = viewer, self.source.visible
+        insert_on_top(viewer, self.layers)
+        viewer.layers.selection.active = self.layer
+        self.source.visible = False
+        self.layer.events.visible.connect(self._swap)
+
+    def remove(self) -> None:
+        """Take the layers away, and show the source as it was."""
+        viewer, self._viewer = self._viewer, None
+        if viewer is None:
+            return
+        self.layer.events.visible.disconnect(self._swap)
+        if Preview._of.get(self.source) is self:
+            del Preview._of[self.source]
+        self.source.visible = self._was_visible
+        if self.layer in viewer.layers.selection and self.source in viewer.layers:
+            viewer.layers.selection.active = self.source
+        for layer in self.layers:
+            if layer in viewer.layers:
+                viewer.layers.remove(layer)
+
+    def blend(self, strength: float) -> None:
+        """Show another strength; no network is needed."""
+        if strength != self.strength:
+            self.strength = strength
+            self.layer.data = self._data(blended(self._original, self._restored, strength, 1.0))
+
+    def _swap(self) -> None:
+        shown = self.layer.visible
+        self.source.visible = not shown
+        if self.outline is not None:
+            self.outline.visible = shown
+
+    def _data(self, restored: NDArray[Any]) -> Any:
+        levels = [self._exchanged(level, restored) for level in self._levels]
+        return levels if self._multiscale else levels[0]
+
+    def _exchanged(self, level: Any, restored: NDArray[Any]) -> Any:
+        """Exchange the region in a level of the source."""
+        before = len(self._index)
+        finest = self._levels[0].shape[before : before + 2]
+        height, width = level.shape[before : before + 2]
+        region, spans = self._region, []
+        for start, stop, whole, here in (
+            (region.top, region.bottom, finest[0], height),
+            (region.left, region.right, finest[1], width),
+        ):
+            factor = max(1, round(whole / here))
+            first = -(-start // factor)
+            last = here if stop == whole else stop // factor
+            spans.append((factor, first, min(last, here), first * factor - start))
+        if any(last <= first for _, first, last, _ in spans):
+            return level
+        inside = restored[spans[0][3] :, spans[1][3] :]
+        if any(factor > 1 for factor, *_ in spans):
+            size = tuple(last - first for _, first, last, _ in spans)
+            inside = inside[: size[0] * spans[0][0], : size[1] * spans[1][0]]
+            inside = pyramid(inside, [(*size, *inside.shape[2:])])[-1]
+        key = (*self._index, *(slice(first, last) for _, first, last, _ in spans))
+        if isinstance(level, np.ndarray) and level.nbytes <= _COPIED:
+            copy: Any = level.copy()
+        elif isinstance(level, np.ndarray):
+            import dask.array as da
+
+            # Each plane is copied when it is looked at.
+            chunks = (1,) * before + level.shape[before:]
+            copy = da.from_array(level, chunks=chunks, name=False)
+        else:
+            copy = as_dask(level).copy()
+        copy[key] = inside
+        return copy
+
+    def _outline(self, job: LayerJob) -> Shapes | None:
+        region = self._region
+        before = len(self._index)
+        if (region.height, region.width) == tuple(self._levels[0].shape[before : before + 2]):
+            return None
+        top, bottom = region.top - 0.5, region.bottom - 0.5
+        left, right = region.left - 0.5, region.right - 0.5
+        corners = [(top, left), (top, right), (bottom, right), (bottom, left)]
+        return Shapes(
+            [np.array([(*self._index, *corner) for corner in corners])],
+            shape_type="rectangle",
+            face_color="transparent",
+            edge_color="yellow",
+            edge_width=max(region.height, region.width) / 250,
+            name=f"{job.name} [preview outline]",
+            metadata={METADATA_KEY: {"preview": True}},
+            **{name: job.state[name] for name in PLACE},
+        )
 
 
 def is_preview(layer: Any) -> bool:

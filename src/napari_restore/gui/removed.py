@@ -14,7 +14,7 @@ from napari_restore.core.intensity import removed_light
 from napari_restore.core.pyramid import pyramid
 from napari_restore.findings import transmission
 
-from .layers import METADATA_KEY
+from .layers import METADATA_KEY, PLACE
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from napari_restore.restoration import Restoration
 
     from .jobs import LayerJob
-
-_PLACE = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 
 
 def removed_steps(job: LayerJob, restored: Restoration) -> Generator[Progress, None, Any]:
@@ -68,7 +66,7 @@ def removed_layer(job: LayerJob, data: Any, provenance: dict[str, Any]) -> Image
     """Make the layer of what was removed, in the place of its source."""
     colour = job.plan.layout.colour
     what = "transmission" if colour else "removed light"
-    state = {name: job.state[name] for name in _PLACE}
+    state = {name: job.state[name] for name in PLACE}
     looks: dict[str, Any] = {"colormap": "viridis", "contrast_limits": (0, 1)}
     if not colour:
         looks = {name: job.state[name] for name in ("colormap", "blending")}

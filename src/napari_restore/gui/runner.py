@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari.qt.threading import create_worker
-from napari.utils import progress as napari_progress
 from napari.utils.notifications import notification_manager
 from psygnal import Signal
 
+from napari_restore.core.protocol import Progress
+from napari_restore.core.watch import Stopped, Watch
 from napari_restore.errors import RestoreError
 
 from .describe import duration
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
 
     from napari.qt.threading import GeneratorWorker
 
-    from napari_restore.core.protocol import Progress
-
-#: Seconds between two updates of the progress shown.
-_REFRESH = 0.1
+#: Seconds between two updates of the progress shown. Where OpenGL is computed in software, each
+#: costs as much as a tenth of a second of work: the window is put together anew.
+_REFRESH = 0.5
+_CANCELLED = "Cancelled; nothing was changed."
 
 
 def notify(error: Exception, about: str) -> str:
@@ -48,7 +49,8 @@ class Runner:
 
     def __init__(self) -> None:
         self.worker: GeneratorWorker[Any, Any, Any] | None = None
-        self._bar: Any = None
+        self._watch = Watch()
+        self._step = Progress(0, 0)
         self._shown = 0.0
         self._first: tuple[float, int] | None = None
         self._last: tuple[float, int] | None = None
@@ -72,7 +74,8 @@ class Runner:
         steps : callable
             Makes the generator, which runs in a thread and touches neither viewer nor layer.
         message : str
-            What is done, for the dock and for napari's activity.
+            What is done, for the dock. Nothing is shown in napari's activity: its indicator turns
+            all the time, and the window would be put together anew for each of its pictures.
         total : int
             Pixels to do.
         finish : callable
@@ -85,19 +88,32 @@ class Runner:
         """
         self.refuse_if_running()
 
+        watch = Watch()
+
         def work() -> Generator[Progress, None, Any]:
-            return (yield from steps())
+            running = steps()
+            try:
+                while True:
+                    try:
+                        step = watch.run(next, running)
+                    except StopIteration as stop:
+                        return stop.value
+                    yield step
+            except Stopped:
+                return None
+            finally:
+                running.close()
 
         worker = create_worker(work, _start_thread=False)
         worker.yielded.connect(lambda step: self._on_step(worker, step))
         worker.returned.connect(lambda result: self._on_returned(worker, result, finish))
         worker.errored.connect(lambda error: self._end(worker, f"Failed: {error}"))
         # Also after an abort, and after what the worker does not report otherwise.
-        worker.finished.connect(lambda: self._end(worker, "Cancelled; nothing was changed."))
-        self.worker = worker
+        worker.finished.connect(lambda: self._end(worker, _CANCELLED))
+        self.worker, self._watch = worker, watch
         self._first = self._last = None
         self._shown = 0.0
-        self._bar = napari_progress(total=total, desc=message)
+        self._step = Progress(0, total)
         self.started.emit(f"{message} …")
         worker.start()
         return worker
@@ -108,26 +124,20 @@ class Runner:
             raise RestoreError("A restoration is running. Wait for it, or press Cancel.")
 
     def cancel(self) -> None:
-        """Stop after the tile that is being computed."""
-        if self.worker is not None:
-            self.worker.quit()
+        """Stop between two rows of the tile that is being computed, and say so at once."""
+        if self.worker is not None and not self._watch.stopped:
+            self._watch.stop()
+            self.progressed.emit(replace(self._step, message="Cancelling …"))
 
     def abandon(self) -> None:
         """Stop and hear nothing more of it."""
-        worker, self.worker = self.worker, None
-        if worker is not None:
-            worker.quit()
-        self._close_bar()
-
-    def measured(self) -> tuple[float, float]:
-        """Pixels and seconds between the first and the last step: without loading the model."""
-        if self._first is None or self._last is None:
-            return 0, 0
-        return self._last[1] - self._first[1], self._last[0] - self._first[0]
+        self._watch.stop()
+        self.worker = None
 
     def _on_step(self, worker: Any, step: Progress) -> None:
-        if worker is not self.worker:
+        if worker is not self.worker or self._watch.stopped:
             return
+        self._step = step
         now = time.monotonic()
         if step.done:
             self._first = self._first or (now, step.done)
@@ -136,19 +146,19 @@ class Runner:
             return
         self._shown = now
         self.progressed.emit(step if step.message else replace(step, message=self._left(step)))
-        # Last: napari's bar lets other events in, among them the end of this very run.
-        if self._bar is not None:
-            self._bar.update(step.done - self._bar.n)
 
     def _left(self, step: Progress) -> str:
-        pixels, seconds = self.measured()
-        if not pixels:
+        if self._first is None or self._last is None or self._last[1] <= self._first[1]:
             return ""
+        seconds, pixels = (b - a for a, b in zip(self._first, self._last, strict=True))
         left = (step.total - step.done) * seconds / pixels
         return f"{step.done / step.total:.0%}, {duration(left, 'about ')} left"
 
     def _on_returned(self, worker: Any, result: Any, finish: Callable[[Any], str]) -> None:
         if worker is not self.worker:
+            return
+        if self._watch.stopped:
+            self._end(worker, _CANCELLED)
             return
         text = "Failed."
         try:
@@ -158,11 +168,6 @@ class Runner:
 
     def _end(self, worker: Any, text: str) -> None:
         if worker is self.worker:
+            self._watch.stop()
             self.worker = None
-            self._close_bar()
             self.ended.emit(text)
-
-    def _close_bar(self) -> None:
-        bar, self._bar = self._bar, None
-        if bar is not None:
-            bar.close()

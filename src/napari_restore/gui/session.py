@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
-from napari.utils.notifications import show_warning
 from psygnal import Signal
 
 from napari_restore.errors import RestoreError
 
 from .canvas import visible_region
-from .describe import Rates, blur_text, duration, summary, title
+from .describe import blur_text, duration, title
 from .jobs import LayerJob, plan_layer
-from .layers import result_layer
-from .motion import motion_layer
-from .preview import KnownScales, is_preview, preview_layer
-from .removed import removed_layer
+from .lineage import meant_by
+from .preview import KnownScales, Preview
+from .rates import known_rates
 from .runner import Runner, notify
+from .stacking import add_result
+from .strength import FreshResult
 from .work import Outcome, restore_all_steps, restore_region_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from napari.components import ViewerModel
-    from napari.layers import Layer
     from napari.qt.threading import GeneratorWorker
 
     from napari_restore.core.tiles import Region
@@ -38,6 +39,7 @@ _PREVIEW_SIDE_GPU = 2048
 #: Changes of a layer that a preview does not survive, and that the dock speaks of.
 _PLACE = {"data", "scale", "translate", "rotate", "shear", "affine", "units"}
 _NAMED = {"name", "data", "axis_labels", "scale", "units"}
+_SAID = _NAMED - _PLACE
 
 
 def _partners(sources: Sequence[Image]) -> list[Image] | list[None]:
@@ -63,9 +65,11 @@ class Session:
 
     def __init__(self, viewer: ViewerModel, task: str) -> None:
         self.viewer, self.task = viewer, task
-        self.runner, self.rates = Runner(), Rates()
-        self._preview: Image | None = None
-        self._source: Image | None = None
+        self.runner, self.rates = Runner(), known_rates()
+        #: Name of the layer, or how many there are, that the running or last work is for.
+        self.target = ""
+        self._preview: Preview | None = None
+        self._fresh: list[FreshResult] = []
         self._known_scales = KnownScales()
         self._inserting = False
         # The list tells of its layers' events too.
@@ -81,13 +85,10 @@ class Session:
     # ------------------------------------------------------------ what is selected
 
     def sources(self) -> list[Image]:
-        """Image layers of the selection, from bottom to top, without previews."""
-        chosen = self.viewer.layers.selection
-        return [
-            layer
-            for layer in self.viewer.layers
-            if layer in chosen and isinstance(layer, Image) and not is_preview(layer)
-        ]
+        """Images that are meant by the selection, from bottom to top; see `meant_by`."""
+        layers, chosen = self.viewer.layers, self.viewer.layers.selection
+        meant = {meant_by(layer, self.task, layers) for layer in chosen}
+        return [layer for layer in layers if layer in meant and isinstance(layer, Image)]
 
     def jobs(self, options: Options) -> list[LayerJob]:
         """Decide what will be done to each selected image.
@@ -107,8 +108,6 @@ class Session:
         selected = list(self.viewer.layers.selection)
         if not selected:
             raise RestoreError("Select one or more image layers.")
-        if any(is_preview(layer) for layer in selected):
-            raise RestoreError("This is a preview. Select the layer beneath it.")
         names = ", ".join(f"'{layer.name}' ({type(layer).__name__})" for layer in selected)
         raise RestoreError(f"No image among the selected layers: {names}. Select an Image layer.")
 
@@ -119,15 +118,18 @@ class Session:
     def _on_layers(self, event: Any) -> None:
         if event.type == "removed":
             layer = event.value
-        elif event.type in _PLACE | _NAMED:
+        elif event.type in _PLACE | _NAMED and not self._inserting:
             layer = self.viewer.layers[event.index]
         else:
             return
-        if layer is self._preview and event.type == "removed":
-            self._preview = self._source = None
-        elif layer is self._source and event.type not in _NAMED - _PLACE:
-            self.remove_preview()
-        if event.type in _NAMED and layer in self.viewer.layers.selection:
+        gone, preview = event.type == "removed", self._preview
+        if preview is not None:
+            of_preview = layer in preview.layers
+            if (gone and of_preview) or (layer is preview.source and event.type not in _SAID):
+                self.remove_preview()
+        if event.type == "data" or gone:
+            self._fresh = [x for x in self._fresh if layer is not x.source and x.untouched]
+        if event.type in _NAMED and layer in self.sources():
             self.changed.emit()
 
     # ------------------------------------------------------------ running
@@ -138,7 +140,7 @@ class Session:
         return self.runner.running
 
     def cancel(self) -> None:
-        """Stop after the tile that is being computed; the viewer stays as it was."""
+        """Stop between two rows of a tile; the viewer stays as it was."""
         self.runner.cancel()
 
     def abandon(self) -> None:
@@ -162,9 +164,15 @@ class Session:
         self.runner.refuse_if_running()
         jobs = self.jobs(options)
         self.remove_preview()
+        with self._quietly():
+            for fresh in self._fresh:
+                if any(job.layer is fresh.source for job in jobs):
+                    # The new result is of the strength that was tried on the last one.
+                    fresh.as_made()
+        self._fresh, self.target = [], title(jobs)
         return self.runner.start(
             partial(restore_all_steps, jobs),
-            f"Restoring {title(jobs)}",
+            f"Restoring {self.target}",
             sum(job.pixels for job in jobs),
             partial(self._add_results, jobs, options.hide_source),
         )
@@ -184,91 +192,97 @@ class Session:
         """
         self.runner.refuse_if_running()
         job = self.jobs(options)[-1]
+        # The full change is kept, and blended with the source as the strength says.
+        job = replace(job, plan=replace(job.plan, strength=1.0))
+        self.target = job.name
         side = _PREVIEW_SIDE.get(job.plan.device, _PREVIEW_SIDE_GPU)
         index, region = visible_region(job.layer, self.viewer.dims, side)
         return self.runner.start(
             partial(restore_region_steps, job, index, region, self._known_scales),
             f"Previewing {region.height} × {region.width} pixels of {job.name}",
             region.pixels,
-            partial(self._show_preview, job, index, region),
+            partial(self._show_preview, job, index, region, options.strength),
         )
 
     # ------------------------------------------------------------ results
 
     def _add_results(self, jobs: Sequence[LayerJob], hide: bool, outcomes: list[Outcome]) -> str:
         """Add all results, and say in one line what became of each layer."""
-        if len(jobs) == 1 and not (
-            jobs[0].scheduler or jobs[0].lazy or jobs[0].show_removed or jobs[0].show_motion
-        ):
-            layout = jobs[0].plan.layout
-            pixels, seconds = self.runner.measured()
-            self.rates.learn(jobs[0], pixels * jobs[0].plan.work / max(1, layout.pixels), seconds)
         texts: list[str] = []
-        results: list[tuple[Layer, Layer]] = []
-        beneath: list[tuple[Layer, Layer]] = []
-        above: list[tuple[Layer, Layer]] = []
-        for job, outcome in zip(jobs, outcomes, strict=True):
-            if outcome.error is not None:
-                texts.append(notify(outcome.error, f"'{job.name}' was not restored"))
-                continue
-            restored, removed, motion = outcome.result
-            result, record = result_layer(job, restored), restored.provenance
-            if removed is not None:
-                beneath.append((job.layer, removed_layer(job, removed, record)))
-            if motion is not None:
-                above.append((result, motion_layer(job, motion, record)))
-            results.append((job.layer, result))
-            for note in record["notes"]:
-                show_warning(note)
-            texts.append(summary(job, result))
-        self._insert_above(results)
-        # Beneath the results, which were inserted right above their sources.
-        self._insert_above(beneath)
-        self._insert_above(above)
-        for source, _ in results:
-            if hide and source in self.viewer.layers:
-                source.visible = False
+        added: list[tuple[LayerJob, Image]] = []
+        with self._quietly():
+            for job, outcome in zip(jobs, outcomes, strict=True):
+                if outcome.error is not None:
+                    texts.append(notify(outcome.error, f"'{job.name}' was not restored"))
+                    continue
+                self.rates.learn(job, outcome.result.times)
+                result, text = add_result(self.viewer, job, outcome.result)
+                added.append((job, result))
+                texts.append(text)
+                if hide and job.layer in self.viewer.layers:
+                    job.layer.visible = False
+            if added:
+                results = [result for _, result in added]
+                self.viewer.layers.selection.active = results[-1]
+                self.viewer.layers.selection = set(results)
+        self._fresh = [FreshResult(*each) for each in added]
         if len(texts) > 3:
-            failed = len(jobs) - len(results)
-            text = f"{len(results)} layers restored."
+            failed = len(jobs) - len(added)
+            text = f"{len(added)} layers restored."
             return f"{text} {failed} failed." if failed else text
         return " ".join(texts)
 
-    def _insert_above(self, layers: Sequence[tuple[Layer, Layer]]) -> None:
-        """Add layers over others and keep the selection, which new layers would take over."""
-        present = self.viewer.layers
-        selected, active = set(present.selection), present.selection.active
+    def set_strength(self, strength: float) -> None:
+        """Show another strength on the preview and the fresh results of what is selected."""
+        sources = self.sources()
+        with self._quietly():
+            if self._preview is not None and self._preview.source in sources:
+                self._preview.blend(strength)
+            for fresh in self._fresh:
+                if fresh.source in sources:
+                    fresh.blend(strength)
+
+    @contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """Change layers and selection, and tell of it once, at the end."""
         self._inserting = True
         try:
-            for source, layer in layers:
-                place = present.index(source) + 1 if source in present else len(present)
-                present.insert(place, layer)
-            chosen = {layer for layer in selected if layer in present}
-            if active is not None and active in chosen:
-                present.selection.active = active
-            present.selection = chosen
+            yield
         finally:
             self._inserting = False
+        self.changed.emit()
 
     # ------------------------------------------------------------ preview
 
     def _show_preview(
-        self, job: LayerJob, index: tuple[int, ...], region: Region, outcome: Outcome
+        self,
+        job: LayerJob,
+        index: tuple[int, ...],
+        region: Region,
+        strength: float,
+        outcome: Outcome,
     ) -> str:
         self.remove_preview()
         if outcome.error is not None:
             return notify(outcome.error, f"No preview of '{job.name}'")
         if job.layer not in self.viewer.layers:
             return f"No preview: '{job.name}' is gone."
-        data, seconds, blur = outcome.result
-        self._preview, self._source = preview_layer(job, index, region, data), job.layer
-        self._insert_above([(job.layer, self._preview)])
+        found = outcome.result
+        self.rates.learn(job, found.times)
+        preview = Preview(job, index, region, found.original, found.restored)
+        preview.blend(strength)
+        with self._quietly():
+            preview.show(self.viewer)
+        self._preview = preview
         size = f"{region.height} × {region.width} pixels"
-        seen = "" if blur is None else f" {blur_text(blur.record(), job.state)}"
-        return f"Preview of {size} in {duration(seconds)}.{seen} It goes when you restore."
+        seen = "" if found.blur is None else f" {blur_text(found.blur.record(), job.state)}"
+        return (
+            f"Preview of {size} of '{job.name}' in {duration(found.times.total)}.{seen} It goes "
+            "when you restore."
+        )
 
     def remove_preview(self) -> None:
         """Take the temporary layer away, if there is one."""
-        preview, self._preview, self._source = self._preview, None, None
-        if preview is not None and preview in self.viewer.layers:
-            self.viewer.layers.remove(preview)
+        preview, self._preview = self._preview, None
+        if preview is not None:
+            preview.remove()

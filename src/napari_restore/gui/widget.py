@@ -9,10 +9,13 @@ from napari.utils.notifications import show_error
 from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import (
     QFormLayout,
+    QFrame,
     QHBoxLayout,
     QLabel,
     QProgressBar,
     QPushButton,
+    QScrollArea,
+    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
@@ -89,6 +92,8 @@ class RestoreWidget(QWidget):
         try:
             return start(self.options)
         except RestoreError as error:
+            # napari's message has one line and goes away.
+            self._say(str(error))
             show_error(str(error))
             return None
 
@@ -109,10 +114,16 @@ class RestoreWidget(QWidget):
         self.name.setFont(font)
         self.summary = QLabel()
         self.status = QLabel()
+        for label in (purpose, self.name, self.summary, self.status):
+            # Names of layers are no HTML.
+            label.setTextFormat(Qt.TextFormat.PlainText)
         for label in (purpose, self.summary, self.status):
             label.setWordWrap(True)
+            # Long words, such as paths, are cut and do not widen the dock.
+            label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
         self.status.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.progress_bar = QProgressBar()
+        self.progress_bar.setRange(0, 1000)
         for widget in (self.progress_bar, self.status):
             widget.setVisible(False)
 
@@ -134,7 +145,17 @@ class RestoreWidget(QWidget):
         self._advanced = more
         self.show_advanced(False)
 
-        layout = QVBoxLayout(self)
+        # Several docks fit a small screen: what has no room is scrolled to.
+        inside = QWidget()
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setFrameShape(QFrame.Shape.NoFrame)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setWidget(inside)
+        around = QVBoxLayout(self)
+        around.setContentsMargins(0, 0, 0, 0)
+        around.addWidget(area)
+        layout = QVBoxLayout(inside)
         rows = (purpose, self.name, self.summary, main, buttons)
         for row in (*rows, self.progress_bar, self.status, self.advanced_button, more):
             layout.addWidget(row) if isinstance(row, QWidget) else layout.addLayout(row)
@@ -153,6 +174,13 @@ class RestoreWidget(QWidget):
         self.advanced_button.clicked.connect(lambda: self.show_advanced(self._advanced.isHidden()))
         for control in self.controls.deciding():
             control.changed.connect(lambda _: self.refresh())
+        # Many come while the slider moves.
+        self._strength_timer = QTimer(self)
+        self._strength_timer.setSingleShot(True)
+        self._strength_timer.timeout.connect(
+            lambda: self.session.set_strength(self.controls.strength.value)
+        )
+        self.controls.strength.changed.connect(lambda _: self._strength_timer.start(20))
         session, runner = self.session, self.session.runner
         session.changed.connect(self.refresh)
         runner.started.connect(self._on_started)
@@ -204,10 +232,12 @@ class RestoreWidget(QWidget):
             except RestoreError as error:
                 text = str(error)
         self.controls.suit(self.session.sources())
-        self.name.setText(name)
-        self.name.setVisible(bool(name))
-        self.summary.setText(text)
         running = self.session.running
+        if not running:
+            # What runs goes on showing what it is about.
+            self.name.setText(name)
+            self.summary.setText(text)
+        self.name.setVisible(bool(self.name.text()))
         self.preview_button.setEnabled(possible and not running)
         self.restore_button.setEnabled(possible and not running)
         self.cancel_button.setEnabled(running)
@@ -218,14 +248,14 @@ class RestoreWidget(QWidget):
 
     def _on_started(self, message: str) -> None:
         self._say(message)
-        self.progress_bar.setRange(0, 0)
+        self.name.setText(self.session.target)
+        self.progress_bar.setValue(0)
         self.progress_bar.setVisible(True)
         self.refresh()
 
     def _on_progress(self, step: Progress) -> None:
-        if step.done:
-            self.progress_bar.setRange(0, 1000)
-            self.progress_bar.setValue(round(1000 * step.done / step.total))
+        # Never a busy indicator: it would be drawn all the time, and the whole window with it.
+        self.progress_bar.setValue(round(1000 * step.done / max(1, step.total)))
         if step.message:
             self._say(step.message)
 

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from napari_restore.core.axes import Planes
 from napari_restore.core.protocol import Progress, Report
 from napari_restore.core.steps import relayed
 from napari_restore.findings import try_blur
@@ -13,10 +14,13 @@ from napari_restore.restoration import region_steps
 
 from .layers import restore_job
 from .motion import motion_of
+from .rates import Stopwatch, Times
 from .removed import removed_steps
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
+
+    from numpy.typing import NDArray
 
     from napari_restore.core.gauge import BlurEstimate
     from napari_restore.core.motion import Motion
@@ -36,11 +40,21 @@ class Outcome:
 
 
 class Restored(NamedTuple):
-    """A restored layer, and what else was asked for."""
+    """A restored layer, what else was asked for, and how long it took."""
 
     restoration: Restoration
+    times: Times
     removed: Any = None
     motion: Motion | None = None
+
+
+class Previewed(NamedTuple):
+    """A restored region, the region as it was, how blurred that is, and how long it took."""
+
+    restored: NDArray[Any]
+    original: NDArray[Any]
+    blur: BlurEstimate | None
+    times: Times
 
 
 def attempt(steps: Generator[Progress, None, Any]) -> Generator[Progress, None, Outcome]:
@@ -58,15 +72,18 @@ def attempt(steps: Generator[Progress, None, Any]) -> Generator[Progress, None, 
 def restore_region_steps(
     job: LayerJob, index: tuple[int, ...], region: Region, scales: KnownScales
 ) -> Generator[Progress, None, Outcome]:
-    """Restore what a preview shows; the outcome holds pixels, seconds and the estimate of blur."""
+    """Restore what a preview shows; the outcome holds a `Previewed`."""
 
-    def steps() -> Generator[Progress, None, tuple[Any, float, BlurEstimate | None]]:
-        started = time.monotonic()
-        known, plan = yield from scales.find(job, region)
+    def steps() -> Generator[Progress, None, Previewed]:
+        watch = Stopwatch()
         place = job.place(index)
-        data = yield from region_steps(job.array, plan, place, region, known)
+        known, plan = yield from watch.follow(scales.find(job, region))
+        restored = yield from watch.follow(region_steps(job.array, plan, place, region, known))
         blur = try_blur(job.array, plan, known, Report(), (place, region))
-        return data, time.monotonic() - started, blur
+        original = Planes(job.array, plan.layout).read(place, region)
+        original = original if plan.layout.colour else original[..., 0]
+        seen = plan.seen(region) / 1e6
+        return Previewed(restored, original, blur, watch.times(seen, region.pixels / 1e6))
 
     return attempt(steps())
 
@@ -90,7 +107,9 @@ def restore_all_steps(jobs: Sequence[LayerJob]) -> Generator[Progress, None, lis
 
 def _restore_and_show(job: LayerJob) -> Generator[Progress, None, Restored]:
     """Restore a layer, and find what was removed and how things moved if that is wanted."""
-    restoration = yield from restore_job(job)
+    watch = Stopwatch()
+    restoration = yield from watch.follow(restore_job(job))
+    began = time.monotonic()
     removed = motion = None
     if job.show_removed:
         steps = removed_steps(job, restoration)
@@ -98,7 +117,10 @@ def _restore_and_show(job: LayerJob) -> Generator[Progress, None, Restored]:
     if job.show_motion:
         steps = motion_of(job, restoration)
         motion = yield from _extra(steps, job, restoration, "The motion in")
-    return Restored(restoration, removed, motion)
+    layout = job.plan.layout
+    seen = job.plan.work * job.pixels / max(1, layout.pixels)
+    times = watch.times(seen / 1e6, job.pixels / 1e6, time.monotonic() - began)
+    return Restored(restoration, times, removed, motion)
 
 
 def _extra(

@@ -14,7 +14,7 @@ import torch
 from napari_restore.core.chunked import FromSample
 from napari_restore.core.device import autocast_dtype, resolve_device, use_threads_of_worker
 from napari_restore.core.smooth import SmoothChange
-from napari_restore.core.watch import submit
+from napari_restore.core.watch import call_in
 from napari_restore.errors import ModelError
 from napari_restore.physics.motion import half_angle
 
@@ -78,7 +78,7 @@ class TorchPredictor:
 
     def look(self, view: torch.Tensor, common: torch.Tensor | None) -> torch.Tensor:
         """Global context of a plane from its view (1, C, h, w), and what all planes share."""
-        return submit(self._thread, self._look, view, common).result()
+        return call_in(self._thread, self._look, view, common)
 
     def _look(self, view: torch.Tensor, common: torch.Tensor | None) -> torch.Tensor:
         with torch.inference_mode(), self._autocast():
@@ -103,11 +103,11 @@ class TorchPredictor:
                 share: torch.Tensor = self._network.transmission(*arguments)
             return share.float().cpu()
 
-        return submit(self._thread, find).result()
+        return call_in(self._thread, find)
 
     def estimate(self, image: torch.Tensor) -> torch.Tensor:
         """Estimate what degraded (N, C, h, w) on the CPU: (N, 2, E, h', w'), float32."""
-        return submit(self._thread, self._estimate, image).result()
+        return call_in(self._thread, self._estimate, image)
 
     def _estimate(self, image: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode(), self._autocast():
@@ -119,7 +119,7 @@ class TorchPredictor:
         self, tiles: torch.Tensor, context: torch.Tensor | None, boxes: torch.Tensor
     ) -> torch.Tensor:
         """Restore float32 tiles (N, C, h, w); the same comes back, to where they are."""
-        return submit(self._thread, self._restore, tiles, context, boxes).result()
+        return call_in(self._thread, self._restore, tiles, context, boxes)
 
     def _restore(
         self, tiles: torch.Tensor, context: torch.Tensor | None, boxes: torch.Tensor
@@ -148,7 +148,7 @@ class TorchPredictor:
                 restored: torch.Tensor = self._network(frames, shutter)
             return restored.float().to(tiles.device)
 
-        return submit(self._thread, run).result()
+        return call_in(self._thread, run)
 
     def motion(self, tiles: torch.Tensor, cell: int) -> torch.Tensor:
         """Motion in tiles; see `napari_restore.core.protocol.Predictor`."""
@@ -166,7 +166,7 @@ class TorchPredictor:
             mean = _means(weight * vectors, size, cell) / _means(weight, size, cell)
             return half_angle(mean * MOTION_UNIT).cpu()
 
-        return submit(self._thread, find).result()
+        return call_in(self._thread, find)
 
     def to_cpu(self) -> TorchPredictor:
         """Return the same model on the CPU."""

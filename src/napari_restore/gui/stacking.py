@@ -1,0 +1,79 @@
+"""Where new layers go in the list, and what is hidden so that they can be seen as they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari.layers import Image
+from napari.utils.notifications import show_warning
+
+from .describe import summary
+from .layers import result_layer, result_name
+from .lineage import made_from, remember_source
+from .motion import motion_layer
+from .removed import removed_layer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari.components import ViewerModel
+    from napari.layers import Layer
+
+    from .jobs import LayerJob
+    from .work import Restored
+
+#: With these a layer does not cover what lies beneath it.
+_ADDING = ("additive", "minimum", "multiplicative")
+
+
+def insert_on_top(viewer: ViewerModel, layers: Sequence[Layer]) -> None:
+    """Add layers, from bottom to top, over all images and beneath what is drawn over images."""
+    present = viewer.layers
+    images = [place for place, layer in enumerate(present) if isinstance(layer, Image)]
+    place = images[-1] + 1 if images else len(present)
+    for number, layer in enumerate(layers):
+        present.insert(place + number, layer)
+
+
+def hide_beneath(result: Image, source: Layer, viewer: ViewerModel) -> str:
+    """Hide what would mix with a result of it: its source, and earlier results; say what and why.
+
+    Returns
+    -------
+    str
+        A sentence, empty if nothing had to be hidden.
+    """
+    adds = result.blending in _ADDING
+    if not adds and result.opacity == 1:
+        return ""
+    layers = [source, *made_from(source, viewer.layers)]
+    layers = [x for x in layers if isinstance(x, Image) and x is not result]
+    hidden = [x for x in layers if x in viewer.layers and x.visible]
+    if not hidden:
+        return ""
+    for layer in hidden:
+        layer.visible = False
+    names = ", ".join(f"'{layer.name}'" for layer in hidden)
+    how = f"its blending is {result.blending}" if adds else f"its opacity is {result.opacity:.0%}"
+    verb = "was" if len(hidden) == 1 else "were"
+    return f"{names} {verb} hidden: '{result.name}' does not cover what is beneath it, {how}."
+
+
+def add_result(viewer: ViewerModel, job: LayerJob, found: Restored) -> tuple[Image, str]:
+    """Add a result, with what was asked for beside it; and say what it is."""
+    result, record = result_layer(job, found.restoration), found.restoration.provenance
+    if result.name in viewer.layers:
+        result.name = result_name(job, taken=True)
+    layers: list[Layer] = [result]
+    if found.removed is not None:
+        layers.insert(0, removed_layer(job, found.removed, record))
+    if found.motion is not None:
+        layers.append(motion_layer(job, found.motion, record))
+    for layer in layers:
+        remember_source(layer, job.layer, job.plan.spec.task)
+    insert_on_top(viewer, layers)
+    for note in record["notes"]:
+        show_warning(note)
+    # Only now it has the name that it will be called by.
+    said = [summary(job, result), hide_beneath(result, job.layer, viewer)]
+    return result, " ".join(text for text in said if text)
