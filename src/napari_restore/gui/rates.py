@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import platformdirs
 
-from napari_restore.errors import FileError
-from napari_restore.files import appears_whole
 from napari_restore.restoration import LOADING
 
 if TYPE_CHECKING:
@@ -213,11 +211,15 @@ def _read(path: Path) -> dict[str, _Speed]:
 
 
 def _write(path: Path, speeds: dict[str, _Speed]) -> None:
+    """Write all or nothing; it is a convenience, and a read-only home no reason to complain."""
+    text = json.dumps({key: asdict(speed) for key, speed in speeds.items()}, indent=1)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with appears_whole(path) as temporary:
-            text = json.dumps({key: asdict(speed) for key, speed in speeds.items()}, indent=1)
+        try:
             temporary.write_text(text, encoding="utf-8")
-    except (OSError, FileError):
-        # It is a convenience: a read-only home directory is no reason to complain.
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError:
         return
