@@ -13,6 +13,7 @@ from napari_restore.gui.axes import read_axes
 from napari_restore.gui.describe import describe
 from napari_restore.gui.options import Options
 from napari_restore.gui.tasks import DeblurWidget
+from waiting import LIMIT_MS
 
 
 def planes(image: np.ndarray, *gains: float, offset: float = 0) -> np.ndarray:
@@ -99,7 +100,7 @@ def test_the_dock_says_what_it_takes_for_channels_and_can_be_told(viewer, image,
     qtbot.addWidget(widget)
     control = widget.controls.channels
     viewer.add_image(planes(image, 0.1, 1, 0.3), name="cells")
-    qtbot.waitUntil(widget.restore_button.isEnabled, timeout=20_000)
+    qtbot.waitUntil(widget.restore_button.isEnabled, timeout=LIMIT_MS)
 
     def said() -> str:
         return widget.summary.text().replace("\N{NO-BREAK SPACE}", " ")

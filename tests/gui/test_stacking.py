@@ -9,6 +9,7 @@ from napari.layers import Shapes
 
 from napari_restore.gui.options import Options
 from napari_restore.gui.session import Session
+from waiting import LIMIT_MS
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def run(session, predictor, qtbot):
 
     def run(what="restore", of=session, **options) -> str:
         getattr(of, what)(Options(**options))
-        qtbot.waitUntil(lambda: not of.running, timeout=20_000)
+        qtbot.waitUntil(lambda: not of.running, timeout=LIMIT_MS)
         return said[-1]
 
     return run
@@ -161,12 +162,11 @@ def test_a_cancelled_run_leaves_the_source_selected_after_a_preview(
 ):
     source = viewer.add_image(np.stack([image] * 50), name="cells")
     run("preview")
-    predictor.seconds = 0.05
-    predictor.begun.clear()
+    predictor.hold()
     session.restore(Options())
-    qtbot.waitUntil(predictor.begun.is_set, timeout=10_000)
+    qtbot.waitUntil(predictor.begun.is_set, timeout=LIMIT_MS)
     session.cancel()
-    qtbot.waitUntil(lambda: not session.running, timeout=10_000)
+    qtbot.waitUntil(lambda: not session.running, timeout=LIMIT_MS)
     assert names(viewer) == ["cells"]
     assert viewer.layers.selection == {source}
     assert source.visible

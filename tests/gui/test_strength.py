@@ -8,6 +8,7 @@ import pytest
 
 from napari_restore.gui.options import Options
 from napari_restore.gui.strength import blended
+from waiting import LIMIT_MS
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "int64", "float32", "float16", "bool"])
@@ -47,7 +48,7 @@ def test_large_images_are_blended_in_parts(monkeypatch, rng):
 def done(session, qtbot):
     def done(what, **options):
         getattr(session, what)(Options(**options))
-        qtbot.waitUntil(lambda: not session.running, timeout=20_000)
+        qtbot.waitUntil(lambda: not session.running, timeout=LIMIT_MS)
 
     return done
 
