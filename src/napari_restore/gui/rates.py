@@ -34,7 +34,7 @@ _FIRST_GUESS = {
 }
 _OTHERS = 10.0
 #: How many cores' work other devices do.
-_CORES = {"cuda": 400.0, "mps": 60.0}
+_CORES = {"cuda": 400.0, "xpu": 200.0, "mps": 60.0}
 #: What an earlier run counts for beside the newest, if both had the same size.
 _KEPT = 0.5
 
