@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Names in `Picture.said` that the formats hold, beside those of images of their own kind.
 HELD = {
-    "tiff": {"ICC profile", "XMP", "comment"},
+    "tiff": {"ICC profile", "XMP", "comment", "that zero is white"},
 }
 #: Names that are listed in one note.
 _NAMED = 12

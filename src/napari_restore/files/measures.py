@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 
 _PREFIXES = {
@@ -35,13 +36,14 @@ _SPELLINGS = {
     **dict.fromkeys(("hr", "hrs"), "h"),
     **{"inches": "in", "feet": "ft"},
 }
+_ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
 _NAMES = {name: symbol for symbol, name in (LENGTHS | TIMES).items()}
 
 
 def _symbol(text: str, allowed: dict[str, str]) -> str | None:
     """Read a unit however it is spelled; None if it is none of those that are allowed."""
-    # ImageJ escapes the micro sign; there are two of it, and two of Å.
-    text = text.replace("\\u00B5", "µ").replace("\\u00b5", "µ").strip().rstrip("\0")
+    # ImageJ escapes what is not ASCII; there are two micro signs, and two Å.
+    text = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text).strip(" \0")
     text = unicodedata.normalize("NFKC", text).replace("μ", "µ").replace("Âµ", "µ")
     if text in allowed:
         return text

@@ -91,14 +91,19 @@ def facts(xml: str) -> Facts:
 
 def _others(root: Element, image: Element, pixels: Element, channels: list[Element]) -> list[str]:
     """Names of what a document holds beside what `Facts` has a field for."""
-    names = [_local(child) for child in root if _local(child) not in ("Image", "Creator")]
+    names = [_local(child) for child in root if _local(child) != "Image" and not _is_own(child)]
     names += [_local(child) for child in image if _local(child) not in ("Pixels", "Description")]
     names += [_local(child) for child in pixels if _local(child) not in _PLAIN_PIXELS]
     for channel in channels:
         names += [name for name in channel.attrib if name not in _PLAIN_CHANNEL]
-        names += [_local(child) for child in channel]
+        names += [_local(child) for child in channel if child.attrib or len(child)]
     # References name what stands elsewhere in the document.
     return list(dict.fromkeys(name for name in names if not name.endswith("Ref")))
+
+
+def _is_own(element: Element) -> bool:
+    """Whether an element holds nothing but the provenance of an earlier restoration."""
+    return len(element) > 0 and all(child.get("Namespace") == PROVENANCE for child in element)
 
 
 def _hexadecimal(colour: str) -> str:

@@ -34,9 +34,10 @@ def check_photo(kind: str, picture: Picture, axes: str) -> None:
     if axes not in ("YX", "YXS") or not data.size:
         raise FileError(f"{name} holds one plane; this image has shape {data.shape}. {remedy}")
     colour = axes == "YXS"
-    if colour and data.shape[-1] not in (3, 4):
+    if colour and not (picture.colour and data.shape[-1] in (3, 4)):
         raise FileError(
-            f"{name} holds grey or RGB(A); this image has {data.shape[-1]} samples. {remedy}"
+            f"{name} holds grey or RGB(A); this image has {data.shape[-1]} samples that the file "
+            f"does not call colours. {remedy}"
         )
     fitting = ["uint8"]
     if kind == "png" and not colour:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from .units import Plain
 
+_RGB = 2  # TIFF's photometric interpretation
+
 
 @dataclass
 class Picture:
@@ -137,6 +139,9 @@ class Picture:
             plane = "YXS" if layout.colour else "YX"
             self.axes = "Q" * (len(layout.shape) - len(plane)) + plane
             self.colour = layout.colour
+        # What the user calls colours; a TIFF that calls them grey stays as it is.
+        named = self.format != "tiff" or self.extras.get("photometric") == _RGB
+        self.colour |= named and layout.colour and "S" in self.axes
         if named_by_user and unsure:
             self.axes, self.colour = layout.axes, layout.colour
 

@@ -12,6 +12,10 @@ from .stored import Inverted, invert, white
 if TYPE_CHECKING:
     from .picture import Picture
 
+#: MaxSampleValue, and the other tags that say which values occur.
+_LARGEST = 281
+_STATISTICS = (_LARGEST, 340, 341)
+
 
 def find_depth(picture: Picture, page: Any, significant: int | None, room: int) -> None:
     """Find which range the samples have; turn them round where zero is white.
@@ -35,6 +39,10 @@ def find_depth(picture: Picture, page: Any, significant: int | None, room: int) 
         picture.notes.append(f"Samples of {bits} bits are written with {held}.")
     elif dtype.kind == "u":
         picture.top = _checked_top(picture, page, significant, room)
+    if picture.top is not None and _LARGEST in page.tags:
+        extras["tags"].append((_LARGEST, 3, 1, picture.top, True))
+    elif any(code in page.tags for code in _STATISTICS):
+        picture.notes.append("Tags with the least and the largest value are left out.")
     if extras["photometric"] != PHOTOMETRIC.MINISWHITE:
         return
     top = white(dtype, min(bits, held))
@@ -55,7 +63,7 @@ def _checked_top(picture: Picture, page: Any, significant: int | None, room: int
     said = largest
     if significant is not None:
         said = 2**significant - 1
-    elif isinstance(value := page.tags.valueof(281), int) and (value + 1).bit_count() == 1:
+    elif isinstance(value := page.tags.valueof(_LARGEST), int) and (value + 1).bit_count() == 1:
         said = value  # MaxSampleValue, where it is no statistic
     if not 0 < said < largest:
         return None

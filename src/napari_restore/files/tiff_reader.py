@@ -14,7 +14,7 @@ from .measures import as_size, length_unit
 from .picture import Picture
 from .stored import StoredArray
 from .tiff_depth import find_depth
-from .tiff_series import check_whole, main_image, tifffile_speaks
+from .tiff_series import check_whole, main_image, opened, tifffile_speaks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 SCRATCH_BYTES = 2**30
 #: Largest tile or strip, in bytes, of a file that is read in parts.
 _SEGMENT_BYTES = 2**26
+
+#: What tifffile says that is passed on, at most.
+_MESSAGES = 5
 
 
 def read_tiff(path: Path) -> Picture:
@@ -49,14 +52,14 @@ def read_tiff(path: Path) -> Picture:
     messages: list[str] = []
     with tifffile_speaks(messages):
         try:
-            with TiffFile(path) as tif:
+            with opened(path, notes) as tif:
                 picture = _read(tif, path, notes, messages)
         except FileError:
             raise
         # tifffile raises whatever a damaged file makes it stumble over.
         except Exception as error:
             raise FileError(f"The file cannot be read as TIFF: {error or repr(error)}.") from error
-    picture.notes += messages
+    picture.notes += messages[:_MESSAGES]
     return picture
 
 
@@ -236,7 +239,7 @@ def _interpret(picture: Picture, page: Any) -> None:
         picture.data, picture.alpha, picture.axes = data[..., 0], data[..., 1], axes[:-1]
     elif not picture.colour and any(is_alpha):
         picture.notes.append("Every sample of a pixel is restored by itself, alpha among them.")
-    elif rgb and samples == 4:
+    elif rgb and samples == 4 and not picture.colour:
         picture.notes.append(
             "The file does not say that the fourth sample of a pixel is alpha: all four are "
             "restored, each by itself. If it is, use --rgb."

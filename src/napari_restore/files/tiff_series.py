@@ -15,13 +15,39 @@ from . import imagej
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 #: What tifffile says of files that end too early.
 _CUT_SHORT = (
     *("corrupted tag list of page", "invalid offset to page", "invalid page offset"),
     *("metadata invalid or corrupted file", "LSM file incompletely written"),
 )
+#: Kinds of files whose pages can be taken without what the metadata say of them.
+_WITHOUT = ("ome", "imagej", "shaped")
 _ORDINALS = ("first", "second", "third", "fourth", "fifth")
+
+
+@contextmanager
+def opened(path: Path, notes: list[str]) -> Iterator[TiffFile]:
+    """Open a TIFF file so that every page of it counts, whatever its metadata say."""
+    with TiffFile(path) as tif:
+        if not _leaves_pages_out(tif):
+            yield tif
+            return
+        kind = tif.series[0].kind
+    notes.append(
+        f"The {kind} metadata speak of fewer planes than the file holds. All are restored, without "
+        "these metadata."
+    )
+    with TiffFile(path, **{f"is_{kind}": False for kind in _WITHOUT}) as tif:
+        yield tif
+
+
+def _leaves_pages_out(tif: TiffFile) -> bool:
+    series = tif.series
+    if not series or any(one.kind not in _WITHOUT for one in series):
+        return False
+    return len(tif.pages) > sum(_planes(level) for one in series for level in one.levels)
 
 
 def main_image(tif: TiffFile, notes: list[str]) -> Any:
@@ -137,7 +163,7 @@ def _planes(series: Any) -> int:
 
 def _compare(said: int, there: int) -> None:
     if said > there:
-        raise _cut_short(f"it says that it holds {said} planes, and {there} can be read")
+        raise _cut_short(f"it says that it holds {said} planes, and not all are there")
 
 
 @contextmanager
@@ -147,8 +173,9 @@ def tifffile_speaks(messages: list[str]) -> Iterator[None]:
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             # Without the name of the object that speaks.
-            text = record.getMessage().split("> ", 1)[-1]
-            if text not in messages:
+            text = f"Of the file, tifffile says: {record.getMessage().split('> ', 1)[-1]}"
+            # Where it cannot read the value of no data, we can.
+            if text not in messages and "GDAL_NODATA" not in text:
                 messages.append(text)
 
     logger, handler = logging.getLogger("tifffile"), Collector(logging.WARNING)

@@ -34,7 +34,7 @@ _BOUND = {
 }
 _PLACE = {33550, 33922, 34264, 34735, 34736, 34737, 50844}
 #: Types of tags whose bytes have no order; those of offsets, which lose their meaning; the others.
-_BYTES, _OFFSETS = {1, 2, 6, 7}, {13, 18}
+_BYTES, _OFFSETS, _RATIONALS = {1, 2, 6, 7}, {13, 18}, {5, 10}
 _WORDS = {
     **{3: "u2", 4: "u4", 5: "u4", 8: "i2", 9: "i4", 10: "i4", 11: "f4", 12: "f8"},
     **{16: "u8", 17: "i8"},
@@ -59,14 +59,16 @@ def _only_of_kinds() -> set[int]:
     return {code for code, name in _BOUND.items() if name in ("DNG", "NDPI info")}
 
 
-def _stored(page: Any, tag: Any) -> bytes:
-    """Bytes of a tag's value, in the order that tifffile writes."""
+def _stored(page: Any, tag: Any) -> bytes | tuple[int, ...]:
+    """Value of a tag as tifffile takes it: bytes in its order; rationals as numbers."""
     handle = page.parent.filehandle
     handle.seek(tag.valueoffset)
     raw: bytes = handle.read(tag.valuebytecount)
     if tag.dtype in _BYTES or tag.dtype not in _WORDS:
         return raw
     words = np.frombuffer(raw, page.parent.byteorder + _WORDS[tag.dtype])
+    if tag.dtype in _RATIONALS:
+        return tuple(int(word) for word in words)
     return words.astype(words.dtype.newbyteorder("=")).tobytes()
 
 
@@ -94,7 +96,7 @@ def take_over(picture: Picture, page: Any, tags: Iterable[Tag]) -> None:
     if picture.extras.get("description"):
         said["comment"] = picture.extras["description"]
     said |= dict.fromkeys(names_of(tags), True)
-    picture.invalid_value = _number(page.tags.valueof(_NODATA))
+    picture.invalid_value = _number(page.tags.valueof(_NODATA), np.dtype(picture.data.dtype))
     kept = {code for code, *_ in tags}
     lost = {name: None for code, name in _BOUND.items() if code in page.tags and code not in kept}
     if lost:
@@ -117,11 +119,14 @@ def names_of(tags: Iterable[Tag]) -> list[str]:
     return list(dict.fromkeys(name_of(code) for code, *_ in tags))
 
 
-def _number(text: object) -> float | None:
+def _number(text: object, dtype: np.dtype[Any]) -> float | None:
+    """Value of no data as the samples have it: written with 17 digits, they may have 8."""
     try:
-        return float(str(text).strip(" \0"))
+        value = float(str(text).strip(" \0"))
     except ValueError:
         return None
+    with np.errstate(over="ignore"):
+        return float(dtype.type(value)) if dtype.kind == "f" else value
 
 
 def differing(series: Any) -> list[tuple[str, list[Tag]]]:

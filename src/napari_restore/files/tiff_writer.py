@@ -199,8 +199,8 @@ def _write_pages(
     plane = 3 if "S" in axes else 2
     planes = data.reshape(-1, *data.shape[data.ndim - plane :])
     common = [tag for tag in options["extratags"] or () if tag[0] in (274, 700)]
-    bigtiff = options.pop("bigtiff")
-    with tifffile.TiffWriter(path, bigtiff=bigtiff) as writer:
+    of_file = {key: options.pop(key) for key in ("bigtiff", "ome")}
+    with tifffile.TiffWriter(path, **of_file) as writer:
         for samples, (description, tags) in zip(planes, pages, strict=True):
             own = options | {"extratags": [*common, *tags] or None, "contiguous": False}
             writer.write(samples, **own | {"description": description.encode() or None})
