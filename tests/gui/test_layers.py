@@ -10,7 +10,7 @@ from napari.layers import Image, Labels, Points
 
 from napari_restore import RestoreError, restore, restore_layer
 from napari_restore.gui.canvas import visible_region
-from napari_restore.gui.jobs import plan_layer
+from napari_restore.gui.jobs import pixel_size, plan_layer
 from napari_restore.gui.layers import METADATA_KEY
 from napari_restore.gui.preview import Preview
 
@@ -255,3 +255,18 @@ def test_preview_of_other_views_is_refused_with_a_remedy(image, ndisplay, order)
     viewer = shown(layer, 0, ndisplay=ndisplay, order=order)
     with pytest.raises(RestoreError, match="last two axes"):
         visible_region(layer, viewer.dims, 100)
+
+
+@pytest.mark.parametrize(
+    ("units", "expected"),
+    [
+        (("um", "nm"), (100.0, "nm")),
+        (("nm", "nm"), (50.05, "nm")),
+        (("um", "s"), (1.0, "px")),
+        (("um", "pixel"), (1.0, "px")),
+    ],
+)
+def test_each_axis_may_have_a_unit_of_its_own(units, expected):
+    layer = Image(np.zeros((20, 30)), scale=(0.1, 100), units=units)
+    size, unit = pixel_size({"scale": layer.scale, "units": layer.units})
+    assert (size, unit) == (pytest.approx(expected[0]), expected[1])

@@ -39,7 +39,7 @@ def opened(path: Path, notes: list[str]) -> Iterator[TiffFile]:
         f"The {kind} metadata speak of fewer planes than the file holds. All are restored, without "
         "these metadata."
     )
-    with TiffFile(path, **{f"is_{kind}": False for kind in _WITHOUT}) as tif:
+    with TiffFile(path, is_ome=False, is_imagej=False, is_shaped=False) as tif:
         yield tif
 
 
