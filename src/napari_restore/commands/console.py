@@ -62,7 +62,7 @@ class Steady:
 def steady_output() -> Iterator[None]:
     """Let nothing that is said fail, neither here nor in libraries."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (Steady(stream) for stream in before)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = (Steady(stream) for stream in before)
     try:
         yield
     finally:

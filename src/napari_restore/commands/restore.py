@@ -87,7 +87,7 @@ def _warnings_are_notes() -> Iterator[None]:
         say(f"note: {' '.join(str(message).split())}")
 
     with warnings.catch_warnings():
-        warnings.showwarning = show  # type: ignore[assignment]
+        warnings.showwarning = show
         yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 from napari_restore.errors import FileError
@@ -144,6 +145,8 @@ def check_target(
         raise FileError(f"The result {target} is a folder. Name a file, or end it with '/'.")
     if not target.parent.is_dir():
         raise FileError(f"There is no folder {target.parent} for the result. Make it first.")
+    if not os.access(target.parent, os.W_OK):
+        raise FileError(f"{target} cannot be written: nothing may be made in {target.parent}.")
     place.check()
     around = zarr_around(target)
     if around is not None:
