@@ -15,7 +15,6 @@ import gzip
 import io
 import json
 import os
-import pickle
 import resource
 import select
 import shutil
@@ -327,7 +326,7 @@ class Worker:
 
 
 def declared_size(path: Path, kind: str) -> int | None:
-    """Samples that a file says it holds, asked of the library; None if that does not tell."""
+    """Ask a library how many samples a file says it holds; None if that does not tell."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -361,10 +360,12 @@ def declared_size(path: Path, kind: str) -> int | None:
 
 
 def judge(answer: dict[str, Any], source: Path, out: Path, kind: str, sound: int) -> str:
-    """What is wrong; nothing if all is well."""
+    """Say what is wrong; nothing if all is well."""
     status, said = answer["status"], answer["said"]
     lines = said.splitlines()
-    errors = [line for line in lines if not line.startswith("napari-restore: ") or ": note: " not in line]
+    errors = [
+        line for line in lines if not line.startswith("napari-restore: ") or ": note: " not in line
+    ]
     if status == 0:
         if errors:
             return f"a result, and beside it: {errors[0]}"
@@ -391,12 +392,14 @@ def judge(answer: dict[str, Any], source: Path, out: Path, kind: str, sound: int
 
 def hostile(folder: Path, marker: Path) -> Iterator[Path]:
     """Files that would run code."""
+    import torch
+
     for number, ending in enumerate((".pth", ".safetensors", ".npy")):
         path = folder / f"hostile{number}{ending}"
         if ending == ".npy":
             np.save(path, np.array([Harm(marker)], object), allow_pickle=True)
         else:
-            path.write_bytes(pickle.dumps({"intro.weight": Harm(marker)}))
+            torch.save({"intro.weight": Harm(marker)}, path)
         yield path
 
 
@@ -417,7 +420,9 @@ def fuzz(count: int, kinds: list[str], keep: Path | None) -> int:
             (turns[n % len(turns)], models[turns[n % len(turns)]], True)  # type: ignore[list-item]
             for n in range(count)
         ]
-        jobs += [("weights" if p.suffix != ".npy" else "npy", p, False) for p in hostile(folder, marker)]
+        jobs += [
+            ("weights" if p.suffix != ".npy" else "npy", p, False) for p in hostile(folder, marker)
+        ]
         for number, (kind, given, damaged) in enumerate(jobs):
             rng = np.random.default_rng([20, number])
             how, source = "as it is", given
@@ -454,7 +459,7 @@ def fuzz(count: int, kinds: list[str], keep: Path | None) -> int:
 
 
 def _sound(kind: str, source: Path) -> int:
-    """Samples of the file before it was damaged."""
+    """Count the samples of the file before it was damaged."""
     name = source.name
     if kind == "weights" or (kind == "dicom" and "b.dcm" not in name) or "c.png" in name:
         return 480

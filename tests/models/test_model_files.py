@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import SMALL
 from napari_restore.api import restore
 from napari_restore.errors import ModelError
 from napari_restore.models.catalog import find_model
@@ -177,6 +178,39 @@ def test_damaged_files_are_refused(
     find_model("deblur", 3, str(good))
     with pytest.raises(ModelError, match=r"bad\."):
         find_model("deblur", 3, str(bad))
+
+
+ABSURD: dict[str, Any] = {
+    "too wide": {"width": 10**9},
+    "wide for so few bytes": {"width": 512},
+    "too many blocks": {"encoder_blocks": [10**8]},
+    "fewer than none": {"middle_blocks": -1},
+    "text": {"width": "x"},
+    "none": {"encoder_blocks": None},
+    "unknown": {"depth": 3},
+    "no number": {"width": float("nan")},
+}
+
+
+@pytest.mark.parametrize("options", ABSURD.values(), ids=ABSURD)
+def test_absurd_options_are_refused_by_the_name_of_their_file(
+    options: dict[str, Any], mono_model: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "bad.safetensors"
+    told = {"name": "x", "task": "deblur", "architecture": "nafnet"}
+    told |= {"options": {"channels": 1, **SMALL, **options}}
+    save_weights(path, load_state(Path(mono_model)), told)
+    with pytest.raises(ModelError, match=r"bad\.safetensors") as caught:
+        find_model("deblur", 1, str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_not_finite_are_refused(mono_model: str, tmp_path: Path) -> None:
+    state = load_state(Path(mono_model))
+    state["intro.weight"][0, 0] = torch.nan
+    save_weights(tmp_path / "bad.safetensors", state, {})
+    with pytest.raises(ModelError, match=r"bad\.safetensors is damaged: 'intro\.weight' holds"):
+        load_state(tmp_path / "bad.safetensors")
 
 
 def test_a_changed_weights_file_of_the_catalogue_is_noticed(tmp_path: Path) -> None:

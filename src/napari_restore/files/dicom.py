@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_restore.errors import FileError
 
-from .dicom_folder import dicom_files, look_at_others
+from .dicom_folder import dicom_files, look_at_imageless, look_at_others
 from .dicom_order import arrange
 from .dicom_pixels import decoded, frame_count, is_colour, open_dataset, storage_of
 from .picture import Picture
@@ -59,9 +59,7 @@ def read_dicom(path: Path, series: str | None = None) -> Picture:
             look_at_others(path, paths, notes)
         headers = [open_dataset(file, pixels=False) for file in paths]
         if path.is_dir():
-            without = sum("Rows" not in header for header in headers)
-            if without:
-                notes.append(f"{without} DICOM files without an image are left out.")
+            look_at_imageless(paths, headers, notes)
             paths, headers = _one_series(paths, headers, series)
         storages = [
             _storage(header, file, path) for header, file in zip(headers, paths, strict=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_restore.errors import FileError
 
@@ -66,3 +66,25 @@ def look_at_others(folder: Path, paths: list[Path], notes: list[str]) -> None:
         notes.append(
             f"{len(files)} files of the folder are no DICOM and left out, such as {files[0]}."
         )
+
+
+def look_at_imageless(paths: list[Path], headers: list[Any], notes: list[str]) -> None:
+    """Note reports and the like, which hold no image; refuse slices that have lost theirs."""
+    images = [header for header in headers if "Rows" in header]
+    without = [(p, h) for p, h in zip(paths, headers, strict=True) if "Rows" not in h]
+    for path, header in without:
+        if not _says_other(header, images):
+            raise FileError(
+                f"{path.name} says of no image how many rows it has, and may be a damaged slice. "
+                "Mend it, or take it out of the folder."
+            )
+    if without:
+        notes.append(f"{len(without)} DICOM files without an image are left out.")
+
+
+def _says_other(header: Any, images: list[Any]) -> bool:
+    """Whether a file says in full that it is of another kind than all images."""
+    told = ("Modality", "SOPClassUID")
+    return all(keyword in header for keyword in told) and any(
+        header.get(keyword) not in [image.get(keyword) for image in images] for keyword in told
+    )

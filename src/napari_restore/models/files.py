@@ -6,19 +6,22 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from napari_restore.core.device import import_torch
 from napari_restore.errors import ModelError
 
-from .spec import ARCHITECTURES, ModelSpec
+from .spec import ARCHITECTURES, ModelSpec, build_network
 from .weights import load_state, read_metadata, sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from torch import Tensor
 
 #: Side of the crops that published NAFNet weights were trained on, which their attention averages.
 PUBLISHED_WINDOW = 384
+#: Largest number among the options of a network: none has more channels, blocks or pixels.
+_MOST = 4096
 
 
 def spec_from_file(path: Path, task: str) -> ModelSpec:
@@ -37,6 +40,14 @@ def spec_from_file(path: Path, task: str) -> ModelSpec:
         If the file is missing, unreadable or of an unknown network.
     """
     path = path.expanduser().resolve()
+    try:
+        return _spec(path, task)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError) as error:
+        # What a damaged file says of itself is of any type.
+        raise ModelError(f"{path} describes no network: {error or repr(error)}.") from error
+
+
+def _spec(path: Path, task: str) -> ModelSpec:
     metadata = read_metadata(path) if path.suffix == ".safetensors" else {}
     architecture = metadata.get("architecture", "nafnet")
     if architecture not in ARCHITECTURES:
@@ -45,6 +56,7 @@ def spec_from_file(path: Path, task: str) -> ModelSpec:
         options = _options(path, metadata["options"])
     else:
         options = published_options(load_state(path))
+    _refuse_absurd(path, architecture, options)
     affine = architecture == "affine"
     pair, along = architecture == "framepair", architecture in ("framepair", "motion")
     inner = options.get("restorer", {}) if along else options
@@ -77,6 +89,37 @@ def spec_from_file(path: Path, task: str) -> ModelSpec:
         black_is_zero=affine,
         licence=metadata.get("licence", "unknown"),
     )
+
+
+def _refuse_absurd(path: Path, architecture: str, options: dict[str, Any]) -> None:
+    """Raise a `ModelError` if a network cannot be in the file, before it takes any memory."""
+    for key, number in _numbers(options):
+        if not 0 <= number <= _MOST:
+            raise ModelError(f"{path} has an option that no network has: {key} = {number}.")
+    try:
+        with import_torch().device("meta"):
+            network = build_network(architecture, options)
+    except ModelError as error:
+        raise ModelError(f"{path} describes no network. {error}") from error
+    count = sum(value.numel() for value in network.parameters())
+    # Weights take two bytes at least.
+    if 2 * count > path.stat().st_size:
+        raise ModelError(
+            f"{path} holds {path.stat().st_size} bytes, too few for the {count} weights of the "
+            f"'{architecture}' that it describes. It is damaged, or was cut short."
+        )
+
+
+def _numbers(options: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """Find all numbers in nested options."""
+    if isinstance(options, dict):
+        for name, value in options.items():
+            yield from _numbers(value, name)
+    elif isinstance(options, (list, tuple)):
+        for value in options:
+            yield from _numbers(value, key)
+    elif isinstance(options, (int, float)):
+        yield key, options
 
 
 def _options(path: Path, text: str) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class TorchPredictor:
             network.load_state_dict(load_state(spec.path, spec.sha256))
         except RuntimeError as error:
             # Torch lists every key and shape.
-            brief = str(error)[:300]
+            brief = " ".join(str(error).split())[:300]
             raise ModelError(
                 f"Weights {spec.path} do not fit the network '{spec.architecture}' with options "
                 f"{dict(spec.options)}: {brief} …"

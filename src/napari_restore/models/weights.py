@@ -57,7 +57,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     ModelError
         If the file is missing or is not a safetensors file.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
@@ -66,7 +66,8 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise ModelError(
             f"No weights at {path}. Reinstall the package or name another file."
         ) from None
-    except (SafetensorError, OSError) as error:
+    # Whatever the reader stumbles over.
+    except Exception as error:
         raise ModelError(f"{path} is not a readable safetensors file ({error}).") from None
 
 
@@ -98,10 +99,18 @@ def load_state(path: Path, expected_sha256: str | None = None) -> dict[str, Tens
             for key in ("params", "params_ema", "state_dict", "model"):
                 state = state.get(key, state) if isinstance(state, dict) else state
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read as weights: {error}") from error
+        # Torch explains in several lines.
+        brief = (str(error).strip() or repr(error)).splitlines()[0]
+        raise ModelError(f"{path} cannot be read as weights: {brief}") from error
     except Exception as error:
         # torch raises pickle.UnpicklingError for a file that holds more than tensors.
-        raise ModelError(f"{path} holds more than tensors and was not opened: {error}") from error
+        raise ModelError(
+            f"{path} holds more than tensors, or is damaged, and was not opened. Save the tensors "
+            "alone, by name, best as .safetensors."
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise ModelError(f"{path} is not a state dict: it must hold tensors by name, alone.")
+    for key, value in state.items():
+        if not torch.isfinite(value).all():
+            raise ModelError(f"{path} is damaged: '{key}' holds values that are not finite.")
     return {key: value.float() for key, value in state.items()}
