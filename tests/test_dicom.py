@@ -420,9 +420,7 @@ def test_several_volumes_in_one_series(tmp_path):
     np.testing.assert_array_equal(after.pixel_array, before[4].pixel_array + 1)
 
 
-@pytest.mark.parametrize(
-    "lost", [("Rows",), ("Rows", "Modality"), ("Rows", "SOPClassUID", "Modality")]
-)
+@pytest.mark.parametrize("lost", ["Rows", "Rows Modality", "Rows SOPClassUID Modality"])
 def test_a_slice_that_lost_its_header_is_no_report(tmp_path, lost):
     series(tmp_path / "in", 3)
     damaged = pydicom.dcmread(tmp_path / "in" / "IM0")
