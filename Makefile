@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 help:
 	@echo "make demo    install, restore the sample images into demo/, open napari if there is a display"
 	@echo "make test    install and run all tests; ARGS='-k tiles' passes options to pytest"
-	@echo "make lint    ruff and mypy"
+	@echo "make lint    ruff, mypy, and who may import whom"
 	@echo "make gpu     check and measure a graphics card with the Python that has its torch; ARGS='--minutes 4'"
 	@echo "make clean   remove .venv, demo/ and what builds leave behind"
 
@@ -22,6 +22,7 @@ test: $(INSTALLED)
 lint: $(INSTALLED)
 	$(PYTHON_IN_VENV) -m ruff check
 	$(PYTHON_IN_VENV) -m ruff format --check
+	.venv/bin/lint-imports --no-logo
 	$(PYTHON_IN_VENV) -m mypy
 
 # Not in .venv, whose torch is for processors: PYTHON needs torch and numpy, and no network.

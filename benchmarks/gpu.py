@@ -128,17 +128,15 @@ def restored(
     spec: ModelSpec, image: np.ndarray, device: str, tile: int | str = "auto"
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Samples and provenance."""
-    from napari_restore.core.steps import drain
-    from napari_restore.plan import plan
-    from napari_restore.restoration import restore_steps
+    from napari_restore.restoration.options import Options
+    from napari_restore.restoration.plan import make_plan
+    from napari_restore.restoration.run import restore_array
 
     options: dict[str, Any] = {"frames": 2, "exposure": 0.5} if spec.frames == 2 else {}
     colour = "S" if spec.channels == 3 else ""
     axes = ("T" if spec.frames == 2 else "") + "YX" + colour
-    decided = plan(
-        image, spec.task, axes=axes, model=spec.name, device=device, tile=tile, **options
-    )
-    done = drain(restore_steps(image, decided, gauge=False))
+    asked = Options(spec.task, model=spec.name, device=device, tile=tile, **options)
+    done = restore_array(image, make_plan(image, asked, axes=axes), blur=False)
     return done.data, done.provenance
 
 
@@ -150,7 +148,7 @@ def image_for(spec: ModelSpec, side: int) -> np.ndarray:
 @contextmanager
 def float32() -> Iterator[None]:
     """Networks in float32, and products of its full precision, on whatever device."""
-    from napari_restore.models import predictor
+    from napari_restore.inference import predictor
 
     real, predictor.autocast_dtype = predictor.autocast_dtype, lambda device: None
     before = torch.backends.cudnn.allow_tf32
@@ -222,7 +220,7 @@ def models(bench: Bench) -> Iterator[Row]:
 def little_memory(bench: Bench, spec: ModelSpec, image: np.ndarray) -> Iterator[str]:
     """Too little memory for a whole image; yields how that was done."""
     if not bench.device.startswith("cuda"):
-        from napari_restore.models.predictor import TorchPredictor
+        from napari_restore.inference.predictor import TorchPredictor
 
         real, most = TorchPredictor.__call__, image.shape[0] * image.shape[1] // 2
 
@@ -272,8 +270,8 @@ def out_of_memory(bench: Bench) -> Iterator[Row]:
 
 def speed(bench: Bench) -> Iterator[Row]:
     """Megapixels a second of whole restorations beside the bare network, and memory."""
+    from napari_restore.inference.predictor import load_predictor
     from napari_restore.models.catalog import CATALOG
-    from napari_restore.models.predictor import load_predictor
 
     for spec in CATALOG:
         if spec.frames == 2:
@@ -390,7 +388,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--sizes", type=float, nargs="*", help="megapixels, for the speed")
     options = parser.parse_args(argv)
     offer_safetensors()
-    from napari_restore.core.device import resolve_device
+    from napari_restore.device import resolve_device
 
     began, device = time.monotonic(), resolve_device(options.device)
     bench = Bench(device, 512, (4, 400), began + 0.75 * 60 * options.minutes)

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from skimage.io import imread
 
-from napari_restore.core.axes import Planes, find_layout, with_time
-from napari_restore.core.engine import run
-from napari_restore.core.intensity import find_scales
-from napari_restore.core.protocol import TileOptions
+from napari_restore.image.intensity import find_scales
+from napari_restore.image.layout import Planes, find_layout, with_time
+from napari_restore.inference.engine import run
+from napari_restore.inference.predictor import AtExposure, TorchPredictor
+from napari_restore.inference.protocol import TileOptions
 from napari_restore.models.catalog import CATALOG
-from napari_restore.models.predictor import AtExposure, TorchPredictor
 
 HALOS = (16, 32, 48, 64, 96, 128, 160)
 
@@ -35,8 +35,7 @@ def largest_difference(predictor: TorchPredictor, image: np.ndarray) -> float:
     results = []
     for side in (4096, 128):
         out = np.empty_like(image)
-        for _ in run(source, Planes(out, layout), predictor, scales, tiles=TileOptions(side)):
-            pass
+        run(source, Planes(out, layout), predictor, scales, tiles=TileOptions(side))
         results.append(out)
     return float(np.abs(results[0] - results[1]).max() / scales[0].span)
 

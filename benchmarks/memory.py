@@ -99,7 +99,7 @@ def restore(path: Path, target: Path, options: argparse.Namespace, said: Any) ->
     source, task = options.source, options.task
     import napari_restore
     from napari_restore.cli import main
-    from napari_restore.models import predictor
+    from napari_restore.inference import predictor
 
     if options.stand_in:
         real = predictor.find_predictor

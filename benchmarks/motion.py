@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +31,14 @@ from skimage.io import imread
 from skimage.registration import optical_flow_ilk, optical_flow_tvl1
 
 from napari_restore import motion_deblur
-from napari_restore.commands.table import format_table
-from napari_restore.core.steps import drain
+from napari_restore.cli.table import format_table
 from napari_restore.evaluation.classical import richardson_lucy, unsharp_mask
 from napari_restore.evaluation.metrics import psnr, ssim
-from napari_restore.findings import find_motion
 from napari_restore.physics import motion
-from napari_restore.plan import plan
-from napari_restore.restoration import restore_steps
+from napari_restore.restoration.findings import find_motion
+from napari_restore.restoration.options import Options
+from napari_restore.restoration.plan import make_plan
+from napari_restore.restoration.run import restore_array
 
 SIDE = 384
 #: Frames from one pair of a clip to the next.
@@ -153,17 +154,17 @@ def two_frames(clips: list[Path], grey: bool) -> None:
                 found = pooled(method(planes[0], planes[1]))
                 seconds = time.perf_counter() - start
                 errors[name].append((np.linalg.norm(found - truth, axis=-1).mean(), seconds))
-            decided = plan(frames, "motion_deblur", rgb=not grey, frames=2, exposure=exposure)
+            options = Options("motion_deblur", frames=2)
+            plan = make_plan(frames, replace(options, exposure=exposure), rgb=not grey)
             start = time.perf_counter()
-            vectors = drain(find_motion(frames, decided)).vectors[0]
+            vectors = find_motion(frames, plan).vectors[0]
             seconds = (time.perf_counter() - start) / 2
             rows, columns = truth.shape[:2]
             distance = np.linalg.norm(vectors[:rows, :columns] - truth, axis=-1).mean()
             errors["model"].append((distance, seconds))
             errors["none at all"].append((np.linalg.norm(truth, axis=-1).mean(), 0.0))
-            two = drain(restore_steps(frames, decided, gauge=False))
-            guess = plan(frames, "motion_deblur", rgb=not grey, frames=2)
-            found = drain(restore_steps(frames, guess, gauge=False))
+            two = restore_array(frames, plan, blur=False)
+            found = restore_array(frames, make_plan(frames, options, rgb=not grey), blur=False)
             guesses.append(abs(found.provenance["exposure"] - exposure))
             one = motion_deblur(frames[0], rgb=not grey)
             still = motion_deblur(

@@ -19,21 +19,21 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from napari_restore.commands.table import format_table
-from napari_restore.core.steps import drain
-from napari_restore.core.tiles import Grid, Region, split
+from napari_restore.cli.table import format_table
 from napari_restore.evaluation.classical import gaussian_kernel, richardson_lucy
+from napari_restore.image.tiling import Grid, Region, split
+from napari_restore.inference.predictor import AtExposure, TorchPredictor, load_predictor
 from napari_restore.models.catalog import CATALOG
-from napari_restore.models.predictor import AtExposure, TorchPredictor, load_predictor
 from napari_restore.models.spec import ModelSpec, build_network
 from napari_restore.models.weights import load_state
-from napari_restore.plan import Plan, plan
-from napari_restore.restoration import restore_steps
+from napari_restore.restoration.options import Options
+from napari_restore.restoration.plan import Plan, make_plan
+from napari_restore.restoration.run import begin, plane_block, restore_array
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,8 +78,19 @@ class Clock:
         return now() - start
 
 
-def restored(image: np.ndarray, decided: Plan, regions: Regions | None = None) -> np.ndarray:
-    return drain(restore_steps(image, decided, gauge=False, regions=regions)).data
+def planned(image: np.ndarray, task: str, *, rgb: bool = False, **options: Any) -> Plan:
+    return make_plan(image, Options.of(task, options), rgb=rgb)
+
+
+def restored(image: np.ndarray, plan: Plan) -> np.ndarray:
+    return restore_array(image, plan, blur=False).data
+
+
+def restored_parts(image: np.ndarray, plan: Plan, regions: Regions) -> None:
+    todo = [plane_block(plan.layout, index, region) for index, region in regions]
+    with begin(image, plan).blocks(list(enumerate(todo))) as results:
+        for _ in results:
+            pass
 
 
 def bare(predictor: TorchPredictor, spec: ModelSpec, side: int = BARE) -> Callable[[], object]:
@@ -93,13 +104,13 @@ def bare(predictor: TorchPredictor, spec: ModelSpec, side: int = BARE) -> Callab
     return lambda: predictor(tile, context, torch.tensor([[0.0, 0, 1, 1]]))
 
 
-def regions_of(decided: Plan) -> Regions:
+def regions_of(plan: Plan) -> Regions:
     """Whole tiles from the middle of a plane, `PART` pixels of them at most."""
-    height, width = decided.layout.size
-    tiles = list(split(Region(0, 0, height, width), decided.tiles.side))
+    height, width = plan.layout.size
+    tiles = list(split(Region(0, 0, height, width), plan.tiles.side))
     count = max(1, int(PART / tiles[0].pixels))
     first = max(0, (len(tiles) - count) // 2)
-    index = (0,) * len(decided.layout.leading)
+    index = (0,) * len(plan.layout.leading)
     return [(index, tile) for tile in tiles[first : first + count]]
 
 
@@ -114,9 +125,9 @@ def overhead(options: argparse.Namespace) -> None:
     for size in options.sizes:
         side = round((size * 1e6) ** 0.5 / 16) * 16
         image = picture(side, spec.channels)
-        decided = plan(image, spec.task, rgb=spec.channels == 3, device=options.device)
-        regions = regions_of(decided)
-        grid = Grid(decided.layout.size, spec.multiple_of, decided.halo)
+        plan = planned(image, spec.task, rgb=spec.channels == 3, device=options.device)
+        regions = regions_of(plan)
+        grid = Grid(plan.layout.size, spec.multiple_of, plan.halo)
         pixels = sum(tile.pixels for _, tile in regions)
         seen = sum(grid.window(tile).pixels for _, tile in regions)
         # By turns, every few seconds: the speed of a machine varies.
@@ -128,7 +139,7 @@ def overhead(options: argparse.Namespace) -> None:
             part = sum(tile.pixels for _, tile in group)
             times = max(1, round(part / BARE**2 / 2))
             alone += clock(network, times=times)
-            whole += clock(restored, image, decided, group)
+            whole += clock(restored_parts, image, plan, group)
             alone += clock(network, times=times)
             calls += 2 * times
         whole /= rounds
@@ -169,11 +180,11 @@ def monai(options: argparse.Namespace) -> None:
     spec = model(options.model)
     side = round((options.size * 1e6) ** 0.5 / 16) * 16
     image = picture(side, spec.channels)
-    decided = plan(image, spec.task, rgb=spec.channels == 3, device=options.device)
+    plan = planned(image, spec.task, rgb=spec.channels == 3, device=options.device)
     network = build_network(spec.architecture, spec.options)
     network.load_state_dict(load_state(spec.path, spec.sha256))
     network = network.eval().to(options.device, memory_format=torch.channels_last)
-    halo, tile = decided.halo, decided.tiles.side
+    halo, tile = plan.halo, plan.tiles.side
 
     def slide(window: int, overlap: float) -> Callable[[], object]:
         inferer = SlidingWindowInferer((window, window), 1, overlap, mode="constant")
@@ -189,7 +200,7 @@ def monai(options: argparse.Namespace) -> None:
 
     window = min(side, tile + 2 * halo)
     rivals = {
-        "napari-restore": partial(restored, image, decided),
+        "napari-restore": partial(restored, image, plan),
         f"MONAI, windows of {window}, overlap {2 * halo}": slide(window, 2 * halo / window),
         f"MONAI, windows of {window}, overlap 0.25": slide(window, 0.25),
         "MONAI, windows of 512, overlap 0.25": slide(512, 0.25),
@@ -229,8 +240,8 @@ def classical(options: argparse.Namespace) -> None:
     for name in ("deblur-color", "deblur-mono"):
         spec = model(name)
         image = picture(side, spec.channels)
-        decided = plan(image, "deblur", rgb=spec.channels == 3, device="cpu")
-        ours = min(clock(restored, image, decided) for _ in range(2))
+        plan = planned(image, "deblur", rgb=spec.channels == 3, device="cpu")
+        ours = min(clock(restored, image, plan) for _ in range(2))
         view = image / 255.0
         theirs = min(clock(richardson_lucy, view, kernel, 30) for _ in range(2))
         million = side**2 / 1e6
@@ -244,8 +255,8 @@ def classical(options: argparse.Namespace) -> None:
         return
     volume = np.stack([picture(256, 1)] * 32)
     ball = np.multiply.outer(gaussian_kernel(1.5)[len(kernel) // 2], kernel).astype(np.float32)
-    decided = plan(volume, "deblur", device="cpu")
-    ours = clock(restored, volume, decided)
+    plan = planned(volume, "deblur", device="cpu")
+    ours = clock(restored, volume, plan)
     theirs = clock(
         lambda: doRLDeconvolutionFromNpArrays(
             volume.astype(np.float32), ball / ball.sum(), niter=30, method="cpu"
@@ -265,7 +276,7 @@ def models(options: argparse.Namespace) -> None:
     for spec in CATALOG:
         side = round((options.size * 1e6) ** 0.5 / 16) * 16
         image = picture(side, spec.channels, spec.frames)
-        decided = plan(
+        plan = planned(
             image,
             spec.task,
             rgb=spec.channels == 3,
@@ -273,8 +284,8 @@ def models(options: argparse.Namespace) -> None:
             frames=spec.frames,
             exposure=0.5 if spec.frames == 2 else None,
         )
-        first = clock(restored, image, decided)
-        whole = min(clock(restored, image, decided) for _ in range(2))
+        first = clock(restored, image, plan)
+        whole = min(clock(restored, image, plan) for _ in range(2))
         network = bare(load_predictor(spec, options.device), spec)
         network()
         alone = min(clock(network) for _ in range(3)) / BARE**2

@@ -17,7 +17,7 @@ import numpy as np
 from distributed import LocalCluster
 
 from napari_restore import restore
-from napari_restore.cluster import computed_blocks, connect
+from napari_restore.restoration.cluster import connect, finished
 
 
 def block_of(block: np.ndarray, block_id: tuple[int, ...]) -> np.ndarray:
@@ -44,7 +44,8 @@ def seconds(image: da.Array, task: str, workers: int) -> tuple[float, int]:
         client.gather(warm)
         del warm
         started, total = time.perf_counter(), 0
-        for _, block in computed_blocks(lazy, client):
+        places = np.ndindex(*lazy.numblocks)
+        for _, block in finished(client, ((n, client.compute(lazy.blocks[n])) for n in places)):
             total += int(block.sum(dtype=np.int64))
         return time.perf_counter() - started, total
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from napari_restore import deblur
-from napari_restore.plan import plan
+from napari_restore.restoration.options import Options
+from napari_restore.restoration.plan import make_plan
 from napari_restore.samples import load_sample
 
 # A CT of the chest: int16, Hounsfield units, axes (Z, Y, X).
 image, _ = load_sample("chest_ct")
 
 # What will be done is decided, and can be looked at, before anything is computed.
-decided = plan(image, "deblur")
-print(f"axes {decided.layout.axes}, model {decided.spec.name}, on {decided.device}")
+plan = make_plan(image, Options("deblur"))
+print(f"axes {plan.layout.axes}, model {plan.spec.name}, on {plan.device}")
 
 restored = deblur(image, progress=lambda step: print(f"\r{step.done / step.total:4.0%}", end=""))
 print()

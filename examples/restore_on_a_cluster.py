@@ -7,7 +7,7 @@ import numpy as np
 from distributed import Client, LocalCluster
 
 from napari_restore import deblur
-from napari_restore.cluster import computed_blocks, survey
+from napari_restore.restoration.cluster import survey
 from napari_restore.samples import load_sample
 
 
@@ -23,11 +23,8 @@ def main() -> None:
         # While there is a client, it computes the lazy result, or any part of it.
         restored = deblur(slide)
         corner = restored[:100, :100].compute()
-        # Block by block, in bounded memory, as they are finished; this would go to disk.
-        result = np.empty(slide.shape, slide.dtype)
-        for place, block in computed_blocks(restored, client):
-            result[place] = block
-            print(f"{block.shape} at {[part.start for part in place]}")
+        # Here into memory. A result that is too large for it: restored.to_zarr(PATH).
+        result = restored.compute()
     print(f"the corner is the same: {np.array_equal(corner, result[:100, :100])}")
 
 

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from napari_restore.plan import plan
-from napari_restore.restoration import restore_steps
+from napari_restore.restoration.options import Options
+from napari_restore.restoration.plan import make_plan
+from napari_restore.restoration.run import restore_array
 from napari_restore.samples import SAMPLES, Sample, load_sample
 
 ROOT = Path(__file__).parents[1]
@@ -34,12 +35,9 @@ def restore_sample(sample: Sample) -> tuple[Array, Array, dict[str, Any], dict[s
     """Return a sample, its restoration, its layer options and the provenance."""
     image, options = load_sample(sample.key)
     frames = 2 if sample.movie else 1
-    steps = restore_steps(image, plan(image, sample.task, rgb=sample.rgb, frames=frames))
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return image, stop.value.data, options, stop.value.provenance
+    plan = make_plan(image, Options(sample.task, frames=frames), rgb=sample.rgb)
+    result = restore_array(image, plan)
+    return image, result.data, options, result.provenance
 
 
 def to_picture(pixels: Array, limits: tuple[float, float], rgb: bool) -> Image.Image:

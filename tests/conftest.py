@@ -8,19 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from napari_restore.models import predictor
+from napari_restore.inference import predictor
 from napari_restore.models.spec import build_network
 from napari_restore.models.weights import save_weights
 from rounding import terms_of
+from small_networks import SMALL, SMALL_AFFINE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
-
-#: A network that looks at most 24 pixels far, so that its halo holds all it sees.
-_BLOCKS = {"encoder_blocks": (1,), "middle_blocks": 1, "decoder_blocks": (1,)}
-SMALL = {"width": 8, **_BLOCKS}
-SMALL_AFFINE = {"widths": (8, 16), "view": 32, **_BLOCKS}
 
 
 @pytest.fixture
@@ -35,20 +31,6 @@ def full_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(predictor, "autocast_dtype", lambda device: None)
     yield
     predictor._load.cache_clear()
-
-
-@pytest.fixture
-def finished() -> Callable[[Generator[Any, None, Any]], Any]:
-    """Run a generator to its end and give what it returns."""
-
-    def finish(steps: Generator[Any, None, Any]) -> Any:
-        while True:
-            try:
-                next(steps)
-            except StopIteration as stop:
-                return stop.value
-
-    return finish
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_restore.commands import large
-from napari_restore.core import blocks
-from napari_restore.files import ngff, zarr_writer
+from napari_restore.cli import large
+from napari_restore.image import blocks
+from napari_restore.io import ngff, zarr_writer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ def make_blocks_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "BLOCK_TILES", 1)
     monkeypatch.setattr(zarr_writer, "CHUNK", BLOCK)
     monkeypatch.setattr(large, "TILE", BLOCK)
-    monkeypatch.setattr("napari_restore.files.tiff_writer.TILE", BLOCK)
+    monkeypatch.setattr("napari_restore.io.tiff_writer.TILE", BLOCK)
     monkeypatch.setattr(zarr_writer, "_REDUCED", BLOCK**2)
     monkeypatch.setattr(ngff, "COARSEST", BLOCK)
 

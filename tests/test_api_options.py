@@ -12,13 +12,12 @@ import torch
 
 import napari_restore
 from napari_restore.errors import DeviceError, ImageError, ModelError, RestoreError
-from napari_restore.plan import plan
-from napari_restore.restoration import restore_steps
+from napari_restore.restoration.run import restore_array
+from napari_restore.watch import Stopped, Watch
+from planning import plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from napari_restore.core.protocol import Progress
+    from napari_restore.watch import Progress
 
 pytestmark = pytest.mark.usefixtures("full_precision")
 
@@ -52,17 +51,17 @@ def test_the_plan_reads_nothing_and_decides_everything(rng: np.random.Generator)
     decided = plan(Unreadable(), "dehaze", device="cpu", tile=64, strength=0.5)
     assert decided.spec.name == "dehaze-color"
     assert (decided.layout.planes, decided.layout.colour) == (5, True)
-    assert (decided.device, decided.strength) == ("cpu", 0.5)
+    assert (decided.device, decided.options.strength) == ("cpu", 0.5)
     assert (decided.tiles.side, decided.tiles.fixed) == (64, True)
 
 
 def test_provenance_says_all_that_is_needed_to_do_it_again(
-    mono_model: str, rng: np.random.Generator, finished: Callable[..., Any]
+    mono_model: str, rng: np.random.Generator
 ) -> None:
     image = rng.random((40, 50)).astype(np.float32)
     image[3, 4] = np.nan
     decided = plan(image, "deblur", model=mono_model, tile=32, strength=0.75, axes="yx")
-    restoration = finished(restore_steps(image, decided))
+    restoration = restore_array(image, decided)
     record = json.loads(json.dumps(restoration.provenance))
     assert record["task"] == "deblur"
     # A file of weights is found again by its path.
@@ -79,25 +78,30 @@ def test_provenance_says_all_that_is_needed_to_do_it_again(
     assert "torch" in record["versions"]
 
 
-def test_provenance_counts_what_was_clipped(
-    colour_model: str, rng: np.random.Generator, finished: Callable[..., Any]
-) -> None:
+def test_provenance_counts_what_was_clipped(colour_model: str, rng: np.random.Generator) -> None:
     image = (rng.random((40, 50, 3)) > 0.5).astype(np.uint8) * 255
     decided = plan(image, "deblur", model=colour_model)
-    restoration = finished(restore_steps(image, decided))
+    restoration = restore_array(image, decided)
     exact = napari_restore.restore(image.astype(np.float64), "deblur", model=colour_model, rgb=True)
     # A float scale between percentiles that are 0 and 255 is the same scale.
     outside = (np.rint(exact) < 0) | (np.rint(exact) > 255)
     assert restoration.provenance["clipped_samples"] == np.count_nonzero(outside) > 0
 
 
-def test_closing_early_stops_the_work(mono_model: str, rng: np.random.Generator) -> None:
+def test_stopping_early_ends_the_work(mono_model: str, rng: np.random.Generator) -> None:
     image = rng.random((100, 100))
-    steps = restore_steps(image, plan(image, "deblur", model=mono_model, tile=32))
-    assert 0 < next(step.done for step in steps if step.done) < image.size
-    steps.close()
-    with pytest.raises(StopIteration):
-        next(steps)
+    seen: list[int] = []
+
+    def stop(step: Progress) -> None:
+        seen.append(step.done)
+        if step.done:
+            watch.stop()
+
+    watch = Watch(stop)
+    with pytest.raises(Stopped):
+        watch.run(restore_array, image, plan(image, "deblur", model=mono_model, tile=32))
+    assert 0 < seen[-1] < image.size
+    assert seen.count(seen[-1]) == 1
 
 
 # ---------------------------------------------------------------- errors
@@ -159,15 +163,15 @@ def test_every_error_is_a_restore_error() -> None:
         assert issubclass(error, napari_restore.RestoreError)
 
 
-def test_a_failing_estimate_of_blur_does_not_take_the_result(monkeypatch, finished):  # type: ignore[no-untyped-def]
-    from napari_restore import findings
+def test_a_failing_estimate_of_blur_does_not_take_the_result(monkeypatch):  # type: ignore[no-untyped-def]
+    from napari_restore.restoration import findings
 
     def fail(*args: object) -> None:
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(findings, "estimate_blur", fail)
     image = np.random.default_rng(0).random((40, 50)).astype(np.float32)
-    result = finished(restore_steps(image, plan(image, "deblur", device="cpu")))
+    result = restore_array(image, plan(image, "deblur", device="cpu"))
     assert result.data.shape == image.shape
     assert any("could not be estimated: out of memory" in n for n in result.provenance["notes"])
     assert "blur" not in result.provenance

@@ -9,9 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .api import deblur, dehaze, motion_deblur, restore
-    from .errors import RestoreError
-    from .gui.layers import restore_layer
+    from napari_restore.api import deblur, dehaze, motion_deblur, restore
+    from napari_restore.errors import RestoreError
+    from napari_restore.gui.layers import restore_layer
 
 __version__ = "0.1.0"
 

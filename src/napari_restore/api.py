@@ -6,32 +6,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .core.chunked import is_lazy
-from .core.steps import drain
-from .findings import find_motion
-from .plan import plan
-from .restoration import restore_lazily, restore_steps
+from napari_restore.image.lazy import is_lazy
+from napari_restore.restoration.dask_graph import restore_lazily
+from napari_restore.restoration.findings import find_motion
+from napari_restore.restoration.options import Options, takes_options
+from napari_restore.restoration.plan import make_plan
+from napari_restore.restoration.run import restore_array
+from napari_restore.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .core.protocol import Progress
+    from napari_restore.restoration.plan import Plan
+    from napari_restore.watch import Progress
 
 
+@takes_options
 def restore(
     image: Any,
     task: str,
     *,
     axes: str | None = None,
     rgb: bool | None = None,
-    model: str = "auto",
-    device: str = "auto",
-    tile: int | str = "auto",
-    strength: float = 1.0,
-    structure_size: float | None = None,
-    frames: int = 1,
-    exposure: float | None = None,
     progress: Callable[[Progress], object] | None = None,
+    **options: Any,
 ) -> Any:
     """Restore an image.
 
@@ -46,26 +44,12 @@ def restore(
         axis.
     rgb : bool, optional
         Whether the last axis is RGB or RGBA. Without it, a last axis of 3 or 4 on uint8 is.
-    model : str
-        "auto", a name of the catalogue, or a file of weights.
-    device : str
-        "auto", "cpu", "cuda", "cuda:1", "xpu", "mps".
-    tile : int or "auto"
-        Side of the tiles in pixels.
-    strength : float
-        0 keeps the input, 1 is the full result, linear between.
-    structure_size : float, optional
-        For out-of-focus light in single-channel images: structures up to this many pixels across
-        stay, whatever the network takes for haze.
-    frames : {1, 2}
-        For motion: restore each frame alone, or with its neighbour along T (the next one; of the
-        last frame, the one before) and the motion between them. Without ``axes``, the one axis
-        before the plane is time.
-    exposure : float, optional
-        With two frames: share of the time between them that the shutter is open, above 0 and up to
-        1. Found from the movie without it.
     progress : callable, optional
-        Called with a `Progress` after every batch of tiles.
+        Called with a `Progress` after every batch of tiles, and meanwhile. An exception that it
+        raises ends the restoration.
+    **options
+        model, device, tile, strength, structure_size, frames, exposure: see
+        `napari_restore.restoration.options.Options`.
 
     Returns
     -------
@@ -82,35 +66,33 @@ def restore(
     -----
     Intensities are scaled once for the whole array (each channel), and what the network changes is
     added to the original samples: units and offsets stay, alpha, NaN and infinities are untouched.
+    What says nothing of the scene (hot pixels, hidden colours, empty planes, bars along the
+    borders) stays as it is and does not count for the scale. Integers of few counts are rounded up
+    or down by a pattern that depends on the place alone, so that on average no light is lost.
     """
-    decided = plan(
-        image,
-        task,
-        axes=axes,
-        rgb=rgb,
-        model=model,
-        device=device,
-        tile=tile,
-        strength=strength,
-        structure_size=structure_size,
-        frames=frames,
-        exposure=exposure,
-    )
+    plan = make_plan(image, Options.of(task, options), axes=axes, rgb=rgb)
     if is_lazy(image):
-        return restore_lazily(image, decided)
-    return drain(restore_steps(np.asarray(image), decided, gauge=False), progress).data
+        return restore_lazily(image, plan)
+    return Watch(progress).run(_restored, image, plan)
 
 
+def _restored(image: Any, plan: Plan) -> Any:
+    return restore_array(np.asarray(image), plan, blur=False).data
+
+
+@takes_options
 def deblur(image: Any, **options: Any) -> Any:
     """Remove defocus and optical blur; options as for `restore`."""
     return restore(image, "deblur", **options)
 
 
+@takes_options
 def dehaze(image: Any, **options: Any) -> Any:
     """Remove haze, smoke or out-of-focus light; options as for `restore`."""
     return restore(image, "dehaze", **options)
 
 
+@takes_options
 def motion_deblur(image: Any, *, return_motion: bool = False, **options: Any) -> Any:
     """Remove motion blur.
 
@@ -133,6 +115,7 @@ def motion_deblur(image: Any, *, return_motion: bool = False, **options: Any) ->
     if not return_motion:
         return result
     progress = options.pop("progress", None)
-    decided = plan(image, "motion_deblur", **options)
+    reading = {name: options.pop(name, None) for name in ("axes", "rgb")}
+    plan = make_plan(image, Options.of("motion_deblur", options), **reading)
     source = image if is_lazy(image) else np.asarray(image)
-    return result, drain(find_motion(source, decided), progress)
+    return result, Watch(progress).run(find_motion, source, plan)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import FileError
+from napari_restore.errors import FileError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -66,7 +66,7 @@ class FakePredictor:
 @pytest.fixture
 def predictor(monkeypatch) -> Iterator[FakePredictor]:
     fake = FakePredictor()
-    monkeypatch.setattr("napari_restore.models.predictor.load_predictor", lambda *_: fake)
+    monkeypatch.setattr("napari_restore.inference.predictor.load_predictor", lambda *_: fake)
     yield fake
     fake.free()
 

@@ -11,7 +11,7 @@ from napari_restore import restore, restore_layer
 from napari_restore.errors import ImageError
 from napari_restore.gui.axes import read_axes
 from napari_restore.gui.describe import describe
-from napari_restore.gui.options import Options
+from napari_restore.gui.options import DockOptions
 from napari_restore.gui.tasks import DeblurWidget
 from waiting import LIMIT_MS
 
@@ -121,10 +121,10 @@ def test_the_dock_says_what_it_takes_for_channels_and_can_be_told(viewer, image,
 @pytest.mark.parametrize("dtype", [np.float32, np.uint16])
 def test_what_looks_like_colour_is_said_in_the_dock_and_by_the_library(session, viewer, dtype):
     layer = viewer.add_image(np.zeros((40, 50, 3), dtype), rgb=False, name="photo")
-    text = describe(session.jobs(Options()), session.rates)
+    text = describe(session.jobs(DockOptions()), session.rates)
     assert "taken for planes that are 3 pixels wide" in text
     assert "rgb=True" in text
     with pytest.warns(UserWarning, match="taken for planes that are 3 pixels wide"):
         restore_layer(layer, "deblur")
     viewer.layers.selection = {viewer.add_image(np.zeros((40, 50, 3), dtype), rgb=True)}
-    assert "taken for" not in describe(session.jobs(Options()), session.rates)
+    assert "taken for" not in describe(session.jobs(DockOptions()), session.rates)

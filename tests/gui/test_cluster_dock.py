@@ -12,7 +12,7 @@ from napari_restore import restore, restore_layer
 from napari_restore.gui import clients
 from napari_restore.gui.controls import Controls
 from napari_restore.gui.layers import METADATA_KEY
-from napari_restore.gui.options import Options
+from napari_restore.gui.options import DockOptions
 from napari_restore.gui.tasks import DeblurWidget
 from waiting import LIMIT_MS
 
@@ -75,7 +75,7 @@ def test_results_are_those_of_this_computer(session, viewer, image, qtbot, addre
     seen, said = [], []
     session.runner.progressed.connect(seen.append)
     session.runner.ended.connect(said.append)
-    session.restore(Options(tile=64, scheduler=address))
+    session.restore(DockOptions(tile=64, scheduler=address))
     finished(qtbot, session)
     result = viewer.layers["cells [deblurred]"]
     assert isinstance(result.data, da.Array if lazy else np.ndarray)
@@ -95,7 +95,7 @@ def test_two_images_as_frames(session, viewer, image, qtbot, address):
     pair = [viewer.add_image(np.roll(image, 2 * k, 1), name=name) for k, name in enumerate("ab")]
     session.task = "motion_deblur"
     viewer.layers.selection = set(pair)
-    session.restore(Options(tile=64, frames=2, exposure=0.5, scheduler=address))
+    session.restore(DockOptions(tile=64, frames=2, exposure=0.5, scheduler=address))
     finished(qtbot, session)
     expected = restore(
         np.stack([layer.data for layer in pair]), "motion_deblur", frames=2, exposure=0.5, tile=64
@@ -109,7 +109,7 @@ def test_cancel(session, viewer, image, qtbot, address):
     session.runner.ended.connect(said.append)
     steps = []
     session.runner.progressed.connect(lambda step: steps.append(step.message))
-    session.restore(Options(tile=128, scheduler=address))
+    session.restore(DockOptions(tile=128, scheduler=address))
     qtbot.waitUntil(lambda: any("on 2 workers" in step for step in steps), timeout=LIMIT_MS)
     session.cancel()
     finished(qtbot, session)
@@ -126,7 +126,7 @@ def test_nobody_listens(session, viewer, image, qtbot, monkeypatch):
     said, shown = [], []
     session.runner.ended.connect(said.append)
     notification_manager.notification_ready.connect(shown.append)
-    session.restore(Options(scheduler="tcp://127.0.0.1:9"))
+    session.restore(DockOptions(scheduler="tcp://127.0.0.1:9"))
     finished(qtbot, session)
     notification_manager.notification_ready.disconnect(shown.append)
     assert "No dask scheduler answers at tcp://127.0.0.1:9" in shown[0].message

@@ -13,7 +13,7 @@ from napari_restore.errors import ImageError
 from napari_restore.gui.axes import read_axes
 from napari_restore.gui.jobs import plan_layer
 from napari_restore.gui.layers import METADATA_KEY
-from napari_restore.gui.options import Options
+from napari_restore.gui.options import DockOptions
 from napari_restore.gui.session import Session
 from waiting import LIMIT_MS
 
@@ -34,14 +34,14 @@ def movie() -> np.ndarray:
     return np.stack([scene[:, 20 - 3 * t : 100 - 3 * t] for t in range(3)]).astype(np.uint16)
 
 
-def restored(session: Session, options: Options, qtbot) -> None:
+def restored(session: Session, options: DockOptions, qtbot) -> None:
     session.restore(options)
     qtbot.waitUntil(lambda: not session.running, timeout=LIMIT_MS)
 
 
 def test_a_movie_is_restored_as_by_the_library(motion, viewer, movie, qtbot):
     viewer.add_image(movie, name="cells", scale=(2, 0.5, 0.5), units=("s", "um", "um"))
-    restored(motion, Options(frames=2, exposure=0.5, show_motion=True), qtbot)
+    restored(motion, DockOptions(frames=2, exposure=0.5, show_motion=True), qtbot)
     result, vectors = viewer.layers["cells [motion deblurred]"], viewer.layers["cells [motion]"]
     np.testing.assert_array_equal(result.data, motion_deblur(movie, frames=2, exposure=0.5))
     record = result.metadata[METADATA_KEY]
@@ -57,7 +57,7 @@ def test_the_exposure_is_found_and_said(motion, viewer, movie, qtbot):
     viewer.add_image(movie, name="cells")
     said: list[str] = []
     motion.runner.ended.connect(said.append)
-    restored(motion, Options(frames=2), qtbot)
+    restored(motion, DockOptions(frames=2), qtbot)
     record = viewer.layers["cells [motion deblurred]"].metadata[METADATA_KEY]
     assert record["exposure_found"]
     assert 0 < record["exposure"] <= 1
@@ -67,7 +67,7 @@ def test_the_exposure_is_found_and_said(motion, viewer, movie, qtbot):
 def test_two_images_are_neighbours_of_each_other(motion, viewer, movie, qtbot):
     first, second = (viewer.add_image(movie[t], name=f"t{t}") for t in range(2))
     viewer.layers.selection = {first, second}
-    restored(motion, Options(frames=2, exposure=0.4, show_motion=True), qtbot)
+    restored(motion, DockOptions(frames=2, exposure=0.4, show_motion=True), qtbot)
     both = motion_deblur(movie[:2], frames=2, exposure=0.4)
     for t in range(2):
         result = viewer.layers[f"t{t} [motion deblurred]"]
@@ -82,13 +82,13 @@ def test_two_layers_that_differ_are_refused(motion, viewer, movie):
     second = viewer.add_image(movie[1, :50], name="b")
     viewer.layers.selection = {first, second}
     with pytest.raises(ImageError, match=r"'a'.*one shape.*\(70, 80\).*\(50, 80\)"):
-        motion.jobs(Options(frames=2))
+        motion.jobs(DockOptions(frames=2))
 
 
 def test_preview_of_two_frames_is_that_part_of_the_result(motion, viewer, movie, qtbot):
     viewer.add_image(movie, name="cells")
     viewer.dims.set_current_step(0, 1)
-    motion.preview(Options(frames=2, exposure=0.5))
+    motion.preview(DockOptions(frames=2, exposure=0.5))
     qtbot.waitUntil(lambda: not motion.running, timeout=LIMIT_MS)
     preview = viewer.layers["cells [preview]"]
     whole = motion_deblur(movie, frames=2, exposure=0.5)[1]
@@ -98,7 +98,7 @@ def test_preview_of_two_frames_is_that_part_of_the_result(motion, viewer, movie,
 
 def test_a_lazy_movie_stays_lazy(motion, viewer, movie, qtbot):
     viewer.add_image(da.from_array(movie, chunks=(1, 70, 80)), name="cells")
-    restored(motion, Options(frames=2), qtbot)
+    restored(motion, DockOptions(frames=2), qtbot)
     result = viewer.layers["cells [motion deblurred]"]
     assert isinstance(result.data, da.Array)
     exposure = result.metadata[METADATA_KEY]["exposure"]
@@ -109,7 +109,7 @@ def test_a_lazy_movie_stays_lazy(motion, viewer, movie, qtbot):
 
 def test_lines_of_one_frame_are_centred_on_their_places(motion, viewer, movie, qtbot):
     viewer.add_image(movie[0], name="cells")
-    restored(motion, Options(show_motion=True), qtbot)
+    restored(motion, DockOptions(show_motion=True), qtbot)
     lines = viewer.layers["cells [motion blur]"]
     assert lines.vector_style == "line"
     middles = lines.data[:, 0] + lines.data[:, 1] / 2
@@ -153,6 +153,6 @@ def test_if_no_axis_is_time_the_remedy_is_named(labels, words):
 
 def test_a_multiscale_movie_stays_multiscale(motion, viewer, movie, qtbot):
     viewer.add_image([movie, movie[:, ::2, ::2]], multiscale=True, name="cells")
-    restored(motion, Options(frames=2, exposure=0.5), qtbot)
+    restored(motion, DockOptions(frames=2, exposure=0.5), qtbot)
     result = viewer.layers["cells [motion deblurred]"]
     assert [level.shape for level in result.data] == [(3, 70, 80), (3, 35, 40)]

@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from napari_restore.core.protocol import Progress
 from napari_restore.gui import rates as module
 from napari_restore.gui.jobs import plan_layer
-from napari_restore.gui.options import Options
+from napari_restore.gui.options import DockOptions
 from napari_restore.gui.rates import Rates, Stopwatch, Times
-from napari_restore.restoration import LOADING
+from napari_restore.restoration.run import LOADING
+from napari_restore.watch import Progress
 from waiting import LIMIT_MS
 
 
@@ -121,9 +121,9 @@ def test_a_stopwatch_tells_loading_from_the_rest(monkeypatch):
 @pytest.mark.parametrize("what", ["restore", "preview"])
 def test_every_run_is_learned_from(session, viewer, predictor, image, qtbot, rates, tmp_path, what):
     viewer.add_image(image, name="cells")
-    (job,) = session.jobs(Options(device="cpu"))
+    (job,) = session.jobs(DockOptions(device="cpu"))
     guess = rates.seconds(job)
-    getattr(session, what)(Options(device="cpu"))
+    getattr(session, what)(DockOptions(device="cpu"))
     qtbot.waitUntil(lambda: not session.running, timeout=LIMIT_MS)
     assert rates.seconds(job) != guess
     assert Rates(tmp_path / "speeds.json").seconds(job) == rates.seconds(job)

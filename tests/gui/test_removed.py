@@ -6,7 +6,7 @@ import pytest
 import zarr
 
 from napari_restore.gui.layers import METADATA_KEY, restore_layer
-from napari_restore.gui.options import Options
+from napari_restore.gui.options import DockOptions
 from napari_restore.gui.session import Session
 from waiting import LIMIT_MS
 
@@ -19,7 +19,7 @@ def dehaze(viewer):
 
 
 def run(session, qtbot, **options):
-    session.restore(Options(show_removed=True, **options))
+    session.restore(DockOptions(show_removed=True, **options))
     qtbot.waitUntil(lambda: not session.running, timeout=LIMIT_MS)
 
 
@@ -77,7 +77,7 @@ def test_size_of_structures_is_in_the_units_of_the_layer(dehaze, viewer, image, 
     viewer.add_image(image, name="cells", scale=(0.5, 0.5), units=("um", "um"))
     viewer.add_image(np.stack([image.astype(np.uint8)] * 3, -1), name="fog")
     viewer.layers.selection = set(viewer.layers)
-    cells, fog = dehaze.jobs(Options(structure_size=20.0))
+    cells, fog = dehaze.jobs(DockOptions(structure_size=20.0))
     assert cells.plan.structure_size == 40
     assert cells.plan.halo == cells.plan.spec.halo + 180
     assert fog.plan.structure_size == 0
@@ -88,9 +88,8 @@ def test_size_of_structures_is_in_the_units_of_the_layer(dehaze, viewer, image, 
 def test_a_restoration_outlives_what_cannot_be_shown(dehaze, viewer, image, qtbot, monkeypatch):
     def fail(*args):
         raise RuntimeError("no room")
-        yield
 
-    monkeypatch.setattr("napari_restore.gui.work.removed_steps", fail)
+    monkeypatch.setattr("napari_restore.gui.work.removed_from", fail)
     viewer.add_image(image, name="cells")
     run(dehaze, qtbot)
     assert [layer.name for layer in viewer.layers] == ["cells", "cells [dehazed]"]

@@ -7,11 +7,11 @@ from napari.layers import Image, Labels
 from napari.utils.notifications import notification_manager
 
 from napari_restore import RestoreError, restore
-from napari_restore.core.gauge import BlurEstimate
+from napari_restore.analysis.blur import BlurEstimate
 from napari_restore.errors import DeviceError
 from napari_restore.gui.describe import blur_text, describe, title
 from napari_restore.gui.layers import METADATA_KEY
-from napari_restore.gui.options import Options
+from napari_restore.gui.options import DockOptions
 from napari_restore.gui.session import Session
 from waiting import LIMIT_MS
 
@@ -33,7 +33,7 @@ def test_all_selected_images_are_restored_and_others_left_out(
     first, second = viewer.add_image(image, name="a"), viewer.add_image(image, name="b")
     labels = viewer.add_labels(np.zeros(image.shape, int), name="labels")
     viewer.layers.selection = {first, second, labels}
-    session.restore(Options(hide_source=True))
+    session.restore(DockOptions(hide_source=True))
     wait_for(qtbot, session)
     names = [layer.name for layer in viewer.layers]
     assert names == ["a", "b", "a [deblurred]", "b [deblurred]", "labels"]
@@ -44,7 +44,7 @@ def test_all_selected_images_are_restored_and_others_left_out(
 
 def test_result_equals_the_library(session, viewer, image, qtbot):
     viewer.add_image(image, name="cells")
-    session.restore(Options(strength=0.4))
+    session.restore(DockOptions(strength=0.4))
     wait_for(qtbot, session)
     result = viewer.layers["cells [deblurred 0.4]"]
     np.testing.assert_array_equal(result.data, restore(image, "deblur", strength=0.4))
@@ -57,12 +57,12 @@ def test_blur_is_shown_with_the_result_and_kept(
 ):
     data = da.from_array(image, chunks=64) if lazy else image
     viewer.add_image(data, name="cells", scale=(0.2, 0.2), units=("um", "um"))
-    session.restore(Options())
+    session.restore(DockOptions())
     wait_for(qtbot, session)
     assert "Blur σ 1.5 px (0.3 µm)." in messages[-1]
     record = viewer.layers["cells [deblurred]"].metadata[METADATA_KEY]["blur"]
     assert record["sigma_px"] == pytest.approx(1.5, abs=0.01)
-    session.preview(Options())
+    session.preview(DockOptions())
     wait_for(qtbot, session)
     assert "Blur σ 1.5 px (0.3 µm)." in messages[-1]
 
@@ -85,7 +85,7 @@ def test_progress_reaches_the_end(session, viewer, predictor, image, qtbot):
     seen = []
     session.runner.progressed.connect(seen.append)
     viewer.add_image(np.stack([image] * 4))
-    session.restore(Options(tile=64))
+    session.restore(DockOptions(tile=64))
     wait_for(qtbot, session)
     done = [step.done for step in seen]
     assert done == sorted(done)
@@ -95,7 +95,7 @@ def test_progress_reaches_the_end(session, viewer, predictor, image, qtbot):
 def test_cancel_leaves_the_viewer_as_it_was(session, viewer, predictor, image, qtbot, messages):
     viewer.add_image(np.stack([image] * 200))
     predictor.hold()
-    session.restore(Options(tile=128))
+    session.restore(DockOptions(tile=128))
     qtbot.waitUntil(predictor.begun.is_set, timeout=LIMIT_MS)
     session.cancel()
     predictor.free()
@@ -105,7 +105,7 @@ def test_cancel_leaves_the_viewer_as_it_was(session, viewer, predictor, image, q
     assert predictor.tiles <= 2
     assert "Cancelled" in messages[-1]
     # and the session is ready for the next run
-    session.restore(Options())
+    session.restore(DockOptions())
     wait_for(qtbot, session)
     assert len(viewer.layers) == 2
 
@@ -126,19 +126,19 @@ def test_one_layer_that_fails_does_not_take_the_others(
 
     real = module.restore_job
 
-    def steps(job):
+    def fail(job):
         if job.name == "bad":
             raise error
-        return (yield from real(job))
+        return real(job)
 
-    monkeypatch.setattr(module, "restore_job", steps)
+    monkeypatch.setattr(module, "restore_job", fail)
     shown = []
     monkeypatch.setattr(
         notification_manager, "dispatch", lambda notification: shown.append(notification.message)
     )
     layers = {viewer.add_image(image, name="bad"), viewer.add_image(image, name="good")}
     viewer.layers.selection = layers
-    session.restore(Options())
+    session.restore(DockOptions())
     wait_for(qtbot, session)
     assert [layer.name for layer in viewer.layers] == ["bad", "good", "good [deblurred]"]
     assert "smaller tile" in shown[0]
@@ -154,7 +154,7 @@ def test_a_bug_is_shown_and_frees_the_session(
     monkeypatch.setattr(notification_manager, "dispatch", shown.append)
     predictor.error = kind("a bug")
     viewer.add_image(image)
-    getattr(session, what)(Options())
+    getattr(session, what)(DockOptions())
     wait_for(qtbot, session)
     assert "a bug" in messages[-1]
     assert type(shown[0].exception) is kind
@@ -164,7 +164,7 @@ def test_a_bug_is_shown_and_frees_the_session(
 def test_cancelled_preview_frees_the_session(session, viewer, predictor, image, qtbot, messages):
     predictor.hold()
     viewer.add_image(image)
-    session.preview(Options(tile=16))
+    session.preview(DockOptions(tile=16))
     qtbot.waitUntil(predictor.begun.is_set, timeout=LIMIT_MS)
     session.cancel()
     predictor.free()
@@ -176,7 +176,7 @@ def test_cancelled_preview_frees_the_session(session, viewer, predictor, image, 
 def test_data_replaced_in_the_middle_is_not_restored(session, viewer, predictor, image, qtbot):
     predictor.hold()
     layer = viewer.add_image(np.stack([image] * 5), name="x", scale=(3, 1, 1))
-    session.restore(Options())
+    session.restore(DockOptions())
     qtbot.waitUntil(predictor.begun.is_set, timeout=LIMIT_MS)
     layer.data = np.zeros((2, 7, 9))
     predictor.free()
@@ -189,10 +189,10 @@ def test_data_replaced_in_the_middle_is_not_restored(session, viewer, predictor,
 def test_an_abandoned_run_does_not_end_the_next(session, viewer, predictor, image, qtbot, messages):
     predictor.hold()
     viewer.add_image(np.stack([image] * 6), name="x")
-    first = session.restore(Options())
+    first = session.restore(DockOptions())
     qtbot.waitUntil(predictor.begun.is_set, timeout=LIMIT_MS)
     session.abandon()
-    second = session.restore(Options())
+    second = session.restore(DockOptions())
     assert first is not session.runner.worker is second
     predictor.free()
     qtbot.waitUntil(lambda: not first.is_running, timeout=LIMIT_MS)
@@ -204,7 +204,7 @@ def test_an_abandoned_run_does_not_end_the_next(session, viewer, predictor, imag
 def test_source_deleted_in_the_middle(session, viewer, predictor, image, qtbot):
     predictor.hold()
     layer = viewer.add_image(np.stack([image] * 5), name="gone")
-    session.restore(Options())
+    session.restore(DockOptions())
     qtbot.waitUntil(predictor.begun.is_set, timeout=LIMIT_MS)
     viewer.layers.remove(layer)
     predictor.free()
@@ -216,7 +216,7 @@ def test_closing_in_the_middle_adds_nothing(viewer, predictor, image, qtbot, qap
     session = Session(viewer, "deblur")
     predictor.hold()
     viewer.add_image(np.stack([image] * 5))
-    worker = session.restore(Options())
+    worker = session.restore(DockOptions())
     qtbot.waitUntil(predictor.begun.is_set, timeout=LIMIT_MS)
     session.close()
     predictor.free()
@@ -228,9 +228,9 @@ def test_closing_in_the_middle_adds_nothing(viewer, predictor, image, qtbot, qap
 def test_second_run_is_refused_while_one_is_going(session, viewer, predictor, image, qtbot):
     predictor.hold()
     viewer.add_image(image)
-    session.restore(Options())
+    session.restore(DockOptions())
     with pytest.raises(RestoreError, match="Cancel"):
-        session.preview(Options())
+        session.preview(DockOptions())
     predictor.free()
     wait_for(qtbot, session)
 
@@ -243,24 +243,24 @@ def test_nothing_to_restore_is_said(session, viewer, layer, message):
     if layer is not None:
         viewer.add_layer(layer)
     with pytest.raises(RestoreError, match=message):
-        session.restore(Options())
+        session.restore(DockOptions())
 
 
 def test_unfit_model_names_the_layer(session, viewer, image):
     viewer.add_image(image, name="cells")
     with pytest.raises(RestoreError, match=r"'cells'.*deblur-color.*3 channels.*mono"):
-        session.jobs(Options(model="deblur-color"))
+        session.jobs(DockOptions(model="deblur-color"))
 
 
 def test_description_says_what_will_be_done(session, viewer):
     viewer.add_image(np.zeros((12, 2048, 2048), np.uint8), name="stack")
-    text = words(session, Options(device="cpu"))
+    text = words(session, DockOptions(device="cpu"))
     for part in ("deblur-mono", "12 × 2048 × 2048", "CPU", "about"):
         assert part in text
     viewer.add_image(np.zeros((30, 40, 3), np.uint8), name="photo", rgb=True)
     viewer.layers.select_all()
-    assert title(session.jobs(Options())) == "2 layers"
-    assert "deblur-color and deblur-mono" in words(session, Options(device="cpu"))
+    assert title(session.jobs(DockOptions())) == "2 layers"
+    assert "deblur-color and deblur-mono" in words(session, DockOptions(device="cpu"))
 
 
 def words(session, options) -> str:
@@ -269,7 +269,7 @@ def words(session, options) -> str:
 
 def test_estimate_knows_that_small_tiles_are_slower(session, viewer):
     viewer.add_image(np.zeros((4096, 4096), np.uint8))
-    few, many = (session.jobs(Options(device="cpu", tile=tile))[0] for tile in (2048, 128))
+    few, many = (session.jobs(DockOptions(device="cpu", tile=tile))[0] for tile in (2048, 128))
     assert session.rates.seconds(many) > 2 * session.rates.seconds(few)
 
 
@@ -298,7 +298,7 @@ def test_preview_equals_that_region_of_the_full_run(viewer, qtbot, task, rgb):
     layer = viewer.add_image(data, rgb=rgb, name="x")
     viewer.dims.set_current_step(0, 2)
     layer.corner_pixels = np.array([[0, 21, 33], [0, 99, 120]])
-    session.preview(Options())
+    session.preview(DockOptions())
     wait_for(qtbot, session)
     preview = preview_of(viewer)
     expected = data.copy()
@@ -312,17 +312,17 @@ def test_preview_equals_that_region_of_the_full_run(viewer, qtbot, task, rgb):
 def test_preview_gives_way_to_the_next_and_to_the_result(session, viewer, predictor, image, qtbot):
     viewer.add_image(image, name="cells")
     for _ in range(2):
-        session.preview(Options())
+        session.preview(DockOptions())
         wait_for(qtbot, session)
     assert [layer.name for layer in viewer.layers] == ["cells", "cells [preview]"]
-    session.restore(Options())
+    session.restore(DockOptions())
     wait_for(qtbot, session)
     assert [layer.name for layer in viewer.layers] == ["cells", "cells [deblurred]"]
 
 
 def test_preview_goes_when_its_source_moves(session, viewer, predictor, image, qtbot):
     layer = viewer.add_image(image, name="cells")
-    session.preview(Options())
+    session.preview(DockOptions())
     wait_for(qtbot, session)
     layer.translate = (5, 5)
     assert [layer.name for layer in viewer.layers] == ["cells"]
@@ -330,12 +330,12 @@ def test_preview_goes_when_its_source_moves(session, viewer, predictor, image, q
 
 def test_a_preview_stands_for_its_source_in_every_dock(session, viewer, predictor, image, qtbot):
     source = viewer.add_image(image, name="cells")
-    session.preview(Options())
+    session.preview(DockOptions())
     wait_for(qtbot, session)
     assert viewer.layers.selection == {preview_of(viewer)}
     other = Session(viewer, "dehaze")
-    assert [job.layer for job in other.jobs(Options())] == [source]
-    other.preview(Options())
+    assert [job.layer for job in other.jobs(DockOptions())] == [source]
+    other.preview(DockOptions())
     wait_for(qtbot, other)
     assert [layer.name for layer in viewer.layers] == ["cells", "cells [preview]"]
     other.close()
@@ -345,7 +345,7 @@ def test_a_preview_stands_for_its_source_in_every_dock(session, viewer, predicto
 
 def test_preview_goes_with_its_source(session, viewer, predictor, image, qtbot):
     viewer.add_image(image, name="cells")
-    session.preview(Options())
+    session.preview(DockOptions())
     wait_for(qtbot, session)
     viewer.layers.remove("cells")
     assert len(viewer.layers) == 0
@@ -355,6 +355,6 @@ def test_preview_of_one_layer_in_a_deeper_viewer(session, viewer, predictor, ima
     viewer.add_image(np.zeros((4, 6, 96, 120)), name="deep")
     flat = viewer.add_image(image, name="flat")
     viewer.layers.selection = {flat}
-    session.preview(Options())
+    session.preview(DockOptions())
     wait_for(qtbot, session)
     assert preview_of(viewer).data.shape == image.shape

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from napari.layers import Shapes
 
-from napari_restore.gui.options import Options
+from napari_restore.gui.options import DockOptions
 from napari_restore.gui.session import Session
 from waiting import LIMIT_MS
 
@@ -19,7 +19,7 @@ def run(session, predictor, qtbot):
     session.runner.ended.connect(said.append)
 
     def run(what="restore", of=session, **options) -> str:
-        getattr(of, what)(Options(**options))
+        getattr(of, what)(DockOptions(**options))
         qtbot.waitUntil(lambda: not of.running, timeout=LIMIT_MS)
         return said[-1]
 
@@ -163,7 +163,7 @@ def test_a_cancelled_run_leaves_the_source_selected_after_a_preview(
     source = viewer.add_image(np.stack([image] * 50), name="cells")
     run("preview")
     predictor.hold()
-    session.restore(Options())
+    session.restore(DockOptions())
     qtbot.waitUntil(predictor.begun.is_set, timeout=LIMIT_MS)
     session.cancel()
     qtbot.waitUntil(lambda: not session.running, timeout=LIMIT_MS)

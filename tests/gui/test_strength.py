@@ -6,7 +6,7 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from napari_restore.gui.options import Options
+from napari_restore.gui.options import DockOptions
 from napari_restore.gui.strength import blended
 from waiting import LIMIT_MS
 
@@ -47,7 +47,7 @@ def test_large_images_are_blended_in_parts(monkeypatch, rng):
 @pytest.fixture
 def done(session, qtbot):
     def done(what, **options):
-        getattr(session, what)(Options(**options))
+        getattr(session, what)(DockOptions(**options))
         qtbot.waitUntil(lambda: not session.running, timeout=LIMIT_MS)
 
     return done

@@ -11,8 +11,8 @@ import torch
 
 from napari_restore.api import restore
 from napari_restore.errors import ModelError
+from napari_restore.inference.predictor import load_predictor
 from napari_restore.models.catalog import CATALOG, find_model
-from napari_restore.models.predictor import load_predictor
 from napari_restore.models.spec import ARCHITECTURES, TASKS, build_network
 from napari_restore.models.weights import load_state, read_metadata, sha256
 

@@ -11,13 +11,13 @@ from scipy.ndimage import gaussian_filter
 from skimage import data
 
 from napari_restore import deblur
-from napari_restore.core.axes import Planes
-from napari_restore.core.intensity import find_scales
-from napari_restore.findings import measure_blur
-from napari_restore.plan import plan
+from napari_restore.image.intensity import find_scales
+from napari_restore.image.layout import Planes
+from napari_restore.restoration.findings import measure_blur
+from planning import plan
 
 if TYPE_CHECKING:
-    from napari_restore.core.gauge import BlurEstimate
+    from napari_restore.analysis.blur import BlurEstimate
 
 Array = NDArray[np.float64]
 KINDS = pytest.mark.parametrize("kind", ["mono", "color"])

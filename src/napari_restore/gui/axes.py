@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_restore.core.axes import UNNAMED, name_time
-from napari_restore.core.chunked import is_lazy
 from napari_restore.errors import ImageError
+from napari_restore.image.layout import UNNAMED, name_time
+from napari_restore.image.lazy import is_lazy
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -32,7 +32,7 @@ def read_axes(
     time_axis: int | None = None,
     channel_axis: int | str | None = "auto",
 ) -> str:
-    """Letters of a layer's axes, see `napari_restore.core.axes.Layout`.
+    """Letters of a layer's axes, see `napari_restore.image.layout.Layout`.
 
     Parameters
     ----------

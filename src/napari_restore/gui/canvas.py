@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.utils.transforms import Affine
 
-from napari_restore.core.tiles import Region
 from napari_restore.errors import ImageError
+from napari_restore.image.tiling import Region
 
 if TYPE_CHECKING:
     from napari.components import Dims

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from napari_restore.cluster import connect
+from napari_restore.restoration.cluster import connect
 
 if TYPE_CHECKING:
     from distributed import Client

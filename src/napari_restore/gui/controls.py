@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QFormLayout, QLabel
 from napari_restore.models.catalog import CATALOG
 
 from .jobs import pixel_size
-from .options import Options
+from .options import DockOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -88,10 +88,10 @@ class Controls:
             control.native.setSpecialValueText("auto")
 
     @property
-    def options(self) -> Options:
+    def options(self) -> DockOptions:
         """What the controls say."""
         face, two = self._face, self.frames.value == 2
-        return Options(
+        return DockOptions(
             model=self.model.value,
             device=self.device.value,
             tile=self.tile.value,

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from napari.settings import get_settings
 
+from napari_restore.restoration.provenance import ALONE
+
 from .jobs import pixel_size
 from .layers import METADATA_KEY
 
@@ -71,6 +73,8 @@ def summary(job: LayerJob, result: Image) -> str:
     blur = f" {blur_text(record['blur'], job.state)}" if "blur" in record else ""
     if record.get("exposure_found"):
         blur += f" Exposure found: {record['exposure']:.2g} of the time between frames."
+    if record.get("frames_used") == 1:
+        blur += f" {ALONE}."
     if record.get("lazy"):
         text = f"'{result.name}' is restored where you look at it.{blur}"
         if not get_settings().experimental.async_:
@@ -94,7 +98,7 @@ def blur_text(blur: Mapping[str, Any], state: Mapping[str, Any]) -> str:
     Parameters
     ----------
     blur : mapping
-        As in the provenance; see `napari_restore.core.gauge.BlurEstimate`.
+        As in the provenance; see `napari_restore.analysis.blur.BlurEstimate`.
     state : mapping
         ``scale`` and ``units`` of the layer, for the size in its units where it has any.
     """

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image
 
-from napari_restore.cluster import check_address
-from napari_restore.core.axes import likely_colour
-from napari_restore.core.chunked import is_lazy
-from napari_restore.core.stacked import stacked
 from napari_restore.errors import ImageError, RestoreError
-from napari_restore.plan import Plan, plan
+from napari_restore.image.layout import likely_colour
+from napari_restore.image.lazy import is_lazy
+from napari_restore.image.stacked import stacked
+from napari_restore.restoration.cluster import check_address
+from napari_restore.restoration.options import Options
+from napari_restore.restoration.plan import make_plan
 
 from .axes import read_axes
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from napari.layers import Layer
+
+    from napari_restore.restoration.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ def plan_layer(
         if partner is not None:
             pairs = zip(levels, _levels(partner), strict=True)
             levels, axes = [stacked(pair) for pair in pairs], f"T{axes.replace('T', 'K')}"
-        decided = plan(levels[0], task, axes=axes, **options)
+        plan = make_plan(levels[0], Options.of(task, options), axes=axes)
     except RestoreError as error:
         raise type(error)(f"'{layer.name}': {error}") from error
     state["contrast_limits_range"] = layer.contrast_limits_range
@@ -169,7 +172,7 @@ def plan_layer(
         layer.name,
         levels,
         state,
-        decided,
+        plan,
         show_removed,
         show_motion,
         name,

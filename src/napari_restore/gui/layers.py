@@ -9,24 +9,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image
 
-from napari_restore.cluster import on_client, survey
-from napari_restore.core.axes import Planes, find_layout
-from napari_restore.core.chunked import as_dask
-from napari_restore.core.intensity import find_scales
-from napari_restore.core.protocol import Progress, Report
-from napari_restore.core.pyramid import pyramid
-from napari_restore.core.steps import drain
-from napari_restore.core.tiles import Region
-from napari_restore.findings import exposure_of, try_blur
-from napari_restore.restoration import Restoration, restore_lazily, restore_steps
+from napari_restore.image.layout import find_layout
+from napari_restore.image.lazy import as_dask
+from napari_restore.image.pyramid import pyramid
+from napari_restore.restoration.cluster import on_client
+from napari_restore.restoration.dask_graph import restore_lazily
+from napari_restore.restoration.options import takes_options
+from napari_restore.restoration.run import Restoration, begin, restore_array
+from napari_restore.watch import Watch, tell
 
 from .clients import client_of
 from .jobs import LayerJob, pixel_size, plan_layer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
-    from distributed import Client
+    from napari_restore.watch import Progress
 
 #: What a result is called after its source.
 SUFFIXES = {"deblur": "deblurred", "dehaze": "dehazed", "motion_deblur": "motion deblurred"}
@@ -58,7 +56,7 @@ def result_name(job: LayerJob, strength: float | None = None, *, taken: bool = F
         Whether there is a layer of that name: what else was chosen is named then.
     """
     plan = job.plan
-    strength = plan.strength if strength is None else strength
+    strength = plan.options.strength if strength is None else strength
     said = [SUFFIXES[plan.spec.task] + ("" if strength == 1 else f" {strength:g}")]
     if taken and plan.structure_size:
         side, unit = pixel_size(job.state)
@@ -86,58 +84,41 @@ def result_layer(job: LayerJob, restoration: Restoration) -> Image:
     return make_layer(restoration.data, state)
 
 
-def restore_job(job: LayerJob) -> Generator[Progress, None, Restoration]:
-    """Restore all levels of a layer, step by step; touches no layer, so it may run in a thread.
+def restore_job(job: LayerJob) -> Restoration:
+    """Restore all levels of a layer; touches no layer, so it may run in a thread.
 
     A lazy layer gives a lazy result, each level restored when it is looked at. Of a multiscale
     layer in memory the finest level is restored and the others are averaged from it.
-
-    Yields
-    ------
-    Progress
 
     Returns
     -------
     Restoration
         With a list of arrays as data for a multiscale layer.
     """
-    decided, multiscale, client, workers = job.plan, job.state["multiscale"], None, None
+    plan, multiscale, client = job.plan, job.state["multiscale"], None
     if job.scheduler is not None:
-        yield Progress(0, job.pixels, f"Connecting to {job.scheduler}")
+        tell(0, job.pixels, f"Connecting to {job.scheduler}")
         client = client_of(job.scheduler)
     if job.lazy:
-        if client is not None:
-            workers = survey(client, decided.asked_device)
-        # Found now, from a bounded sample: else every look at a slice would read the sample again.
-        # The finest level's scale serves all, or levels would differ in contrast.
-        finest = Planes(as_dask(job.array), decided.layout)
-        scales = find_scales(finest, decided.spec.black_is_zero)
-        exposure = decided.exposure
-        if decided.spec.frames == 2 and exposure is None:
-            exposure = exposure_of(finest.array, decided, scales)
+        # Facts are found now, from a bounded sample: else every look at a slice would read the
+        # sample again. Those of the finest level serve all, or levels would differ in contrast.
+        run = begin(as_dask(job.array), plan, client=client)
         levels = []
         for level in job.levels:
-            layout = find_layout(level, decided.layout.axes)
-            here = replace(decided, layout=layout, exposure=exposure)
-            result = restore_lazily(level, here, scales)
-            result = result if client is None else on_client(result, client)
-            levels.append(result if job.partner is None else result[0])
-        report = Report()
-        blur = try_blur(job.array, decided, scales, report)
-        said = decided.provenance(scales=scales, blur=blur, exposure=exposure)
-        record = {**said, "lazy": True}
-        record["notes"] = report.notes
-        if workers is not None:
-            record |= {
-                "device": workers.device,
-                "precision": workers.precision,
-                "workers": workers.count,
-            }
-        return Restoration(levels if multiscale else levels[0], record, scales)
+            layout = find_layout(level, plan.layout.axes)
+            lazy = restore_lazily(level, replace(plan, layout=layout), run.facts)
+            lazy = lazy if client is None else on_client(lazy, client)
+            levels.append(lazy if job.partner is None else lazy[0])
+        record = run.provenance() | {"lazy": True}
+        if run.workers is not None:
+            record["workers"] = run.workers.count
+        return Restoration(levels if multiscale else levels[0], record, run.facts)
     if job.partner is None:
-        result = yield from restore_steps(np.asarray(job.array), decided, client=client)
+        result = restore_array(np.asarray(job.array), plan, client=client)
     else:
-        result = yield from _restore_first(job, client)
+        first = tuple(slice(0, length) for length in (1, *plan.layout.shape[1:]))
+        result = restore_array(job.array, plan, block=first, client=client)
+        result = replace(result, data=result.data[0])
     if not multiscale:
         return result
     # Of two frames, the levels have an axis that the result has not.
@@ -146,31 +127,16 @@ def restore_job(job: LayerJob) -> Generator[Progress, None, Restoration]:
     return replace(result, data=pyramid(result.data, shapes))
 
 
-def _restore_first(job: LayerJob, client: Client | None) -> Generator[Progress, None, Restoration]:
-    """Restore the first of two frames that are layers of their own."""
-    layout = job.plan.layout
-    room = np.empty((1, *layout.shape[1:]), np.dtype(job.array.dtype))
-    whole = Region(0, 0, *layout.size)
-    regions = [(index, whole) for index in layout.indices() if index[0] == 0]
-    result = yield from restore_steps(job.array, job.plan, out=room, regions=regions, client=client)
-    return replace(result, data=room[0])
-
-
+@takes_options
 def restore_layer(
     layer: Image,
     task: str,
     *,
-    model: str = "auto",
-    device: str = "auto",
-    tile: int | str = "auto",
-    strength: float = 1.0,
-    structure_size: float | None = None,
-    frames: int = 1,
-    exposure: float | None = None,
     time_axis: int | None = None,
     channel_axis: int | str | None = "auto",
     scheduler: str | None = None,
     progress: Callable[[Progress], object] | None = None,
+    **options: Any,
 ) -> Image:
     """Restore an image layer.
 
@@ -179,12 +145,6 @@ def restore_layer(
     layer : napari.layers.Image
         2D, stack, series, RGB, multiscale, in memory or lazy.
     task : {"deblur", "dehaze", "motion_deblur"}
-    model, device, tile, strength, progress
-        As for `napari_restore.restore`.
-    structure_size : float, optional
-        As for `napari_restore.restore`, but in the units of the layer if it has any.
-    frames, exposure
-        As for `napari_restore.restore`.
     time_axis : int, optional
         Axis of the frames, where two of them are used and the labels do not say it.
     channel_axis : int, "auto" or None
@@ -193,6 +153,11 @@ def restore_layer(
         brightness.
     scheduler : str, optional
         Address of a dask cluster to restore on, such as "tcp://HOST:8786".
+    progress : callable, optional
+        As for `napari_restore.restore`.
+    **options
+        As for `napari_restore.restore`, but ``structure_size`` is in the units of the layer if it
+        has any.
 
     Returns
     -------
@@ -208,17 +173,11 @@ def restore_layer(
     job = plan_layer(
         layer,
         task,
-        model=model,
-        device=device,
-        tile=tile,
-        strength=strength,
-        structure_size=structure_size,
-        frames=frames,
-        exposure=exposure,
         time_axis=time_axis,
         channel_axis=channel_axis,
         scheduler=scheduler,
+        **options,
     )
     if job.remark:
         warnings.warn(job.remark, stacklevel=2)
-    return result_layer(job, drain(restore_job(job), progress))
+    return result_layer(job, Watch(progress).run(restore_job, job))

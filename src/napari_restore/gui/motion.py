@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Vectors
 
-from napari_restore.core.motion import CELL, Motion
-from napari_restore.findings import find_motion
+from napari_restore.analysis.motion import CELL, Motion
+from napari_restore.restoration.findings import find_motion
 
 from .layers import METADATA_KEY, PLACE
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
-    from napari_restore.core.protocol import Progress
-    from napari_restore.restoration import Restoration
+    from napari_restore.restoration.run import Restoration
 
     from .jobs import LayerJob
 
@@ -24,12 +21,8 @@ if TYPE_CHECKING:
 _MOST = 48
 
 
-def motion_of(job: LayerJob, restored: Restoration) -> Generator[Progress, None, Motion]:
+def motion_of(job: LayerJob, restored: Restoration) -> Motion:
     """Find how things moved; touches no layer, so it may run in a thread.
-
-    Yields
-    ------
-    Progress
 
     Returns
     -------
@@ -38,7 +31,7 @@ def motion_of(job: LayerJob, restored: Restoration) -> Generator[Progress, None,
     """
     cells = -(-max(job.plan.layout.size) // _MOST)
     spacing = max(1, -(-cells // CELL)) * CELL
-    motion = yield from find_motion(job.array, job.plan, restored.scales, spacing)
+    motion = find_motion(job.array, job.plan, restored.scales, spacing)
     if job.partner is None:
         return motion
     return Motion(motion.vectors[0], spacing, motion.directed)

@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Options:
+class DockOptions:
     """What the dock's controls say; as for `napari_restore.restore`.
 
     ``structure_size`` is in the units of each layer; ``scheduler`` is the address of a dask

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from napari.layers import Shapes
 
-from napari_restore.core.axes import Planes
-from napari_restore.core.chunked import as_dask
-from napari_restore.core.intensity import find_scales
-from napari_restore.core.protocol import Progress
-from napari_restore.core.pyramid import pyramid
-from napari_restore.findings import exposure_of
+from napari_restore.image.lazy import as_dask
+from napari_restore.image.pyramid import pyramid
+from napari_restore.restoration.facts import find_facts
 
 from .layers import METADATA_KEY, PLACE, make_layer
 from .lineage import remember_source
@@ -22,15 +18,12 @@ from .stacking import insert_on_top
 from .strength import blended
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from napari.components import ViewerModel
     from napari.layers import Image, Layer
     from numpy.typing import NDArray
 
-    from napari_restore.core.intensity import Scale
-    from napari_restore.core.tiles import Region
-    from napari_restore.plan import Plan
+    from napari_restore.image.tiling import Region
+    from napari_restore.restoration.facts import Facts
 
     from .jobs import LayerJob
 
@@ -38,36 +31,27 @@ if TYPE_CHECKING:
 _COPIED = 2**28
 
 
-class KnownScales:
-    """Intensity scales, and the exposure, of the array that was previewed last.
+class KnownFacts:
+    """Facts of the array that was previewed last.
 
     Finding them on a large image takes longer than restoring what the canvas shows.
     """
 
     def __init__(self) -> None:
-        self._known: tuple[Any, object, tuple[Scale, ...], float | None] | None = None
+        self._known: tuple[Any, object, Facts] | None = None
 
-    def find(
-        self, job: LayerJob, region: Region
-    ) -> Generator[Progress, None, tuple[tuple[Scale, ...], Plan]]:
-        """Find the scales of a layer, or return those found before; and its complete plan."""
+    def find(self, job: LayerJob) -> Facts:
+        """Find the facts of a layer, or return those found before."""
         plan = job.plan
-        key = (plan.layout, plan.spec.name, plan.exposure)
+        key = (plan.layout, plan.spec.name, plan.options.exposure, *plan.scaling.values())
         if self._known is not None and self._known[0]() is job.array and self._known[1] == key:
-            return self._known[2], replace(plan, exposure=self._known[3])
-        yield Progress(0, region.pixels, "Finding the range of intensities")
-        scales, exposure = (
-            find_scales(Planes(job.array, plan.layout), plan.spec.black_is_zero),
-            None,
-        )
-        if plan.spec.frames == 2:
-            yield Progress(0, region.pixels, "Finding the exposure")
-            exposure = plan.exposure or exposure_of(job.array, plan, scales)
+            return self._known[2]
+        facts = find_facts(job.array, plan)
         try:
-            self._known = weakref.ref(job.array), key, scales, exposure
+            self._known = weakref.ref(job.array), key, facts
         except TypeError:
             self._known = None
-        return scales, replace(plan, exposure=exposure)
+        return facts
 
 
 class Preview:

@@ -8,16 +8,17 @@ import time
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import platformdirs
 
-from napari_restore.restoration import LOADING
+from napari_restore.restoration.run import LOADING
+from napari_restore.watch import relaying
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Iterable
 
-    from napari_restore.core.protocol import Progress
+    from napari_restore.watch import Progress, Watch
 
     from .jobs import LayerJob
 
@@ -57,7 +58,7 @@ class Times(NamedTuple):
 
 
 class Stopwatch:
-    """Measures a run by the steps that it yields."""
+    """Measures a run by what it tells."""
 
     def __init__(self) -> None:
         self._started = self._last = time.monotonic()
@@ -77,15 +78,14 @@ class Stopwatch:
             self._network = now - (self._at_work or now)
         self._said, self._last = step.message, now
 
-    def follow(self, steps: Generator[Progress, None, Any]) -> Generator[Progress, None, Any]:
-        """Take and give every step."""
-        try:
-            while True:
-                step = next(steps)
-                self.see(step)
-                yield step
-        except StopIteration as stop:
-            return stop.value
+    def watch(self) -> Watch:
+        """Make a watch that measures what runs within it."""
+
+        def seen(step: Progress) -> Progress:
+            self.see(step)
+            return step
+
+        return relaying(seen)
 
     def times(self, seen: float, image: float, beside: float = 0.0) -> Times:
         """Sum up to now; ``beside`` seconds of it went to what was asked for beside."""

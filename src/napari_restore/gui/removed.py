@@ -8,32 +8,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image
 
-from napari_restore.core.axes import find_layout
-from napari_restore.core.chunked import as_dask, is_lazy
-from napari_restore.core.intensity import removed_light
-from napari_restore.core.pyramid import pyramid
-from napari_restore.findings import transmission
+from napari_restore.image.layout import find_layout
+from napari_restore.image.lazy import as_dask, is_lazy
+from napari_restore.image.pyramid import pyramid
+from napari_restore.inference.conversion import removed_light
+from napari_restore.restoration.transmission import transmission
 
 from .layers import METADATA_KEY, PLACE
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
-    from napari_restore.core.protocol import Progress
-    from napari_restore.restoration import Restoration
+    from napari_restore.restoration.run import Restoration
 
     from .jobs import LayerJob
 
 
-def removed_steps(job: LayerJob, restored: Restoration) -> Generator[Progress, None, Any]:
+def removed_from(job: LayerJob, restored: Restoration) -> Any:
     """Find what a restoration removed; touches no layer, so it may run in a thread.
 
     Of colour layers the transmission, float32 in [0, 1]; of others the difference of source and
     result, so that both together are the source exactly.
-
-    Yields
-    ------
-    Progress
 
     Returns
     -------
@@ -46,12 +39,12 @@ def removed_steps(job: LayerJob, restored: Restoration) -> Generator[Progress, N
         pairs = zip(job.levels, results, strict=True)
         levels = [removed_light(_array(source), result) for source, result in pairs]
         return levels if multiscale else levels[0]
-    if restored.scales is None or not job.plan.spec.view:
+    if not restored.scales or not job.plan.spec.view:
         return None
     levels = []
     for level in job.levels if job.lazy else job.levels[:1]:
-        decided = replace(job.plan, layout=find_layout(level, layout.axes))
-        levels.append((yield from transmission(level, decided, restored.scales)))
+        plan = replace(job.plan, layout=find_layout(level, layout.axes))
+        levels.append(transmission(level, plan, restored.facts))
     if multiscale and not job.lazy:
         levels = pyramid(levels[0], [tuple(level.shape[:-1]) for level in job.levels[1:]])
     return levels if multiscale else levels[0]

@@ -1,18 +1,19 @@
-"""Run a generator of steps in napari's thread worker, one at a time, and tell how it goes."""
+"""Run a function in napari's thread worker, one at a time, and tell how it goes."""
 
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from napari.qt.threading import create_worker
 from napari.utils.notifications import notification_manager
 from psygnal import Signal
 
-from napari_restore.core.protocol import Progress
-from napari_restore.core.watch import Stopped, Watch
 from napari_restore.errors import RestoreError
+from napari_restore.watch import Progress, Stopped, Watch
 
 from .describe import duration
 
@@ -62,7 +63,7 @@ class Runner:
 
     def start(
         self,
-        steps: Callable[[], Generator[Progress, None, Any]],
+        function: Callable[[], Any],
         message: str,
         total: int,
         finish: Callable[[Any], str],
@@ -71,15 +72,15 @@ class Runner:
 
         Parameters
         ----------
-        steps : callable
-            Makes the generator, which runs in a thread and touches neither viewer nor layer.
+        function : callable
+            Runs in a thread and touches neither viewer nor layer.
         message : str
             What is done, for the dock. Nothing is shown in napari's activity: its indicator turns
             all the time, and the window would be put together anew for each of its pictures.
         total : int
             Pixels to do.
         finish : callable
-            Takes what the generator returns, in the main thread; returns one sentence.
+            Takes what the function returns, in the main thread; returns one sentence.
 
         Raises
         ------
@@ -88,21 +89,19 @@ class Runner:
         """
         self.refuse_if_running()
 
-        watch = Watch()
+        told: SimpleQueue[Progress | None] = SimpleQueue()
+        watch = Watch(told.put)
 
         def work() -> Generator[Progress, None, Any]:
-            running = steps()
-            try:
-                while True:
-                    try:
-                        step = watch.run(next, running)
-                    except StopIteration as stop:
-                        return stop.value
+            with ThreadPoolExecutor(1, thread_name_prefix="napari-restore-dock") as thread:
+                computing = thread.submit(watch.run, function)
+                computing.add_done_callback(lambda _: told.put(None))
+                while (step := told.get()) is not None:
                     yield step
-            except Stopped:
-                return None
-            finally:
-                running.close()
+                try:
+                    return computing.result()
+                except Stopped:
+                    return None
 
         worker = create_worker(work, _start_thread=False)
         worker.yielded.connect(lambda step: self._on_step(worker, step))

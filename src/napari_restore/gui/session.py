@@ -16,12 +16,12 @@ from .canvas import visible_region
 from .describe import blur_text, duration, title
 from .jobs import LayerJob, plan_layer
 from .lineage import meant_by
-from .preview import KnownScales, Preview
+from .preview import KnownFacts, Preview
 from .rates import known_rates
 from .runner import Runner, notify
 from .stacking import add_result
 from .strength import FreshResult
-from .work import Outcome, restore_all_steps, restore_region_steps
+from .work import Outcome, restore_all, restore_what_is_seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.qt.threading import GeneratorWorker
 
-    from napari_restore.core.tiles import Region
+    from napari_restore.image.tiling import Region
 
-    from .options import Options
+    from .options import DockOptions
 
 #: Longest side of a preview in pixels, so that it comes at once on a CPU too.
 _PREVIEW_SIDE = {"cpu": 1024}
@@ -70,7 +70,7 @@ class Session:
         self.target = ""
         self._preview: Preview | None = None
         self._fresh: list[FreshResult] = []
-        self._known_scales = KnownScales()
+        self._known_facts = KnownFacts()
         self._inserting = False
         # The list tells of its layers' events too.
         viewer.layers.events.connect(self._on_layers)
@@ -90,7 +90,7 @@ class Session:
         meant = {meant_by(layer, self.task, layers) for layer in chosen}
         return [layer for layer in layers if layer in meant and isinstance(layer, Image)]
 
-    def jobs(self, options: Options) -> list[LayerJob]:
+    def jobs(self, options: DockOptions) -> list[LayerJob]:
         """Decide what will be done to each selected image.
 
         Raises
@@ -148,7 +148,7 @@ class Session:
         self.runner.abandon()
         self.remove_preview()
 
-    def restore(self, options: Options) -> GeneratorWorker[Any, Any, Any]:
+    def restore(self, options: DockOptions) -> GeneratorWorker[Any, Any, Any]:
         """Start restoring the selected layers in a thread; results are added when all are done.
 
         Returns
@@ -171,13 +171,13 @@ class Session:
                     fresh.as_made()
         self._fresh, self.target = [], title(jobs)
         return self.runner.start(
-            partial(restore_all_steps, jobs),
+            partial(restore_all, jobs),
             f"Restoring {self.target}",
             sum(job.pixels for job in jobs),
             partial(self._add_results, jobs, options.hide_source),
         )
 
-    def preview(self, options: Options) -> GeneratorWorker[Any, Any, Any]:
+    def preview(self, options: DockOptions) -> GeneratorWorker[Any, Any, Any]:
         """Start restoring what the canvas shows of the topmost selected layer, in a thread.
 
         Returns
@@ -193,12 +193,12 @@ class Session:
         self.runner.refuse_if_running()
         job = self.jobs(options)[-1]
         # The full change is kept, and blended with the source as the strength says.
-        job = replace(job, plan=replace(job.plan, strength=1.0))
+        job = replace(job, plan=job.plan.at_strength(1.0))
         self.target = job.name
         side = _PREVIEW_SIDE.get(job.plan.device, _PREVIEW_SIDE_GPU)
         index, region = visible_region(job.layer, self.viewer.dims, side)
         return self.runner.start(
-            partial(restore_region_steps, job, index, region, self._known_scales),
+            partial(restore_what_is_seen, job, index, region, self._known_facts),
             f"Previewing {region.height} × {region.width} pixels of {job.name}",
             region.pixels,
             partial(self._show_preview, job, index, region, options.strength),

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_restore.core.chunked import as_dask, is_lazy
-from napari_restore.core.conversion import add_residual, fit_float32
+from napari_restore.image.intensity import Scale
+from napari_restore.image.lazy import as_dask, is_lazy
+from napari_restore.inference.conversion import add_residual, fit_float32
 
 from .layers import METADATA_KEY, result_name
 
@@ -62,7 +63,7 @@ def _blended(original: NDArray[Any], result: NDArray[Any], share: float) -> NDAr
     with np.errstate(invalid="ignore"):
         change = result.astype(kind) - original.astype(kind)
     change[~np.isfinite(change)] = 0
-    return add_residual(original, change, share)[0]
+    return add_residual(original, change, Scale(0.0, 1.0), share)[0]
 
 
 class FreshResult:
@@ -77,7 +78,7 @@ class FreshResult:
 
     def __init__(self, job: LayerJob, layer: Image) -> None:
         self.source, self.layer = job.layer, layer
-        self._job, self._made_at = job, job.plan.strength
+        self._job, self._made_at = job, job.plan.options.strength
         self._strength, self._name = self._made_at, layer.name
         self._results = list(layer.data) if layer.multiscale else [layer.data]
         self._data = layer.data

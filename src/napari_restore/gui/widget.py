@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QElidingLabel
 
-from napari_restore.core.device import available_devices
+from napari_restore.device import available_devices
 from napari_restore.errors import RestoreError
 
 from .controls import Controls
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     import napari.viewer
     from napari.qt.threading import GeneratorWorker
 
-    from napari_restore.core.protocol import Progress
+    from napari_restore.watch import Progress
 
-    from .options import Options
+    from .options import DockOptions
     from .tasks import Face
 
 
@@ -82,12 +82,12 @@ class RestoreWidget(QWidget):
         self.cancel_button.setEnabled(False)
 
     @property
-    def options(self) -> Options:
+    def options(self) -> DockOptions:
         """What the controls say."""
         return self.controls.options
 
     def _try(
-        self, start: Callable[[Options], GeneratorWorker[Any, Any, Any]]
+        self, start: Callable[[DockOptions], GeneratorWorker[Any, Any, Any]]
     ) -> GeneratorWorker[Any, Any, Any] | None:
         try:
             return start(self.options)

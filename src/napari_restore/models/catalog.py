@@ -187,7 +187,7 @@ def find_model(task: str, channels: int, model: str = "auto", frames: int = 1) -
                 return candidate
         raise ModelError(f"No model for {task} looks at {frames} frames. Leave frames at 1.")
     if Path(str(model)).suffix in (".safetensors", ".pth", ".pt"):
-        from .files import spec_from_file
+        from .checkpoints import spec_from_file
 
         spec = spec_from_file(Path(str(model)), task)
     else:

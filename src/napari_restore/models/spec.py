@@ -19,11 +19,11 @@ TASKS = ("deblur", "dehaze", "motion_deblur")
 
 #: Architectures by name; the module is imported when the first network is built.
 ARCHITECTURES = {
-    "nafnet": "napari_restore.models.nafnet:NAFNet",
-    "resunet": "napari_restore.models.resunet:ResUNet",
-    "affine": "napari_restore.models.affine:AffineDehazer",
-    "motion": "napari_restore.models.along_motion:MotionRestorer",
-    "framepair": "napari_restore.models.along_motion:FramePairRestorer",
+    "nafnet": "napari_restore.networks.nafnet:NAFNet",
+    "resunet": "napari_restore.networks.resunet:ResUNet",
+    "affine": "napari_restore.networks.dehaze_net:AffineDehazer",
+    "motion": "napari_restore.networks.motion_net:MotionRestorer",
+    "framepair": "napari_restore.networks.motion_net:FramePairRestorer",
 }
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from napari_restore.core.device import autocast_dtype
-from napari_restore.models.motion_gauge import MOTION_UNIT, CepstralGauge
+from napari_restore.device import autocast_dtype
+from napari_restore.networks.motion_estimator import MOTION_UNIT, CepstralGauge
 from napari_restore.physics.psf import equivalent_sigma
 
 from .losses import flow_error, gauge_error, optics_error, resized

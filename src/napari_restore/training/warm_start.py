@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_restore.models.along_motion import BLUR_CHANNELS, PARTS
+from napari_restore.networks.motion_net import BLUR_CHANNELS, PARTS
 
 if TYPE_CHECKING:
     from torch import nn

@@ -1,0 +1,300 @@
+"""The command line. Help and usage errors load neither NumPy nor torch."""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from napari_restore import __version__
+from napari_restore.cli.console import say, steady_output
+from napari_restore.errors import RestoreError
+from napari_restore.models.catalog import CATALOG
+from napari_restore.models.spec import TASKS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_TASK_HELP = {
+    "deblur": "remove defocus and optical blur",
+    "dehaze": "remove haze, smoke or out-of-focus light",
+    "motion_deblur": "remove motion blur",
+}
+
+_RESTORE_NOTES = """\
+Formats: OME-Zarr (0.4 and 0.5), TIFF (OME, ImageJ and plain), PNG, JPEG, NPY; with the extra
+"medical" NIfTI and DICOM. Axes, pixel sizes, channel names, headers and orientation are kept. A
+folder of DICOM files is one image: its series is restored into a folder of files with the same
+names. OME-Zarr and large TIFF are read and written in parts, whatever their size.
+Nothing is overwritten without --force, which replaces earlier results alone: never an input, nor a
+file or folder that was no result. Every result appears whole or not at all.
+A result named .ome.zarr grows in OUT.ome.zarr.part: broken off at any moment, by Ctrl-C, a crash or
+a full disk, the same command with --resume goes on and gives the same bytes.
+Exit status: 0 if every file was restored, 1 if one failed (the others are restored all the same),
+2 for a wrong command line, 130 after Ctrl-C, 143 after SIGTERM."""
+
+_GUI_NOTES = """\
+On some Windows machines PyTorch's libraries cannot be loaded once Qt is running (WinError 1114 or
+126). This command loads PyTorch first and then starts napari, as 'napari FILES' would."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; those of the process without it.
+
+    Returns
+    -------
+    int
+        Exit status: 0 if all went well, 1 if something failed, 2 for a wrong command line, 130
+        after Ctrl-C, 143 after SIGTERM. Wrong arguments and ``--help`` raise SystemExit, as
+        argparse does.
+    """
+    with steady_output():
+        return _run(make_parser().parse_args(argv))
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        command = import_module(f"napari_restore.cli.{args.module}")
+        run = cast("Callable[[argparse.Namespace], int]", command.run)
+        return run(args)
+    except KeyboardInterrupt as stop:
+        say("interrupted")
+        return getattr(stop, "status", 130)
+    except RestoreError as error:
+        say(str(error))
+        # Commands mark what argparse itself could not see.
+        return 2 if getattr(error, "usage", False) else 1
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        "napari-restore", description="Remove blur, haze and motion blur from images."
+    )
+    parser.add_argument("--version", action="version", version=f"napari-restore {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for task in TASKS:
+        _add_restore(commands, task)
+    models = commands.add_parser("models", help="list the models that ship")
+    models.set_defaults(module="models")
+    _add_train(commands)
+    _add_evaluate(commands)
+    gui = commands.add_parser(
+        "gui",
+        help="start napari (PyTorch first: needed on some Windows machines)",
+        epilog=_GUI_NOTES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    gui.add_argument("files", nargs="*", type=Path, metavar="FILE", help="images to open")
+    gui.set_defaults(module="gui")
+    return parser
+
+
+def _add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser], task: str) -> None:
+    names = ", ".join(spec.name for spec in CATALOG if spec.task == task)
+    parser = commands.add_parser(
+        task.replace("_", "-"),
+        # The library's name of the task works as well.
+        aliases=[task] if "_" in task else [],
+        help=_TASK_HELP[task],
+        description=_TASK_HELP[task].capitalize() + ".",
+        epilog=_RESTORE_NOTES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(module="restore", task=task)
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="IN", help="images, or folders of images")
+    add(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="for one image a file or a folder; for several a folder, which is made if needed",
+    )
+    add(
+        "--model",
+        default="auto",
+        metavar="NAME",
+        help=f"auto, {names}, or a .safetensors/.pth file",
+    )
+    add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, xpu, mps")
+    add(
+        "--scheduler",
+        metavar="tcp://HOST:8786",
+        help="restore on the dask cluster with this scheduler; its workers choose their devices",
+    )
+    add(
+        "--tile",
+        default="auto",
+        type=_tile,
+        metavar="N",
+        help="side of the tiles in pixels, or auto",
+    )
+    add(
+        "--strength",
+        default=1.0,
+        type=_share,
+        metavar="S",
+        help="0 keeps the input, 1 (default) is the full result, linear between",
+    )
+    if task == "dehaze":
+        add(
+            "--structure-size",
+            type=float,
+            metavar="PX",
+            help="single-channel images: structures up to this many pixels stay",
+        )
+    if task == "motion_deblur":
+        add(
+            "--frames",
+            type=int,
+            choices=(1, 2),
+            default=1,
+            help="1 (default): each frame alone; 2: each with the next, along the motion between",
+        )
+        add(
+            "--exposure",
+            type=_share,
+            metavar="S",
+            help="with two frames: share of the time between them that the shutter is open, above "
+            "0 and up to 1; found from the movie without it",
+        )
+    add(
+        "--keep-range",
+        action=argparse.BooleanOptionalAction,
+        help="hold the result between the least and the largest value of the image; default: of "
+        "NIfTI, DICOM and signed integers",
+    )
+    add(
+        "--invalid-value",
+        type=float,
+        metavar="V",
+        help="value of samples that were not measured, where the file does not say it",
+    )
+    add(
+        "--axes", metavar="TZCYX", help="what the axes are, where the file does not say or is wrong"
+    )
+    add(
+        "--rgb",
+        action=argparse.BooleanOptionalAction,
+        help="take the image as RGB, or as separate channels; default: what the file says",
+    )
+    add(
+        "--series",
+        metavar="N",
+        help="number or UID of the series, in a folder with several (DICOM)",
+    )
+    add("--force", action="store_true", help="replace earlier results, begin unfinished ones anew")
+    add("--resume", action="store_true", help="continue unfinished results (OME-Zarr)")
+    add("--verbose", action="store_true", help="show where in the program an error arose")
+
+
+def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train a model on your images",
+        description="Train a model on sharp images; they are degraded on the fly. "
+        "The same command goes on where a checkpoint lies in the output folder.",
+    )
+    parser.set_defaults(module="train")
+    add = parser.add_argument
+    names = ", ".join(spec.name for spec in CATALOG)
+    add("--recipe", required=True, metavar="NAME", help=f"one of {names}")
+    add("--images", required=True, nargs="+", type=_folder, metavar="DIR", help="sharp images")
+    add(
+        "--validation",
+        nargs="+",
+        type=_folder,
+        default=[],
+        metavar="DIR",
+        help="sharp images to validate on; default: every twentieth of --images",
+    )
+    add(
+        "--out",
+        type=Path,
+        default=Path("napari-restore-training"),
+        metavar="DIR",
+        help="where weights, checkpoint and log go (default: %(default)s)",
+    )
+    add("--minutes", type=_positive, metavar="M", help="time to train; default: the recipe's")
+    add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, xpu, mps")
+    add(
+        "--init",
+        type=Path,
+        metavar="FILE",
+        help="weights to start from. Some recipes are meant to start from another's: they do so "
+        "only if you name its weights here",
+    )
+    add("--seed", type=int, default=0, metavar="N", help="seed of everything random (default: 0)")
+    add("--threads", type=_count, metavar="N", help="processor threads; default: PyTorch's choice")
+    add("--quiet", action="store_true", help="no progress bar")
+
+
+def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure a model beside classical methods",
+        description="Degrade sharp images with known physics, restore them, and compare with the "
+        "sharp images: PSNR, SSIM and the share of images that became better.",
+    )
+    parser.set_defaults(module="evaluate")
+    add = parser.add_argument
+    add("--sharp", required=True, nargs="+", type=_folder, metavar="DIR", help="sharp images")
+    add("--task", required=True, type=_task, choices=TASKS, help="what is to be removed")
+    add("--kind", choices=["color", "mono", "both"], help="default: both, or what the model is for")
+    add(
+        "--model", default="auto", metavar="NAME", help="auto, a model's name, or a file of weights"
+    )
+    add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, xpu, mps")
+    add("--limit", type=_count, metavar="N", help="take N images, spread over the folder")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the degradations (default: 0)")
+    add("--size", type=_size, default=256, metavar="N", help="side of the crops (default: 256)")
+
+
+def _task(text: str) -> str:
+    return text.replace("-", "_")
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1; got {text}")
+    return value
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be more than 0; got {text}")
+    return value
+
+
+def _whole(text: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}; got {text}")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    return _whole(text, 1)
+
+
+def _size(text: str) -> int:
+    return _whole(text, 32)
+
+
+def _tile(text: str) -> int | str:
+    return text if text == "auto" else _whole(text, 16)
+
+
+def _folder(text: str) -> Path:
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {text}")
+    return path

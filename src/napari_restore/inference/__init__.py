@@ -1,0 +1,1 @@
+"""Run any predictor over an image of any size."""

@@ -1,0 +1,295 @@
+"""A network on a device, ready for the engine."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+import torch
+
+from napari_restore.device import autocast_dtype, resolve_device, use_threads_of_worker
+from napari_restore.errors import ModelError
+from napari_restore.image.lazy import FromSample
+from napari_restore.models.catalog import find_model
+from napari_restore.models.spec import ModelSpec, build_network
+from napari_restore.models.weights import load_state
+from napari_restore.networks.cpu.winograd import with_winograd
+from napari_restore.networks.motion_estimator import MOTION_UNIT
+from napari_restore.physics.motion import half_angle
+from napari_restore.watch import call_in
+
+from .smooth_change import SmoothChange
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .protocol import Predictor
+
+
+#: Predictors with a thread, which a process that is forked does not have.
+_THREADED: WeakSet[TorchPredictor] = WeakSet()
+
+
+class TorchPredictor:
+    """Run the network of a model; see `napari_restore.inference.engine.Predictor`.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    device : str
+        A name that torch knows.
+    """
+
+    def __init__(self, spec: ModelSpec, device: str) -> None:
+        network = build_network(spec.architecture, spec.options)
+        try:
+            network.load_state_dict(load_state(spec.path, spec.sha256))
+        except RuntimeError as error:
+            # Torch lists every key and shape.
+            brief = " ".join(str(error).split())[:300]
+            raise ModelError(
+                f"Weights {spec.path} do not fit the network '{spec.architecture}' with options "
+                f"{dict(spec.options)}: {brief} …"
+            ) from error
+        self.spec, self.device = spec, device
+        self.multiple_of, self.halo, self.view = spec.multiple_of, spec.halo, spec.view
+        self.has_gauge, self.frames = spec.gauge == "blur", spec.frames
+        # Elsewhere it would gain little: a Mac's device shares the processor's memory.
+        self.takes_device_tiles = device.startswith("cuda")
+        network = network.eval().to(device)
+        self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._dtype = autocast_dtype(device)
+        if device == "cpu" and self._dtype is None:
+            with_winograd(self._network)
+        # Chunks of a lazy array are computed by many threads. One network at a time is quicker,
+        # and in one thread of its own: each one that computes keeps threads and memory.
+        self._begin_thread()
+
+    def _begin_thread(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="napari-restore")
+        _THREADED.add(self)
+
+    def _autocast(self) -> torch.autocast:
+        kind = self.device.partition(":")[0]
+        return torch.autocast(kind, self._dtype or torch.bfloat16, enabled=self._dtype is not None)
+
+    def look(self, view: torch.Tensor, common: torch.Tensor | None) -> torch.Tensor:
+        """Global context of a plane from its view (1, C, h, w), and what all planes share."""
+        return call_in(self._thread, self._look, view, common)
+
+    def _look(self, view: torch.Tensor, common: torch.Tensor | None) -> torch.Tensor:
+        with torch.inference_mode(), self._autocast():
+            view = view.to(self.device)
+            context: torch.Tensor = self._network.coefficients(view).float()
+            context = self._network.restrained(context, view)
+            if common is not None:
+                context = self._network.with_airlight(context, common.to(self.device))
+        return context
+
+    def agree(self, contexts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Find what planes of one image share from the contexts of some."""
+        airlight: torch.Tensor = self._network.mean_airlight(contexts)
+        return airlight
+
+    def transmission(
+        self, tiles: torch.Tensor, context: torch.Tensor, boxes: torch.Tensor
+    ) -> torch.Tensor:
+        """Share of the light that came through haze, (N, 1, h, w), float32 on the CPU."""
+
+        def find() -> torch.Tensor:
+            with torch.inference_mode():
+                arguments = (x.to(self.device) for x in (tiles, context, boxes))
+                share: torch.Tensor = self._network.transmission(*arguments)
+            return share.float().cpu()
+
+        return call_in(self._thread, find)
+
+    def estimate(self, image: torch.Tensor) -> torch.Tensor:
+        """Estimate what degraded (N, C, h, w) on the CPU: (N, 2, E, h', w'), float32."""
+        return call_in(self._thread, self._estimate, image)
+
+    def _estimate(self, image: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode(), self._autocast():
+            image = image.to(self.device).contiguous(memory_format=torch.channels_last)
+            estimates: torch.Tensor = self._network.estimate(image)
+        return estimates.float().cpu()
+
+    def __call__(
+        self, tiles: torch.Tensor, context: torch.Tensor | None, boxes: torch.Tensor
+    ) -> torch.Tensor:
+        """Restore float32 tiles (N, C, h, w); the same comes back, to where they are."""
+        return call_in(self._thread, self._restore, tiles, context, boxes)
+
+    def _restore(
+        self, tiles: torch.Tensor, context: torch.Tensor | None, boxes: torch.Tensor
+    ) -> torch.Tensor:
+        with torch.inference_mode():
+            origin = tiles.device
+            tiles = tiles.to(self.device).contiguous(memory_format=torch.channels_last)
+            if context is not None:
+                # Affine maps are cheap and want full precision.
+                restored = self._network.apply_coefficients(
+                    tiles, context.to(self.device), boxes.to(self.device)
+                )
+            else:
+                with self._autocast():
+                    restored = self._network(tiles)
+            result: torch.Tensor = restored.float().to(origin)
+        return result
+
+    def restore_pair(self, tiles: torch.Tensor, exposure: float) -> torch.Tensor:
+        """Restore the first of two frames (N, 2 C, h, w): (N, C, h, w), where they are."""
+
+        def run() -> torch.Tensor:
+            with torch.inference_mode(), self._autocast():
+                shutter = torch.full((len(tiles), 1, 1, 1), exposure, device=self.device)
+                frames = tiles.to(self.device).contiguous(memory_format=torch.channels_last)
+                restored: torch.Tensor = self._network(frames, shutter)
+            return restored.float().to(tiles.device)
+
+        return call_in(self._thread, run)
+
+    def motion(self, tiles: torch.Tensor, cell: int) -> torch.Tensor:
+        """Motion in tiles; see `napari_restore.inference.protocol.Predictor`."""
+
+        def find() -> torch.Tensor:
+            with torch.inference_mode(), self._autocast():
+                seen = tiles.to(self.device).contiguous(memory_format=torch.channels_last)
+                if self.frames == 2:
+                    flow = self._network.motion(seen).float()
+                    return _means(flow, tiles.shape[-1] // flow.shape[-1], cell).cpu()
+                vectors, log_variance = self._network.estimate(seen).float().unbind(1)
+            size = tiles.shape[-1] // vectors.shape[-1]
+            # Even places say nothing of motion, and say so.
+            weight = (-log_variance.clamp(-6, 4)).exp()
+            mean = _means(weight * vectors, size, cell) / _means(weight, size, cell)
+            return half_angle(mean * MOTION_UNIT).cpu()
+
+        return call_in(self._thread, find)
+
+    def to_cpu(self) -> TorchPredictor:
+        """Return the same model on the CPU."""
+        return load_predictor(self.spec, "cpu")
+
+
+def _means(field: torch.Tensor, size: int, cell: int) -> torch.Tensor:
+    """Means over cells, of what is known for each ``size`` pixels."""
+    return torch.nn.functional.avg_pool2d(
+        field, cell // size, ceil_mode=True, count_include_pad=False
+    )
+
+
+class AtExposure(TorchPredictor):
+    """A predictor for two frames between which the shutter is open for a share of the time.
+
+    Parameters
+    ----------
+    predictor : TorchPredictor
+    exposure : float
+    """
+
+    def __init__(self, predictor: TorchPredictor, exposure: float) -> None:
+        # All that it is and holds is that of the predictor, which is loaded once.
+        self.__dict__.update(predictor.__dict__)
+        self._exposure = exposure
+
+    def __call__(
+        self, tiles: torch.Tensor, context: torch.Tensor | None, boxes: torch.Tensor
+    ) -> torch.Tensor:
+        """Restore the first of two frames."""
+        return self.restore_pair(tiles, self._exposure)
+
+    def to_cpu(self) -> AtExposure:
+        """Return the same predictor on the CPU."""
+        return AtExposure(super().to_cpu(), self._exposure)
+
+
+class EachAlone(TorchPredictor):
+    """A predictor for two frames that looks at the first of them alone.
+
+    Parameters
+    ----------
+    pair : TorchPredictor
+        For two frames; it still finds the motion, and its windows are those of this one.
+    """
+
+    def __init__(self, pair: TorchPredictor) -> None:
+        self.__dict__.update(pair.__dict__)
+        self._alone = load_predictor(find_model(self.spec.task, self.spec.channels), self.device)
+
+    def __call__(
+        self, tiles: torch.Tensor, context: torch.Tensor | None, boxes: torch.Tensor
+    ) -> torch.Tensor:
+        """Restore the first of two frames."""
+        return self._alone(tiles[:, : self.spec.channels], context, boxes)
+
+    def to_cpu(self) -> EachAlone:
+        """Return the same predictor on the CPU."""
+        return EachAlone(super().to_cpu())
+
+
+_load = lru_cache(maxsize=8)(TorchPredictor)
+
+
+def _after_fork() -> None:
+    """Begin anew the threads that a forked process lacks."""
+    # OpenMP would wait for its own, which are not there either.
+    torch.set_num_threads(1)
+    for predictor in list(_THREADED):
+        predictor._begin_thread()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+_loading = threading.Lock()
+
+
+def load_predictor(spec: ModelSpec, device: str) -> TorchPredictor:
+    """Load a model onto a device, once in each process.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    device : str
+        "auto" is the best one of the machine that this runs on.
+
+    Raises
+    ------
+    ModelError
+        If the weights are missing, damaged or of another network.
+    DeviceError
+        If the device does not exist here.
+    """
+    # Chunks of a lazy array ask for it all at once, from many threads.
+    with _loading:
+        use_threads_of_worker()
+        return _load(spec, resolve_device(device))
+
+
+def find_predictor(
+    spec: ModelSpec,
+    device: str,
+    structure_size: float = 0.0,
+    exposure: float | FromSample[float] | None = None,
+) -> Predictor:
+    """Predictor of a model, with what the user asked of it.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    device : str
+    structure_size : float
+        Structures up to this many pixels stay, see `SmoothChange`; 0 leaves that to the network.
+    exposure : float or FromSample, optional
+        For two frames, see `AtExposure`; 0 restores each alone.
+    """
+    predictor = load_predictor(spec, device)
+    if exposure is not None:
+        if isinstance(exposure, FromSample):
+            exposure = exposure.get()
+        predictor = AtExposure(predictor, exposure) if exposure else EachAlone(predictor)
+    return SmoothChange(predictor, structure_size) if structure_size else predictor

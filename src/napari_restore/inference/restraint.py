@@ -1,0 +1,71 @@
+"""What a network may not change, wherever it runs: the even stays even, the neutral neutral."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_restore.device import import_torch
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+#: Side of the blocks in pixels of which one at least is even where anything far from all structure
+#: could be.
+_BLOCK = 16
+#: Pixels around one that is neutral in neutral surroundings: colours meet by chance in one alone.
+_AROUND = 2
+
+
+def restrain(change: torch.Tensor, seen: torch.Tensor, reach: int) -> torch.Tensor:
+    """Take out of a change what nothing in the image asks for.
+
+    Where all samples within ``reach`` are one value, there is nothing to restore: the change fades
+    out on the way there. Where red, green and blue are the same, the change is the same for them.
+
+    Parameters
+    ----------
+    change : Tensor
+        (N, C, h, w). It may be overwritten.
+    seen : Tensor
+        (N, C, h, w), what the network saw.
+    reach : int
+        Pixels, fewer than those that the windows of tiles overlap by. Few of them, or 0 for a
+        network that sees whole planes, say nothing of what is even.
+    """
+    if seen.shape[1] == 3:
+        change = _neutral(change, seen)
+    if reach >= _BLOCK:
+        change = _faded(change, seen, reach)
+    return change
+
+
+def _neutral(change: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    torch = import_torch()
+    coloured = (seen[:, :1] != seen[:, 1:]).any(1, keepdim=True)
+    if coloured.all():
+        return change
+    side = 2 * _AROUND + 1
+    near = torch.nn.functional.max_pool2d(coloured.float(), side, 1, _AROUND) > 0
+    neutral: Tensor = torch.where(near, change, change.mean(1, keepdim=True))
+    return neutral
+
+
+def _faded(change: torch.Tensor, seen: torch.Tensor, reach: int) -> torch.Tensor:
+    functional = import_torch().nn.functional
+    edges = seen.new_zeros(len(seen), 1, *seen.shape[-2:])
+    for axis in (2, 3):
+        length = seen.shape[axis] - 1
+        differ = seen.narrow(axis, 0, length) != seen.narrow(axis, 1, length)
+        for start in (0, 1):
+            edges.narrow(axis, start, length)[differ.any(1, keepdim=True)] = 1
+    block = min(_BLOCK, *seen.shape[-2:])
+    if functional.max_pool2d(edges, block).min() > 0:
+        return change
+    fade = reach // 4
+    near = reach - fade
+    for size, padding in (((2 * near + 1, 1), (near, 0)), ((1, 2 * near + 1), (0, near))):
+        edges = functional.max_pool2d(edges, size, 1, padding)
+    for size, padding in (((2 * fade + 1, 1), (fade, 0)), ((1, 2 * fade + 1), (0, fade))):
+        edges = functional.avg_pool2d(edges, size, 1, padding, count_include_pad=False)
+    return change.mul_(edges)

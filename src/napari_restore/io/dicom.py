@@ -1,0 +1,262 @@
+"""DICOM: one file, or the files of a folder that make up a series, as one picture."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from napari_restore.errors import FileError
+
+from .dicom_folder import dicom_files, look_at_imageless, look_at_others
+from .dicom_order import arrange
+from .dicom_pixels import decoded, frame_count, is_colour, open_dataset, storage_of
+from .image_file import Picture
+from .units import Plain, as_dtype, integer_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from .dicom_pixels import Storage
+
+#: float32 tells so many steps of the stored integers apart, with bits to spare for rounding.
+_STEPS = 2**20
+
+
+def read_dicom(path: Path, series: str | None = None) -> Picture:
+    """Read a DICOM file, or the files of a series from a folder.
+
+    Parameters
+    ----------
+    path : Path
+        A file, with one frame or several, or a folder.
+    series : str, optional
+        SeriesNumber or SeriesInstanceUID of the series, where the folder holds several.
+
+    Returns
+    -------
+    Picture
+        Single-channel samples are floats in the units of the image (slope and intercept, of each
+        slice, applied), NaN where pixels are padding, and have the opposite sign where low values
+        are shown bright. Colours are RGB. Slices are sorted along their normal. ``extras`` holds
+        ``files`` and ``storages`` in the order of the slices, ``affine`` (see `Arrangement`),
+        ``uneven`` and ``depth``, words for the stored integers.
+
+    Raises
+    ------
+    FileError
+        If it is damaged, or holds no image or several.
+    """
+    notes: list[str] = []
+    with pydicom_speaks(notes):
+        paths = dicom_files(path) if path.is_dir() else [path]
+        if path.is_dir():
+            look_at_others(path, paths, notes)
+        headers = [open_dataset(file, pixels=False) for file in paths]
+        if path.is_dir():
+            look_at_imageless(paths, headers, notes)
+            paths, headers = _one_series(paths, headers, series)
+        storages = [
+            _storage(header, file, path) for header, file in zip(headers, paths, strict=True)
+        ]
+        _check_alike(headers, paths)
+        arrangement = arrange(headers, paths)
+        order = arrangement.order
+        files = [paths[i] for i in order]
+        storages = [storages[i] for i in order]
+        data = read_frames(files, storages, _float_dtype(storages))
+    head = headers[0]
+    colour = is_colour(head)
+    notes += arrangement.notes
+    if "ModalityLUTSequence" in head:
+        notes.append("Its values are indices into a table (modality LUT): restored as such.")
+    axes = arrangement.axes + "S" * colour
+    shape = (*arrangement.shape, *data.shape[1:])
+    extras = {
+        "files": files,
+        "storages": storages,
+        "affine": arrangement.affine,
+        "uneven": arrangement.uneven,
+        "depth": f"{storages[0].bits} bits",
+    }
+    picture = Picture(path, data.reshape(shape), axes, "dicom", colour, extras=extras)
+    picture.pixel_size, picture.notes = arrangement.sizes, list(dict.fromkeys(notes))
+    if not colour:
+        _add_units(picture, head.PhotometricInterpretation == "MONOCHROME1")
+    return picture
+
+
+def _storage(header: Any, file: Path, given: Path) -> Storage:
+    try:
+        return storage_of(header)
+    except FileError as error:
+        if file == given:
+            raise
+        raise FileError(f"{file.name}: {error}") from error
+
+
+def check_volume(picture: Picture) -> None:
+    """Raise a `FileError` if one file would make a wrong volume of the slices."""
+    if picture.format == "dicom" and picture.extras["uneven"]:
+        raise FileError(
+            f"The result would not be a true volume. {picture.extras['uneven']} Name a folder for "
+            "the result, which becomes DICOM, or a .npy file."
+        )
+
+
+def _one_series(
+    paths: list[Path], headers: list[Any], wanted: str | None
+) -> tuple[list[Path], list[Any]]:
+    """Files of the one series in a folder that is meant; those without an image do not count."""
+    groups: dict[str, list[int]] = {}
+    for i, header in enumerate(headers):
+        if "Rows" in header:
+            groups.setdefault(str(header.get("SeriesInstanceUID")), []).append(i)
+    names = {
+        uid: f"number {headers[group[0]].get('SeriesNumber')} "
+        f"'{headers[group[0]].get('SeriesDescription', '')}' "
+        f"({headers[group[0]].get('Modality')}, {len(group)} files, such as "
+        f"{paths[group[0]].name}; {uid})"
+        for uid, group in groups.items()
+    }
+    chosen = [
+        group
+        for uid, group in groups.items()
+        if wanted in (None, uid, str(headers[group[0]].get("SeriesNumber")))
+    ]
+    if not groups:
+        raise FileError("None of the DICOM files in the folder holds an image.")
+    if len(chosen) != 1:
+        say = f"{len(chosen)} are series '{wanted}'. " if wanted is not None else ""
+        raise FileError(
+            f"The folder holds {len(groups)} series: {'; '.join(names.values())}. {say}Choose one "
+            "with --series and its number or UID, or put each into a folder of its own."
+        )
+    return [paths[i] for i in chosen[0]], [headers[i] for i in chosen[0]]
+
+
+def _check_alike(headers: list[Any], paths: list[Path]) -> None:
+    if len(headers) == 1:
+        return
+    first = headers[0]
+    seen: dict[str, Path] = {}
+    for header, path in zip(headers, paths, strict=True):
+        if frame_count(header) > 1:
+            raise FileError(
+                f"The series has {len(headers)} files, and {path.name} alone holds "
+                f"{frame_count(header)} frames. Restore the files by themselves: name them, not "
+                "the folder."
+            )
+        for keyword in ("Rows", "Columns", "PhotometricInterpretation", "BitsAllocated"):
+            if header.get(keyword) != first.get(keyword):
+                raise FileError(
+                    f"The files of the series are of different kinds: {keyword} is "
+                    f"{first.get(keyword)} in {paths[0].name}, {header.get(keyword)} in "
+                    f"{path.name}. Restore the files by themselves: name them, not the folder."
+                )
+        uid = str(header.get("SOPInstanceUID"))
+        if uid in seen:
+            raise FileError(
+                f"{seen[uid].name} and {path.name} are the same image (SOPInstanceUID {uid}). Take "
+                "one of them out of the folder."
+            )
+        seen[uid] = path
+
+
+def _float_dtype(storages: list[Storage]) -> np.dtype[Any]:
+    """Floats that bring every stored integer back exactly."""
+    steps = max(
+        float(np.max((np.abs(s.intercept) + 2.0**s.bits * np.abs(s.slope)) / np.abs(s.slope)))
+        for s in storages
+    )
+    return np.dtype(np.float32 if steps <= _STEPS else np.float64)
+
+
+def read_frames(
+    files: list[Path], storages: list[Storage], dtype: np.dtype[Any], *, gaps: bool = True
+) -> NDArray[Any]:
+    """Decode files of one kind one after the other.
+
+    Parameters
+    ----------
+    files : list of Path
+    storages : list of Storage
+    dtype : dtype
+        Of single-channel samples.
+    gaps : bool
+        Whether padding becomes NaN.
+
+    Returns
+    -------
+    ndarray
+        (frames, Y, X) in the units of the image, or (frames, Y, X, 3) RGB.
+    """
+    out, start = None, 0
+    total = sum(len(storage.slope) for storage in storages)
+    for file, storage in zip(files, storages, strict=True):
+        dataset = open_dataset(file)
+        words = decoded(dataset, file)
+        colour = is_colour(dataset)
+        if out is None:
+            out = np.empty((total, *words.shape[1:]), words.dtype if colour else dtype)
+        for frame, plane in enumerate(words, start):
+            if colour:
+                out[frame] = plane
+                continue
+            stored = storage.stored(plane)
+            out[frame] = storage.samples(stored, frame - start)
+            if gaps:
+                out[frame][storage.gaps(stored)] = np.nan
+        start += len(words)
+    return cast("NDArray[Any]", out)
+
+
+def _add_units(picture: Picture, inverse: bool) -> None:
+    """Say what range the samples have, and what they are as plain numbers."""
+    storages: list[Storage] = picture.extras["storages"]
+    slope = np.concatenate([storage.slope for storage in storages])
+    intercept = np.concatenate([storage.intercept for storage in storages])
+    frames = [storage for storage in storages for _ in storage.slope]
+    ends = np.array([storage.range for storage in frames]) * slope[:, None] + intercept[:, None]
+    low, high, slack = ends.min(axis=1), ends.max(axis=1), np.abs(slope) / 2
+    sign = -1 if inverse else 1
+    whole = bool((slope == np.rint(slope)).all() and (intercept == np.rint(intercept)).all())
+    dtype = integer_dtype((sign * ends).min(), (sign * ends).max(), whole) or picture.data.dtype
+    files = picture.extras["files"]
+
+    def fit(data: NDArray[Any]) -> int:
+        """Clip to the stored range; half a step beyond is rounded, not clipped."""
+        clipped = 0
+        for number, index in enumerate(np.ndindex(data.shape[:-2])):
+            plane, room = data[index], slack[number]
+            clipped += int(
+                np.count_nonzero((plane < low[number] - room) | (plane > high[number] + room))
+            )
+            np.clip(plane, low[number], high[number], out=plane)
+        return clipped
+
+    def convert(data: NDArray[Any]) -> NDArray[Any]:
+        gaps = np.isnan(data)
+        if gaps.any():
+            before = read_frames(files, storages, data.dtype, gaps=False).reshape(data.shape)
+            data = np.where(gaps, before, data)
+        return as_dtype(sign * data, dtype)
+
+    picture.fit, picture.plain = fit, Plain(np.dtype(dtype), convert)
+
+
+@contextmanager
+def pydicom_speaks(notes: list[str]) -> Iterator[None]:
+    """Collect the warnings of pydicom, one of each kind."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        text = " ".join(str(warning.message).split())
+        if text not in notes:
+            notes.append(text)

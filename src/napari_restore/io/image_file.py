@@ -1,0 +1,192 @@
+"""An image file in memory: its samples, its axes, and what else it said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_restore.image.layout import UNNAMED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_restore.image.layout import Layout
+
+    from .units import Plain
+
+_RGB = 2  # TIFF's photometric interpretation
+
+
+@dataclass
+class Picture:
+    """What was read from a file, and what the file of the result should say as well.
+
+    Attributes
+    ----------
+    path : Path
+    data : ndarray or StoredArray
+        Samples as the file holds them, memory-mapped where that is possible, or read in parts;
+        without the alpha of a grey image.
+    axes : str or None
+        Axes of ``data`` as the file names them: Y, X, S (RGB or other samples of a pixel), T, Z, C,
+        and Q or I where it does not say; None if it names none.
+    colour : bool
+        Whether the file says that the axis S is RGB or RGBA.
+    alpha : ndarray or None
+        Alpha of a grey image, which is no part of what is restored.
+    format : str
+        "tiff", "png", "jpeg", "npy", "zarr", "nifti" or "dicom".
+    extras : mapping
+        What else a writer of the same format keeps; see the readers.
+    pixel_size : mapping
+        Size of a step along X, Y, Z or T with its unit: ``{"X": (0.1, "µm")}``.
+    dpi : (float, float) or None
+        Pixels for each inch, horizontally and vertically, where the file gives such a figure.
+    notes : list of str
+        What the user should be told.
+    channels : list of str
+        Names of the channels along C, where the file gives them; "" for one without.
+    colours : list of str
+        Colours that the channels are shown in, "RRGGBB", where the file gives them.
+    said : mapping
+        What else the file says, by the name that a note uses for it. Every format that can hold
+        such a thing looks for it here; what the format of the result cannot hold is named in a
+        note (`napari_restore.io.losses`). Known to several formats are "ICC profile", "XMP",
+        "EXIF" (bytes), "comment" (str), "texts" (str to str) and "gamma" (float); other names
+        mean nothing to a writer.
+    orientation : int
+        How the samples have to be turned to be seen upright, 1 to 8, as in TIFF and EXIF.
+    top : int or None
+        Largest value that integer samples may have, where the file says that they have fewer bits
+        than their dtype.
+    invalid_value : float or None
+        Value of the pixels that were not measured, where the file names one.
+    fit : callable or None
+        Brings restored samples into the range that the file can hold, in place, and returns how
+        many had to be clipped; None where the dtype says it all.
+    plain : Plain or None
+        The samples as numbers in the units of the image, for formats without slope and intercept;
+        None where they are that.
+    """
+
+    path: Path
+    data: Any
+    axes: str | None
+    format: str
+    colour: bool = False
+    alpha: NDArray[Any] | None = None
+    extras: dict[str, Any] = field(default_factory=dict)
+    pixel_size: dict[str, tuple[float, str]] = field(default_factory=dict)
+    dpi: tuple[float, float] | None = None
+    notes: list[str] = field(default_factory=list)
+    channels: list[str] = field(default_factory=list)
+    colours: list[str] = field(default_factory=list)
+    said: dict[str, Any] = field(default_factory=dict)
+    orientation: int = 1
+    top: int | None = None
+    invalid_value: float | None = None
+    fit: Callable[[NDArray[Any]], int] | None = None
+    plain: Plain | None = None
+
+    def clip(self, data: NDArray[Any]) -> tuple[NDArray[Any], int]:
+        """Bring restored samples down to `top`; also returns how many were above it."""
+        if self.top is None or not (above := int(np.count_nonzero(data > self.top))):
+            return data, 0
+        return np.minimum(data, self.top).astype(data.dtype), above
+
+    def reading(self, axes: str | None, rgb: bool | None) -> tuple[str | None, bool | None]:
+        """Axes and rgb for `make_plan`, the user's wish before the file's word.
+
+        Parameters
+        ----------
+        axes : str or None
+            What the user says.
+        rgb : bool or None
+            Whether the user wants the image taken as RGB.
+        """
+        if axes is not None or self.axes is None:
+            return axes, rgb
+        letters = self.axes
+        if rgb:
+            letters = self._as_colour(letters)
+        elif "S" in letters and (rgb is False or not self.colour):
+            letters = letters.replace("S", "S" if "C" in letters else "C")
+            if "S" in letters:
+                letters = letters.replace("S", _spare(letters))
+        return _distinct(letters), rgb
+
+    def _as_colour(self, letters: str) -> str:
+        sizes = dict(zip(letters, self.data.shape, strict=True))
+        if "S" in letters:
+            return letters
+        if sizes.get("C") in (3, 4):
+            return letters.replace("C", "S")
+        if len(letters) > 2 and self.data.shape[-1] in (3, 4):
+            return letters[:-3] + "YXS"
+        return letters
+
+    def name_axes(self, layout: Layout, named_by_user: bool) -> None:
+        """Note the axes that the result is written with, where the file did not name them."""
+        unsure = self.axes is None or (
+            self.extras.get("flavour") in ("plain", "shaped") and set(self.axes) & set("QI")
+        )
+        if self.axes is None:
+            plane = "YXS" if layout.colour else "YX"
+            self.axes = "Q" * (len(layout.shape) - len(plane)) + plane
+            self.colour = layout.colour
+        # What the user calls colours; a TIFF that calls them grey stays as it is.
+        named = self.format != "tiff" or self.extras.get("photometric") == _RGB
+        self.colour |= named and layout.colour and "S" in self.axes
+        if named_by_user and unsure:
+            self.axes, self.colour = layout.axes, layout.colour
+
+
+def _spare(taken: str) -> str:
+    return next(letter for letter in UNNAMED if letter not in taken)
+
+
+def _distinct(letters: str) -> str:
+    """Rename axes that share a letter; which letter they get means nothing."""
+    out = ""
+    for position, letter in enumerate(letters):
+        rest = letters[position + 1 :]
+        out += _spare(letters + out) if letter in out or letter in rest else letter
+    return out
+
+
+def stored_axes(axes: str) -> tuple[int, ...]:
+    """Order of axes that image files can hold.
+
+    Parameters
+    ----------
+    axes : str
+        One letter for each axis; Q may occur more than once.
+
+    Returns
+    -------
+    tuple of int
+        Positions in ``axes``: as they are if these end in YX, YXS or SYX; else the last are those
+        of YX or YXS.
+    """
+    if axes.endswith(("YX", "YXS")):
+        return tuple(range(len(axes)))
+    plane = [axes.index(letter) for letter in "YXS" if letter in axes]
+    return (*(axis for axis in range(len(axes)) if axis not in plane), *plane)
+
+
+def stored_order(data: NDArray[Any], axes: str) -> tuple[NDArray[Any], str]:
+    """Bring an array into an order that image files can hold; see `stored_axes`."""
+    order = stored_axes(axes)
+    return data.transpose(order), "".join(axes[axis] for axis in order)
+
+
+def with_alpha(data: NDArray[Any], axes: str, picture: Picture) -> tuple[NDArray[Any], str]:
+    """Join the alpha of a grey image to its samples again."""
+    if picture.alpha is None:
+        return data, axes
+    return np.stack([data, picture.alpha], axis=-1), axes + "S"

@@ -1,0 +1,1 @@
+"""The quick way through networks on processors."""

@@ -1,0 +1,308 @@
+"""Dehazing by a smooth affine map that a small network finds on a low-resolution view."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .resunet import ChannelNorm, ResUNet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def _box_mean(x: Tensor, radius: int) -> Tensor:
+    side = 2 * radius + 1
+    x = F.avg_pool2d(x, (side, 1), 1, (radius, 0), count_include_pad=False)
+    return F.avg_pool2d(x, (1, side), 1, (0, radius), count_include_pad=False)
+
+
+def _local_minimum(x: Tensor, radius: int) -> Tensor:
+    side = 2 * radius + 1
+    x = F.max_pool2d(-x, (1, side), 1, (0, radius))
+    return -F.max_pool2d(x, (side, 1), 1, (radius, 0))
+
+
+def guided_lines(field: Tensor, guide: Tensor, radius: int, eps: float) -> tuple[Tensor, Tensor]:
+    """Lines over the guide that a field follows around each place.
+
+    Parameters
+    ----------
+    field : Tensor
+        (N, C, H, W).
+    guide : Tensor
+        (N, 1, H, W) in [0, 1].
+    radius : int
+        Half the side of the window, in pixels.
+    eps : float
+        Variance of the guide above which a step is kept.
+
+    Returns
+    -------
+    slope, intercept : Tensor
+        (N, C, H, W). ``slope * guide + intercept`` is the field, smooth where the guide is, with
+        steps where it has them; with a guide of higher resolution, so is the result.
+
+    Notes
+    -----
+    He, Sun and Tang, "Guided Image Filtering", IEEE TPAMI 2013.
+    """
+    mean_guide, mean_field = _box_mean(guide, radius), _box_mean(field, radius)
+    covariance = _box_mean(guide * field, radius) - mean_guide * mean_field
+    variance = _box_mean(guide * guide, radius) - mean_guide**2
+    slope = covariance / (variance.clamp(min=0) + eps)
+    return _box_mean(slope, radius), _box_mean(mean_field - slope * mean_guide, radius)
+
+
+class AffineDehazer(nn.Module):
+    """Find transmission and airlight at low resolution, take the haze away at full.
+
+    Haze is smooth and its inversion is affine, J = A + (I - A) / t, so a view of 256 pixels of the
+    whole image holds all that is needed, the cost hardly depends on the size of the image, and
+    tiles agree by construction since they share the coefficients. The logarithm of 1 / t is itself
+    an affine function of the image's brightness within a neighbourhood, which carries the edges of
+    what stands before the haze over to full resolution (fast guided filter, He and Sun, 2015).
+
+    Light of the air lies on everything, so that what is darkest around a place bounds how much of
+    it there can be, and most clear scenes have something black everywhere (dark channel prior, He,
+    Sun and Tang, 2011). The network starts from that: it finds how much of the bound is haze, and
+    how far the airlight is from the colour of the haziest place. Untrained it is the prior.
+
+    Parameters
+    ----------
+    channels : int
+        Channels of the image.
+    widths, encoder_blocks, middle_blocks, decoder_blocks, unshuffle
+        As for `ResUNet`.
+    view : int
+        Longest side of the view in pixels.
+    """
+
+    #: Largest logarithm of the gain: haze that leaves less than 1/20 of the contrast stays.
+    max_log_gain = 3.0
+    #: Optical thickness of which half is left alone; of thinner haze more, of thicker less.
+    thin_haze = 0.05
+    #: Contrast of the view below which there is no evidence of haze; from twice that on, there is.
+    least_contrast = 0.02
+    #: Radius in coarse pixels, and variance, of the guided filter.
+    _radius, _eps = 3, 2e-3
+    #: Half the side of the neighbourhood in which something is dark, in pixels of the view.
+    _dark_radius = 3
+    #: How much more the haziest places count for the airlight.
+    _selectivity = 30.0
+
+    def __init__(
+        self,
+        channels: int = 3,
+        widths: Sequence[int] = (48, 96, 192),
+        encoder_blocks: Sequence[int] = (1, 2),
+        middle_blocks: int = 3,
+        decoder_blocks: Sequence[int] = (1, 1),
+        view: int = 256,
+        unshuffle: int = 4,
+    ) -> None:
+        super().__init__()
+        self.channels, self.view = channels, view
+        self.trunk = ResUNet(
+            2 * channels,
+            widths,
+            encoder_blocks,
+            middle_blocks,
+            decoder_blocks,
+            unshuffle,
+            normalise=True,
+        )
+        # The whole scene tells the colour of the air.
+        deep = widths[-1]
+        self.scene = nn.Sequential(nn.Linear(2 * deep, deep), nn.ReLU(), nn.Linear(deep, deep))
+        self.air = nn.Linear(deep, channels)
+        self.norm = ChannelNorm(widths[0])
+        self._initialise()
+        self.multiple_of = 1
+
+    def _initialise(self) -> None:
+        # What the whole scene says has to reach the top: keep the features' scale on the way.
+        for name, part in self.trunk.named_modules():
+            if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)):
+                nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+                nn.init.zeros_(part.bias)  # type: ignore[arg-type]
+                if name.endswith("conv2"):
+                    part.weight.data *= 0.2
+        self.trunk.ending = nn.Conv2d(
+            self.trunk.ending.in_channels, 2 * self.channels, 3, padding=1
+        )
+        for ending in (self.trunk.ending, self.air):
+            nn.init.zeros_(ending.weight)
+            nn.init.zeros_(ending.bias)  # type: ignore[arg-type]
+
+    def coefficients(self, view: Tensor) -> Tensor:
+        """Find what inverts the haze of whole images.
+
+        Parameters
+        ----------
+        view : Tensor
+            (N, C, h, w) in [0, 1], the whole image at low resolution.
+
+        Returns
+        -------
+        Tensor
+            (N, 3 C, h', w'), about a quarter of the view's size. For each channel the slope and the
+            intercept of log 1 / t over brightness, then the airlight.
+        """
+        height, width = view.shape[-2:]
+        multiple, coarse = self.trunk.multiple_of, self.trunk.unshuffle
+        padded = F.pad(view, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        darkest = _local_minimum(padded, self._dark_radius)
+        deep, skips = self.trunk.encode(torch.cat([padded, darkest], 1))
+        scene = self.scene(torch.cat([deep.mean((2, 3)), deep.amax((2, 3))], 1))
+        features = self.trunk.decode(deep + scene[..., None, None], skips)
+        out = self.trunk.ending(self.norm(features)).float()
+        # Around what the prior says: the haziest place shows the air, or a little less of it.
+        air = self._haziest(padded.float(), darkest.float()).clamp(0.05, 0.95).logit() + 0.3
+        air = air + self.air(F.relu(scene)).float()
+        airlight = torch.sigmoid(out[:, self.channels :] + air[..., None, None])
+        bound = F.avg_pool2d(darkest.float(), coarse) / airlight.detach()
+        share = 2 * torch.sigmoid(out[:, : self.channels])
+        veil = 0.95 * torch.tanh(share * bound.amin(1, keepdim=True) / 0.95)
+        log_gain = -torch.log1p(-veil)
+        guide = F.avg_pool2d(_brightness(padded.float()), coarse)
+        inside = (..., slice(-(-height // coarse)), slice(-(-width // coarse)))
+        log_gain, airlight, guide = log_gain[inside], airlight[inside], guide[inside]
+        # A clear image wants exactly nothing, which a regression of many coefficients never gives.
+        thickness = _box_mean(log_gain.mean(1, keepdim=True), 2 * self._radius)
+        log_gain = log_gain * thickness**2 / (thickness**2 + self.thin_haze**2)
+        slope, intercept = guided_lines(log_gain, guide, self._radius, self._eps)
+        smooth = _box_mean(airlight, 2 * self._radius)
+        return torch.cat([slope, intercept, smooth], 1)
+
+    def _haziest(self, image: Tensor, darkest: Tensor) -> Tensor:
+        """Colour (N, C) of the places where even what is darkest is bright."""
+        weights = (self._selectivity * darkest.amin(1, keepdim=True)).flatten(2).softmax(-1)
+        return (image.flatten(2) * weights).sum(-1)
+
+    def mean_airlight(self, coefficients: Sequence[Tensor]) -> Tensor:
+        """Airlight (1, C, h', w') that fits several images of one scene.
+
+        Where there is no haze the airlight means nothing: each counts by its optical thickness.
+        """
+        weights, airlights = [], []
+        for slope, intercept, airlight in (c.split(self.channels, 1) for c in coefficients):
+            thickness = (slope / 2 + intercept).abs().mean(1, keepdim=True)
+            # An even plane, which `restrained` leaves alone, says nothing at all.
+            weights.append(thickness + 1e-3 * (thickness.amax() > 0))
+            airlights.append(airlight)
+        weight = torch.stack(weights)
+        if weight.max() == 0:
+            weight = torch.ones_like(weight)
+        return (torch.stack(airlights) * weight).sum(0) / weight.sum(0)
+
+    def restrained(self, coefficients: Tensor, view: Tensor) -> Tensor:
+        """Take back what there is no evidence of.
+
+        What has no contrast shows no haze either. And haze is smooth: what is hardly seen of it at
+        half the resolution is a trace of noise or of compression, in which nothing is black.
+
+        Parameters
+        ----------
+        coefficients : Tensor
+            Of `coefficients`.
+        view : Tensor
+            (N, C, h, w), from which they were found.
+        """
+        brightness = _brightness(view.float()).flatten(1)
+        low, high = (brightness.quantile(share, 1) for share in (0.02, 0.98))
+        evidence = ((high - low) / self.least_contrast - 1).clamp(0, 1)
+        if min(view.shape[-2:]) >= 2 * self.trunk.multiple_of:
+            coarse = self._thickness(self.coefficients(F.avg_pool2d(view, 2)))
+            fine = self._thickness(coefficients)
+            evidence = evidence * (2 * coarse / fine.clamp(min=1e-6)).clamp(0, 1)
+        lines, airlight = coefficients.split([2 * self.channels, self.channels], 1)
+        return torch.cat([lines * evidence.view(-1, 1, 1, 1), airlight], 1)
+
+    def _thickness(self, coefficients: Tensor) -> Tensor:
+        """Mean optical thickness (N,) at middle brightness."""
+        slope, intercept, _ = coefficients.float().split(self.channels, 1)
+        thickness: Tensor = (slope / 2 + intercept).mean((1, 2, 3))
+        return thickness
+
+    def with_airlight(self, coefficients: Tensor, airlight: Tensor) -> Tensor:
+        """Replace the airlight of coefficients."""
+        return torch.cat([coefficients[:, : 2 * self.channels], airlight], 1)
+
+    def apply_coefficients(self, image: Tensor, coefficients: Tensor, box: Tensor) -> Tensor:
+        """Take the haze from tiles.
+
+        Parameters
+        ----------
+        image : Tensor
+            (N, C, H, W), tiles.
+        coefficients : Tensor
+            (N, 3 C, h, w) or (1, 3 C, h, w), of the whole image.
+        box : Tensor
+            (N, 4): top, left, bottom, right of each tile as shares of the whole image.
+        """
+        log_gain, airlight = self._fields(image, coefficients, box)
+        # Exactly the image where there is no gain.
+        return image + (image - airlight) * log_gain.expm1_()
+
+    def transmission(self, image: Tensor, coefficients: Tensor, box: Tensor) -> Tensor:
+        """Share of the light that came through, (N, 1, H, W); arguments as above."""
+        log_gain, _ = self._fields(image, coefficients, box)
+        return log_gain.mean(1, keepdim=True).neg_().exp_().clamp_(max=1)
+
+    def _fields(self, image: Tensor, coefficients: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
+        field = place(coefficients, image.shape, box)
+        slope, intercept, airlight = field.split(image.shape[1], 1)
+        log_gain = torch.addcmul(intercept, slope, _brightness(image).clamp(0, 1))
+        return log_gain.clamp_(-1, self.max_log_gain), airlight
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Restore whole images (N, C, H, W) in [0, 1] that are no larger than the view."""
+        return self.restore_and_explain(image)[0]
+
+    def restore_and_explain(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `forward`, and what it was done with: log 1 / t and airlight, (N, C, H, W)."""
+        whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]], device=image.device).expand(len(image), 4)
+        log_gain, airlight = self._fields(image, self.coefficients(image), whole)
+        return airlight + (image - airlight) * log_gain.exp(), log_gain, airlight
+
+
+def place(coefficients: Tensor, shape: Sequence[int], box: Tensor) -> Tensor:
+    """Interpolate coefficients of whole images at the pixels of tiles.
+
+    Parameters
+    ----------
+    coefficients : Tensor
+        (N, K, h, w), or (1, K, h, w) for all.
+    shape : sequence of int
+        Of the tiles, (N, C, H, W).
+    box : Tensor
+        (N, 4): top, left, bottom, right of each tile as shares of the whole image.
+
+    Returns
+    -------
+    Tensor
+        (N, K, H, W), bilinear between the centres of the cells.
+    """
+    count, (height, width) = shape[0], shape[-2:]
+    grid = []
+    for start, end, length in ((0, 2, height), (1, 3, width)):
+        centres = (torch.arange(length, device=box.device) + 0.5) / length
+        span = (box[:, end] - box[:, start])[:, None]
+        grid.append(2 * (box[:, start][:, None] + span * centres) - 1)
+    y = grid[0][:, :, None].expand(-1, height, width)
+    x = grid[1][:, None, :].expand(-1, height, width)
+    return F.grid_sample(
+        coefficients.expand(count, -1, -1, -1),
+        torch.stack([x, y], -1).to(coefficients.dtype),
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=False,
+    )
+
+
+def _brightness(image: Tensor) -> Tensor:
+    return image.mean(1, keepdim=True)

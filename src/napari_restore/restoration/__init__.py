@@ -1,0 +1,1 @@
+"""From an image and options to a restored image: decide, find what all blocks share, run blocks."""

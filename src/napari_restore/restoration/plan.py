@@ -1,0 +1,214 @@
+"""What will be done to one image: decided, checked and explained before anything is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_restore.device import resolve_device
+from napari_restore.errors import RestoreError
+from napari_restore.image.layout import Layout, find_layout, with_time
+from napari_restore.image.tiling import Grid, Region, split
+from napari_restore.inference.protocol import TileOptions, default_tiles
+from napari_restore.inference.smooth_change import halo_with
+from napari_restore.models.catalog import find_model
+
+if TYPE_CHECKING:
+    from napari_restore.inference.protocol import Predictor
+    from napari_restore.models.spec import ModelSpec
+
+    from .options import Options
+
+#: Largest structure that can be kept on purpose, in pixels: its halo is several times as wide.
+LARGEST_STRUCTURE = 200
+#: Side of the tiles, on a processor, of networks whose features of a whole tile are in memory.
+_WHOLE_TILE = 768
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done to one image, decided before anything is computed.
+
+    Attributes
+    ----------
+    layout : Layout
+        How its axes are read.
+    spec : ModelSpec
+        The model.
+    options : Options
+        What was asked for, checked.
+    device : str
+        On this machine; "auto" where a worker of a cluster has to find it.
+    tiles : TileOptions
+    tiles_for : str
+        Device that these tiles suit; others get their own. Empty if they hold for all.
+    """
+
+    layout: Layout
+    spec: ModelSpec
+    options: Options
+    device: str
+    tiles: TileOptions
+    tiles_for: str = ""
+
+    @property
+    def structure_size(self) -> float:
+        """Structures up to this many pixels stay when light is removed; 0 for all the network's."""
+        return self.options.structure_size or 0.0
+
+    @property
+    def halo(self) -> int:
+        """Pixels around a tile that influence it noticeably."""
+        return halo_with(self.spec.halo, self.structure_size)
+
+    @property
+    def scaling(self) -> dict[str, Any]:
+        """Options of `napari_restore.image.intensity.find_scales`, for this image and model."""
+        return {
+            "from_zero": self.spec.black_is_zero,
+            "invalid_value": self.options.invalid_value,
+            "keep_range": self.options.keep_range,
+        }
+
+    @property
+    def work(self) -> int:
+        """Pixels that the network will see: those of the image, and the halos of its tiles."""
+        return self.layout.planes * self.seen(Region(0, 0, *self.layout.size))
+
+    def seen(self, region: Region) -> int:
+        """Pixels that the network will see for a region of one plane."""
+        grid = Grid(self.layout.size, self.spec.multiple_of, self.halo)
+        return sum(grid.window(tile).pixels for tile in split(region, self.tiles.side))
+
+    def at_strength(self, strength: float) -> Plan:
+        """Make the same plan for another strength."""
+        return replace(self, options=replace(self.options, strength=strength))
+
+    def elsewhere(self) -> Plan:
+        """Make the plan for a worker of a cluster, which has its own device."""
+        return replace(self, device=self.options.device)
+
+    def predictor(self, exposure: float | None = None) -> Predictor:
+        """Load the model with what the user asked of it; once in each process."""
+        from napari_restore.inference.predictor import find_predictor
+
+        return find_predictor(self.spec, self.device, self.structure_size, exposure)
+
+    def tiles_on(self, device: str) -> TileOptions:
+        """Tile options for the device that a worker turns out to have."""
+        if self.tiles.fixed or self.tiles_for in ("", device):
+            return self.tiles
+        return _tiles_on(device, self.spec)
+
+
+@lru_cache(maxsize=16)
+def _tiles_on(device: str, spec: ModelSpec) -> TileOptions:
+    return suited(default_tiles(device), spec, device)
+
+
+def suited(tiles: TileOptions, spec: ModelSpec, device: str) -> TileOptions:
+    """Make default tiles of devices suit a model: on a processor, not all go by rows."""
+    return tiles if "cpu" not in device or spec.goes_by_rows else TileOptions(_WHOLE_TILE)
+
+
+def make_plan(
+    image: Any, options: Options, *, axes: str | None = None, rgb: bool | None = None
+) -> Plan:
+    """Decide what will be done, or say why it cannot be. Reads no pixel.
+
+    Parameters
+    ----------
+    image : array
+    options : Options
+    axes, rgb
+        As for `napari_restore.restore`.
+
+    Raises
+    ------
+    RestoreError
+        If image or options are of no use; the message names the value and the remedy.
+    """
+    if not hasattr(image, "shape") or not hasattr(image, "dtype"):
+        raise RestoreError(
+            f"An image must be an array with shape and dtype; got {type(image).__name__}. "
+            "Convert it with numpy.asarray."
+        )
+    layout = find_layout(image, axes, rgb)
+    frames, strength, tile = options.frames, options.strength, options.tile
+    if frames not in (1, 2) or isinstance(frames, bool):
+        raise RestoreError(f"frames must be 1 or 2; got {frames!r}.")
+    spec = find_model(options.task, layout.channels, options.model, int(frames))
+    if frames == 2:
+        layout = with_time(layout)
+    exposure = _exposure(options.exposure, spec)
+    if not (isinstance(strength, (int, float, np.integer, np.floating)) and 0 <= strength <= 1):
+        raise RestoreError(f"strength must lie between 0 and 1; got {strength!r}.")
+    device = resolve_device(options.device)
+    if isinstance(tile, str) and tile == "auto":
+        tiles = suited(default_tiles(device), spec, device)
+    elif isinstance(tile, (int, np.integer)) and not isinstance(tile, bool) and tile >= 16:
+        tiles = TileOptions(int(tile), fixed=True)
+    else:
+        raise RestoreError(
+            f"tile must be 'auto' or a whole number of at least 16 pixels; got {tile!r}."
+        )
+    checked = replace(
+        options,
+        frames=int(frames),
+        strength=float(strength),
+        structure_size=_structure_size(options.structure_size, spec),
+        exposure=exposure,
+        # Numbers with a sign are measurements on a scale with a meaning, such as Hounsfield units.
+        keep_range=bool(
+            np.dtype(image.dtype).kind == "i" if options.keep_range is None else options.keep_range
+        ),
+        invalid_value=_invalid(options.invalid_value),
+    )
+    return Plan(layout, spec, checked, device, tiles)
+
+
+def _exposure(exposure: float | None, spec: ModelSpec) -> float | None:
+    if exposure is None:
+        return None
+    if spec.frames == 1:
+        raise RestoreError(
+            f"exposure is for restoration from two frames; '{spec.name}' looks at one. Pass "
+            "frames=2, or leave exposure out."
+        )
+    number = isinstance(exposure, (int, float, np.integer, np.floating))
+    if not (number and 0 < exposure <= 1):
+        raise RestoreError(
+            "exposure must be above 0 and up to 1, the share of the time between two frames that "
+            f"the shutter is open; got {exposure!r}."
+        )
+    return float(exposure)
+
+
+def _structure_size(size: float | None, spec: ModelSpec) -> float | None:
+    if size is None:
+        return None
+    if spec.task != "dehaze" or spec.channels != 1:
+        raise RestoreError(
+            f"structure_size is for out-of-focus light in single-channel images; '{spec.name}' "
+            f"does {spec.task} of {spec.kind} images. Leave it out."
+        )
+    number = isinstance(size, (int, float, np.integer, np.floating))
+    if not (number and 0 < size <= LARGEST_STRUCTURE):
+        raise RestoreError(
+            f"structure_size must be above 0 and up to {LARGEST_STRUCTURE} pixels; got {size!r} "
+            "pixels. Shrink the image first to keep larger structures."
+        )
+    return float(size)
+
+
+def _invalid(value: float | None) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
+        raise RestoreError(
+            f"invalid_value must be a number, that of samples without a value; got {value!r}."
+        )
+    return float(value)

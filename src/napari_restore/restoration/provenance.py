@@ -1,0 +1,103 @@
+"""How a result was made, in plain types: enough to make it again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_restore.device import autocast_dtype, import_torch
+from napari_restore.models.weights import sha256
+
+if TYPE_CHECKING:
+    from napari_restore.analysis.blur import BlurEstimate
+    from napari_restore.inference.protocol import Report
+
+    from .connection import Workers
+    from .facts import Facts
+    from .plan import Plan
+
+#: Said of a movie of which two frames tell less than one.
+ALONE = (
+    "Each frame was restored alone: the blur between two is too short, or nothing shows how long "
+    "it is, and with both the result would be worse"
+)
+
+
+def provenance(
+    plan: Plan,
+    facts: Facts | None = None,
+    report: Report | None = None,
+    *,
+    blur: BlurEstimate | None = None,
+    seconds: float | None = None,
+    workers: Workers | None = None,
+) -> dict[str, Any]:
+    """Say how a result is made.
+
+    Parameters
+    ----------
+    plan : Plan
+    facts : Facts, optional
+        What was found of the image.
+    report : Report, optional
+        What happened.
+    blur : BlurEstimate, optional
+    seconds : float, optional
+        Without it the record is the same for a run that was broken off and continued.
+    workers : Workers, optional
+        Of the cluster that computed.
+
+    Returns
+    -------
+    dict
+    """
+    from napari_restore import __version__
+
+    options, spec = plan.options, plan.spec
+    dtype = autocast_dtype(plan.device)
+    record: dict[str, Any] = {
+        "task": spec.task,
+        # A user's own file is found again by its path.
+        "model": spec.weights if Path(spec.weights).is_absolute() else spec.name,
+        "weights_sha256": spec.sha256 or sha256(spec.path),
+        "axes": plan.layout.axes,
+        "strength": options.strength,
+        "tile": plan.tiles.side if plan.tiles.fixed else "auto",
+        "device": plan.device,
+        "precision": "float32" if dtype is None else str(dtype).removeprefix("torch."),
+        "versions": {"napari-restore": __version__, "torch": str(import_torch().__version__)},
+    }
+    if options.structure_size:
+        record["structure_size"] = options.structure_size
+    if options.keep_range:
+        record["keep_range"] = True
+    if options.invalid_value is not None:
+        record["invalid_value"] = options.invalid_value
+    if spec.frames == 2:
+        record["frames"] = 2
+        found = None if facts is None else facts.exposure
+        if found == 0:
+            record["frames_used"] = 1
+        if exposure := options.exposure or found:
+            record["exposure"] = exposure
+            record["exposure_found"] = options.exposure is None
+    if report is not None:
+        record |= {
+            "device": report.device or plan.device,
+            "clipped_samples": report.clipped,
+            "held_samples": report.held,
+            "invalid_samples": report.invalid,
+            "notes": list(report.notes),
+        }
+    if record.get("frames_used") == 1:
+        record["notes"] = [*record.get("notes", []), ALONE]
+    if facts is not None and facts.scales:
+        # What became 0 and 1 for the network, for each channel.
+        record["scales"] = [[scale.low, scale.low + scale.span] for scale in facts.scales]
+    if workers is not None:
+        record |= {"device": workers.device, "precision": workers.precision}
+    if blur is not None:
+        record["blur"] = blur.record()
+    if seconds is not None:
+        record["seconds"] = round(seconds, 3)
+    return record

@@ -1,0 +1,158 @@
+"""Large images on a dask cluster: the files are those of a run on this computer."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+from napari_restore.cli import large, main, restore
+from napari_restore.image import blocks
+from napari_restore.io.worker_readable import read_elsewhere
+from napari_restore.io.zarr_writer import OmeZarr
+from napari_restore.restoration.block import BlockTask
+from napari_restore.restoration.cluster import connect
+from small_blocks import BLOCK, contents, make_blocks_small
+from waiting import replaced, until
+
+pytest.importorskip("distributed")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Here alone: what workers compute is said by the blocks that they are given."""
+    make_blocks_small(monkeypatch)
+
+
+def on(cluster, *command):
+    return main([*map(str, command), "--scheduler", cluster.scheduler_address, "--device", "cpu"])
+
+
+def here(*command):
+    return main([*map(str, command), "--device", "cpu"])
+
+
+@pytest.fixture
+def movie(tmp_path):
+    """An OME-Zarr of two frames: 24 blocks. Its name, and how it was named on the command line."""
+    data = np.random.default_rng(3).normal(2000, 300, (2, 250, 180)).astype("uint16")
+    group = zarr.create_group(tmp_path / "in.ome.zarr")
+    group.create_array("0", data=data, chunks=(1, BLOCK, BLOCK))
+    axes = [{"name": "t", "type": "time"}, *({"name": a, "type": "space"} for a in "yx")]
+    step = [{"type": "scale", "scale": [1.0, 0.5, 0.5]}]
+    entry = {"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": step}]}
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [entry]}
+    return tmp_path / "in.ome.zarr"
+
+
+def unread(self, image, block):
+    raise AssertionError("a window was read on this computer")
+
+
+def test_an_ome_zarr_is_that_of_this_computer(
+    tmp_path, movie, mono_model, dask_cluster, monkeypatch, capsys
+):
+    command = ["deblur", movie, "--model", mono_model, "--tile", "32", "-o"]
+    assert here(*command, tmp_path / "here.ome.zarr") == 0
+    capsys.readouterr()
+    monkeypatch.setattr(BlockTask, "read", unread)
+    assert on(dask_cluster, *command, tmp_path / "far.ome.zarr") == 0
+    said = capsys.readouterr()
+    assert "2 workers" in said.out
+    assert said.err == ""
+    assert contents(tmp_path / "far.ome.zarr") == contents(tmp_path / "here.ome.zarr")
+    assert "0/c/1/3/2" in contents(tmp_path / "far.ome.zarr")
+
+
+def test_a_broken_off_run_is_continued_to_the_same_bytes(
+    tmp_path, movie, mono_model, dask_cluster, monkeypatch, capsys
+):
+    command = ["deblur", movie, "--model", mono_model, "--tile", "32", "-o"]
+    target, real, written = tmp_path / "out.ome.zarr", OmeZarr.write, []
+    assert here(*command, target) == 0
+    target.rename(tmp_path / "in one go")
+
+    def stop(self, block, data):
+        if len(written) == 7:
+            raise KeyboardInterrupt
+        real(self, block, data)
+        written.append(block)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OmeZarr, "write", stop)
+        assert on(dask_cluster, *command, target) == 130
+    assert "7 of 24 blocks are kept" in capsys.readouterr().err
+    with connect(dask_cluster.scheduler_address) as client:
+        # The scheduler hears a moment later that the client has gone.
+        until(lambda: not client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)))
+        victim = next(iter(client.run(os.getpid).values()))
+
+    def kill(self, block, data):
+        if len(written) == 12:
+            os.kill(victim, signal.SIGKILL)
+        real(self, block, data)
+        written.append(block)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OmeZarr, "write", kill)
+        assert on(dask_cluster, *command, target, "--resume") == 0
+    assert sorted(map(str, written)) == sorted(map(str, blocks.blocks((2, 250, 180), (1, 64, 64))))
+    assert contents(target) == contents(tmp_path / "in one go")
+    assert on(dask_cluster, *command, target, "--resume") == 0
+    assert "finished already" in capsys.readouterr().out
+    with connect(dask_cluster.scheduler_address) as client:
+        until(lambda: replaced(client, victim))
+
+
+def test_what_was_begun_here_is_continued_there(
+    tmp_path, movie, mono_model, dask_cluster, monkeypatch
+):
+    command = ["deblur", movie, "--model", mono_model, "--tile", "32"]
+    command += ["-o", tmp_path / "out.ome.zarr"]
+    real, left = OmeZarr.write, [5]
+
+    def stop(self, block, data):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        real(self, block, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OmeZarr, "write", stop)
+        assert here(*command) == 130
+    assert on(dask_cluster, *command, "--resume") == 0
+    far = contents(tmp_path / "out.ome.zarr")
+    assert here(*command, "--force") == 0
+    assert contents(tmp_path / "out.ome.zarr") == far
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_tiff_is_that_of_this_computer(
+    tmp_path, affine_model, dask_cluster, monkeypatch, capsys, seen
+):
+    """Its tiles come in order; each needs the view of its plane, which is found here."""
+    data = np.random.default_rng(0).integers(0, 250, (2, 200, 130, 3)).astype("uint8")
+    source = tmp_path / "a.tif"
+    tifffile.imwrite(source, data, photometric="rgb", metadata={"axes": "TYXS"})
+    monkeypatch.setattr(restore, "SCRATCH_BYTES", 10)
+    command = ["dehaze", source, "--model", affine_model, "--tile", "64", "-o"]
+    assert here(*command, tmp_path / "here.tif") == 0
+    capsys.readouterr()
+    if seen:
+        monkeypatch.setattr(BlockTask, "read", unread)
+    else:
+
+        def astray(picture):
+            image = read_elsewhere(picture)
+            image._path = tmp_path / "on this computer alone.tif"
+            return image
+
+        monkeypatch.setattr(large, "read_elsewhere", astray)
+    assert on(dask_cluster, *command, tmp_path / "far.tif") == 0
+    assert (f"Not all workers find {source}" in capsys.readouterr().err) != seen
+    assert (tmp_path / "far.tif").read_bytes() == (tmp_path / "here.tif").read_bytes()

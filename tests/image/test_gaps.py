@@ -1,0 +1,205 @@
+"""What says nothing of the scene: it stays as it is, and changes nothing elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from fakes import LocalPredictor, restored
+from napari_restore.errors import ImageError
+from napari_restore.image.intensity import Scale, find_scales
+from napari_restore.image.layout import Planes, find_layout
+from napari_restore.image.tiling import Region
+from napari_restore.inference.conversion import add_residual, dither_of
+from napari_restore.inference.protocol import Report, TileOptions
+from napari_restore.inference.restraint import restrain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Harm = Callable[[np.ndarray], None]
+
+REACH = 4
+
+
+def scene(dtype: str = "f4", *shape: int) -> np.ndarray:
+    rng = np.random.default_rng(3)
+    field = gaussian_filter(rng.random(shape or (80, 96)), (0,) * (len(shape) - 2) + (2, 2))
+    return (100 + 200 * (field - field.min()) / np.ptp(field)).astype(dtype)
+
+
+def put(value: float, *place: object) -> Harm:
+    def harm(image: np.ndarray) -> None:
+        image[place] = value
+
+    return harm
+
+
+def several(*harms: Harm) -> Harm:
+    def harm(image: np.ndarray) -> None:
+        for one in harms:
+            one(image)
+
+    return harm
+
+
+HARMS: dict[str, tuple[str, Harm]] = {
+    "hot pixel": ("u2", put(65535, 40, 50)),
+    "hot pixel in 32 bits": ("i4", put(2**30, 40, 50)),
+    "hot pixel of floats": ("f4", put(1e7, 40, 50)),
+    "two hot pixels": ("u2", put(4095, 40, slice(50, 52))),
+    "hot pixel in the corner": ("u2", put(4095, 0, 0)),
+    "dead pixel": ("i2", put(-30000, 40, 50)),
+    "least float as a fill": ("f4", put(-3.4028235e38, slice(0, 20))),
+    "1e20 as a fill": ("f8", put(1e20, slice(None), slice(70, 96))),
+    "fills at both ends": ("f4", several(put(-3.4e38, slice(0, 9)), put(1e30, slice(70, 80)))),
+    "fill in the middle": ("f4", put(-9999, slice(30, 40), slice(30, 40))),
+    "fill of integers": ("i2", put(-32768, slice(0, 12))),
+    "overexposed patch": ("u2", put(65535, slice(30, 40), slice(30, 44))),
+    "bars above and below": ("u2", several(put(0, slice(0, 9)), put(0, slice(-9, None)))),
+    "bar aside": ("f4", put(0, slice(None), slice(0, 11))),
+    "NaN": ("f4", put(np.nan, slice(30, 40), slice(30, 40))),
+}
+
+
+@pytest.mark.parametrize(("dtype", "harm"), HARMS.values(), ids=HARMS)
+def test_harm_stays_where_it_is(dtype: str, harm: Harm) -> None:
+    clean = scene(dtype)
+    image = clean.copy()
+    harm(image)
+    harmed = torch.from_numpy((image != clean)[None].astype(np.float32))
+    near = torch.nn.functional.max_pool2d(harmed, 2 * REACH + 1, 1, REACH)[0].numpy() > 0
+    result, expected = (restored(one, LocalPredictor(REACH)) for one in (image, clean))
+    there = image != clean
+    np.testing.assert_array_equal(result[there], image[there])
+    # The scale is found from a few samples less.
+    change = np.abs(expected.astype("f8") - clean).max()
+    assert change > 10
+    assert np.abs(result.astype("f8") - expected)[~near].max() < 0.1 * change
+    tiled = restored(image, LocalPredictor(REACH), tiles=TileOptions(32))
+    np.testing.assert_array_equal(tiled, result)
+
+
+def test_a_declared_value_is_kept_and_counted() -> None:
+    image = scene("u2")
+    image[20:24, 30:40] = 250  # within the range of the others
+    planes, report = Planes(image, find_layout(image)), Report()
+    scales = find_scales(planes, invalid_value=250)
+    assert scales[0].missing == (250,)
+    result = restored(image, LocalPredictor(), scales=scales, report=report)
+    np.testing.assert_array_equal(result[image == 250], 250)
+    assert report.invalid == np.count_nonzero(image == 250)
+
+
+@pytest.mark.parametrize("hidden", [0, 255])
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+def test_hidden_colour_stays_and_does_not_count(dtype: str, hidden: int) -> None:
+    colour = np.stack([scene(dtype)] * 3 + [np.full((80, 96), 255, dtype)], -1)
+    colour[..., 0] //= 2
+    colour[30:50, 30:60, 3] = 0
+    images = [colour.copy(), colour.copy()]
+    images[1][30:50, 30:60, :3] = hidden
+    first, second = (restored(image, LocalPredictor(), axes="YXS") for image in images)
+    visible = colour[..., 3] > 0
+    np.testing.assert_array_equal(first[visible], second[visible])
+    np.testing.assert_array_equal(second[~visible], images[1][~visible])
+
+
+@pytest.mark.parametrize("value", [0, 65535])
+@pytest.mark.parametrize("frame", [0, 2])
+def test_an_empty_or_saturated_frame_does_not_count(frame: int, value: int) -> None:
+    movie = scene("u2", 4, 80, 96)
+    dead = movie.copy()
+    dead[frame] = value
+    others = np.delete(dead, frame, 0)
+    scales = find_scales(Planes(dead, find_layout(dead)))
+    expected = find_scales(Planes(others, find_layout(others)))
+    assert [(s.low, s.span) for s in scales] == [(s.low, s.span) for s in expected]
+    # A closed shutter leaves noise.
+    dead[frame] = np.random.default_rng(0).integers(0, 3, dead[0].shape)
+    assert find_scales(Planes(dead, find_layout(dead)))[0].low == pytest.approx(scales[0].low, 1e-6)
+
+
+def test_stripes_and_steps_are_no_bars() -> None:
+    ramp = np.repeat(np.arange(40.0)[:, None], 50, 1)
+    step = np.full((40, 50), 7.0)
+    step[:, 20:] = 9
+    for image in (ramp, step, ramp.T):
+        assert find_scales(Planes(image, find_layout(image)))[0].bars == (0, 0, 0, 0)
+
+
+def test_a_range_that_no_measurement_has_is_refused_with_its_values() -> None:
+    image = np.random.default_rng(0).uniform(-3e38, 3e38, (40, 40)).astype("f4")
+    with pytest.raises(ImageError, match=r"-\d\.\d+e\+38 and \d\.\d+e\+38"):
+        find_scales(Planes(image, find_layout(image)))
+
+
+# ---------------------------------------------------------------- few counts, and the range
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "u4", "u8"])
+@pytest.mark.parametrize("share", [0.1, 0.5, -0.4])
+def test_integers_of_few_counts_keep_their_light(dtype: str, share: float) -> None:
+    counts = np.random.default_rng(0).poisson(2.0, (200, 200)).astype(dtype)
+    change = np.full((*counts.shape, 1), share, np.float32)
+    dither = dither_of(5, Region(0, 0, *counts.shape))
+    scale = Scale(0.0, 1.0, few=True)
+    samples = add_residual(counts[..., None] + np.array(1, dtype), change, scale, 1.0, None, dither)
+    expected = counts.sum() + counts.size * (1 + share)
+    assert samples[0].astype("f8").sum() == pytest.approx(expected, rel=0.002)
+
+
+def test_rounding_depends_on_the_place_alone() -> None:
+    counts = np.random.default_rng(0).poisson(0.5, (3, 70, 90)).astype("u2")
+    (scale,) = find_scales(Planes(counts, find_layout(counts)))
+    assert scale.few
+    whole = restored(counts, LocalPredictor(REACH))
+    tiled = restored(counts, LocalPredictor(REACH), tiles=TileOptions(32))
+    np.testing.assert_array_equal(tiled, whole)
+    patterns = [dither_of(plane, Region(0, 0, 64, 64)) for plane in (0, 1)]
+    assert abs(np.corrcoef(patterns[0].ravel(), patterns[1].ravel())[0, 1]) < 0.05
+    np.testing.assert_array_equal(dither_of(1, Region(16, 8, 40, 24)), patterns[1][16:40, 8:24])
+    assert not find_scales(Planes(counts + 100, find_layout(counts)))[0].few
+
+
+@pytest.mark.parametrize("dtype", ["i2", "f4"])
+def test_results_are_held_in_the_range_of_the_image(dtype: str) -> None:
+    image = scene(dtype) - np.array(1000, dtype)
+    scales = find_scales(Planes(image, find_layout(image)), keep_range=True)
+    report = Report()
+    free = restored(image, LocalPredictor())
+    held = restored(image, LocalPredictor(), scales=scales, report=report)
+    assert free.max() > image.max()
+    np.testing.assert_array_equal(held, free.clip(image.min(), image.max()))
+    assert report.held == np.count_nonzero(held != free) > 0
+
+
+# ---------------------------------------------------------------- what nothing asks for
+
+
+def test_what_is_far_from_all_structure_is_not_changed() -> None:
+    seen = torch.full((1, 1, 200, 260), 0.7)
+    seen[..., 90:110, :20] = 0.2
+    change = restrain(torch.full_like(seen, 0.01), seen, 64)
+    torch.testing.assert_close(change, change.flip(2))
+    np.testing.assert_array_equal(change[..., 20 + 64 + 1 :].numpy(), 0)
+    np.testing.assert_array_equal(change[..., 80:120, :40].numpy(), np.float32(0.01))
+    noisy = seen + 0.01 * torch.rand(seen.shape)
+    assert bool((restrain(torch.full_like(seen, 0.01), noisy, 64) == np.float32(0.01)).all())
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+def test_grey_stays_grey(dtype: str) -> None:
+    class Tint(LocalPredictor):
+        def __call__(self, tiles: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+            cast = torch.tensor([0.03, -0.02, 0.1]).view(1, 3, 1, 1)
+            return super().__call__(tiles, *rest) + cast
+
+    grey = np.stack([scene(dtype)] * 3, -1)
+    result = restored(grey, Tint(), axes="YXS")
+    assert not np.array_equal(result, grey)
+    np.testing.assert_array_equal(np.ptp(result, axis=-1), 0)

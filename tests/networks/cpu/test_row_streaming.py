@@ -1,0 +1,240 @@
+"""Networks a few rows at a time: the same numbers, each row computed once."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from napari_restore.networks import motion_estimator
+from napari_restore.networks.cpu import pipeline, row_streaming
+from napari_restore.networks.cpu.winograd import WinogradConv2d, with_winograd
+from napari_restore.networks.motion_estimator import CepstralGauge
+from napari_restore.networks.resunet import ResUNet
+from napari_restore.watch import Stopped, Watch
+from rounding import rounding, terms_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+#: Levels of several depths; 64 channels are enough for minimal filtering.
+NETWORKS: dict[str, dict[str, object]] = {
+    "three levels": {
+        "widths": (8, 12, 64),
+        "encoder_blocks": (1, 2),
+        "middle_blocks": 2,
+        "decoder_blocks": (2, 1),
+    },
+    "one level": {
+        "widths": (64,),
+        "encoder_blocks": (),
+        "middle_blocks": 1,
+        "decoder_blocks": (),
+    },
+    "levels without blocks": {
+        "widths": (6, 8, 8, 64),
+        "encoder_blocks": (0, 0, 1),
+        "middle_blocks": 0,
+        "decoder_blocks": (1, 0, 0),
+    },
+    "mean kept, pixels as they are": {
+        "widths": (64, 64),
+        "encoder_blocks": (1,),
+        "middle_blocks": 1,
+        "decoder_blocks": (1,),
+        "unshuffle": 1,
+        "keep_mean": True,
+    },
+}
+
+
+def network(options: Mapping[str, object], **further: object) -> ResUNet:
+    """A network with random weights that changes an image as much as its own size."""
+    torch.manual_seed(0)
+    built = ResUNet(channels=2, estimates=1, **options, **further).eval()
+    torch.nn.init.normal_(built.ending.weight, std=0.1)
+    return built.to(memory_format=torch.channels_last)
+
+
+def whole(built: ResUNet, image: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return built(image)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 2), (16, 3), (33, 2)], ids=str)
+@pytest.mark.parametrize("strip", [1, 10**5], ids=["short strips", "longer ones"])
+def test_rows_give_what_the_whole_gives(
+    name: str, size: tuple[int, int], strip: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_streaming, "STRIP_BYTES", strip)
+    built = network(NETWORKS[name])
+    least = max(8, built.multiple_of)
+    image, terms = torch.rand(2, 2, *(least * count for count in size)), terms_of(built)
+    expected, deep = whole(built, image), built.encode(image)[0]
+    with_winograd(built)
+    assert any(isinstance(part, WinogradConv2d) for part in built.modules()) == (
+        name != "levels without blocks"
+    )
+    with torch.inference_mode():
+        found, features = built(image), row_streaming.deep_by_rows(built, image)
+        estimates = built.estimate(image)
+    assert (expected - image).abs().max() > 0.1
+    torch.testing.assert_close(found, expected, rtol=0, atol=rounding(terms, expected))
+    torch.testing.assert_close(features, deep, rtol=0, atol=rounding(terms, deep))
+    assert estimates.shape == (2, 2, 1, *deep.shape[2:])
+
+
+def test_each_row_is_asked_for_once_and_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_streaming, "STRIP_BYTES", 1)
+    built = network(NETWORKS["three levels"], extra=3)
+    image, beside = torch.rand(1, 2, 200, 24), torch.rand(1, 3, 200, 24)
+    asked = []
+
+    def further(top: int, bottom: int) -> torch.Tensor:
+        asked.append((top, bottom))
+        return beside[:, :, top:bottom]
+
+    with torch.inference_mode():
+        found = built(image, further)
+    assert [top for top, _ in asked] == [0, *(bottom for _, bottom in asked[:-1])]
+    assert asked[-1][1] == 200
+    assert max(bottom - top for top, bottom in asked) == 32
+    expected = whole(built, torch.cat([image, beside], 1))
+    atol = rounding(terms_of(built), expected)
+    torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+
+
+def test_it_is_told_how_far_the_rows_are_and_they_can_be_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(row_streaming, "STRIP_BYTES", 1)
+    built, image = network(NETWORKS["three levels"]), torch.rand(1, 2, 200, 24)
+    watch, until, shares = Watch(), 2.0, []
+
+    def further(top: int, bottom: int) -> torch.Tensor:
+        shares.append(watch.share)
+        if watch.share > until:
+            watch.stop()
+        return image[:, :0, top:bottom]
+
+    with torch.inference_mode():
+        alone = built(image)
+        torch.testing.assert_close(watch.run(built, image, further), alone, rtol=0, atol=0)
+        assert watch.share == 1
+        assert shares == sorted(shares)
+        assert len(set(shares)) > 3
+        watch, until = Watch(), 0.3
+        shares.clear()
+        with pytest.raises(Stopped):
+            watch.run(built, image, further)
+        assert max(shares) < 0.7
+        torch.testing.assert_close(built(image), alone, rtol=0, atol=0)
+
+
+def test_results_of_one_image_outlive_the_next() -> None:
+    built = with_winograd(network(NETWORKS["three levels"]))
+    images = torch.rand(2, 1, 2, 64, 64)
+    with torch.inference_mode():
+        first = built(images[0])
+        kept = first.clone()
+        built(images[1])
+    torch.testing.assert_close(first, kept, rtol=0, atol=0)
+
+
+def test_reduced_precision_goes_by_rows_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_streaming, "STRIP_BYTES", 1)
+    built, image = network(NETWORKS["three levels"]), torch.rand(1, 2, 96, 40)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = whole(built, image)
+        with torch.inference_mode():
+            found = built(image)
+    assert found.dtype == torch.float32
+    # Each layer keeps eight bits of what it gives; the sums are in float32.
+    layers = sum(isinstance(part, torch.nn.Conv2d) for part in built.modules())
+    atol = rounding(layers, expected, torch.bfloat16)
+    torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+    assert (found - image).abs().max() > 0.3
+
+
+def test_normalised_networks_go_whole() -> None:
+    built = network(NETWORKS["three levels"], normalise=True)
+    image = torch.rand(1, 2, 64, 40)
+    with torch.inference_mode():
+        expected = whole(built, image)
+        atol = rounding(terms_of(built), expected)
+        torch.testing.assert_close(built(image), expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("portion", [1, 2, 5, 16])
+def test_the_gauge_measures_some_rows_of_cells_at_a_time(
+    portion: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(motion_estimator, "_CELL_ROWS", portion)
+    torch.manual_seed(0)
+    gauge = CepstralGauge().eval()
+    layers = [part.weight for part in gauge.modules() if hasattr(part, "weight")]
+    terms = max(gauge.into_lags.shape) + sum(weight[0].numel() for weight in layers)
+    for rows in (1, 3, 11):
+        image = torch.rand(1, 1, 16 * rows, 80)
+        with torch.no_grad():
+            expected = gauge(image)
+        with torch.inference_mode():
+            found = gauge(image)
+        torch.testing.assert_close(found, expected, rtol=0, atol=rounding(terms, expected))
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_threads_change_no_bit(
+    name: str, monkeypatch: pytest.MonkeyPatch, three_threads: None
+) -> None:
+    monkeypatch.setattr(row_streaming, "STRIP_BYTES", 1)
+    built = with_winograd(network(NETWORKS[name]))
+    image = torch.rand(1, 2, 40 * built.multiple_of, 8 * built.multiple_of)
+    with torch.inference_mode():
+        several, deep = built(image), row_streaming.deep_by_rows(built, image)
+        assert torch.get_num_threads() == 3
+        torch.set_num_threads(1)
+        torch.testing.assert_close(several, built(image), rtol=0, atol=0)
+        torch.testing.assert_close(deep, row_streaming.deep_by_rows(built, image), rtol=0, atol=0)
+
+
+def test_stages_work_at_the_same_time(three_threads: None) -> None:
+    """The second stage has the first rows only while the first stage has the second rows."""
+    meeting = threading.Barrier(2, timeout=120)
+
+    class First:
+        def push(self, x: torch.Tensor, last: bool) -> Iterator[pipeline.Rows]:
+            if last:
+                meeting.wait()
+            yield x, last
+
+    class Second:
+        def push(self, x: torch.Tensor, last: bool) -> Iterator[pipeline.Rows]:
+            if not last:
+                meeting.wait()
+            yield x, last
+
+    source = iter([(torch.zeros(1), False), (torch.ones(1), True)])
+    assert [float(x[0]) for x in pipeline.through([First(), Second()], source)] == [0, 1]
+
+
+def test_an_error_in_a_stage_is_raised_and_ends_the_threads(three_threads: None) -> None:
+    class Fails:
+        def push(self, x: torch.Tensor, last: bool) -> Iterator[pipeline.Rows]:
+            raise MemoryError("no room")
+
+    source = ((torch.zeros(1), False) for _ in range(100))
+    with pytest.raises(MemoryError, match="no room"):
+        list(pipeline.through([Fails()], source))
+    assert torch.get_num_threads() == 3

@@ -1,0 +1,88 @@
+"""Devices: what is there, what is asked for, and which errors mean memory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from napari_restore import device
+from napari_restore.errors import DeviceError
+
+SEVERAL, ONE, MAC, NONE = ("cuda:0", "cuda:1", "cpu"), ("cuda", "cpu"), ("mps", "cpu"), ("cpu",)
+
+
+@pytest.mark.parametrize(
+    ("present", "asked", "expected"),
+    [
+        (NONE, "auto", "cpu"),
+        (ONE, "auto", "cuda"),
+        (SEVERAL, "auto", "cuda:0"),
+        (MAC, "auto", "mps"),
+        (SEVERAL, "cpu", "cpu"),
+        (SEVERAL, "cuda", "cuda"),
+        (SEVERAL, "cuda:1", "cuda:1"),
+        (ONE, "cuda:0", "cuda"),
+        (MAC, "mps", "mps"),
+        (("xpu:0", "xpu:1", "cpu"), "auto", "xpu:0"),
+        (("xpu", "cpu"), "xpu:0", "xpu"),
+    ],
+)
+def test_devices_resolve(
+    present: tuple[str, ...], asked: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "available_devices", lambda: present)
+    assert device.resolve_device(asked) == expected
+
+
+@pytest.mark.parametrize(
+    ("present", "asked"),
+    [(NONE, "cuda"), (ONE, "cuda:1"), (SEVERAL, "mps"), (MAC, "tpu"), (NONE, ""), (NONE, None)],
+)
+def test_a_device_that_is_not_there_is_named_with_those_that_are(
+    present: tuple[str, ...], asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "available_devices", lambda: present)
+    with pytest.raises(DeviceError) as caught:
+        device.resolve_device(asked)
+    assert f"'{asked}'" in str(caught.value)
+    assert all(name in str(caught.value) for name in ("auto", *present))
+
+
+def test_the_cpu_is_always_there_and_last() -> None:
+    assert device.available_devices()[-1] == "cpu"
+    assert device.resolve_device("auto") == device.available_devices()[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "expected"),
+    [("cuda", 1, ("cuda", "cpu")), ("xpu", 2, ("xpu:0", "xpu:1", "cpu")), ("mps", 1, MAC)],
+)
+def test_cards_of_every_maker_are_found(
+    kind: str, count: int, expected: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"is_available": True, "current_accelerator": torch.device(kind), "device_count": count}
+    for name, value in found.items():
+        monkeypatch.setattr(torch.accelerator, name, lambda value=value: value)
+    assert device.available_devices() == expected
+
+
+def test_the_cpu_computes_in_a_type_that_torch_knows() -> None:
+    assert device.autocast_dtype("cpu") in (None, torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (MemoryError(), True),
+        (RuntimeError("MPS backend out of memory"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (RuntimeError("required rank 4 tensor to use channels_last memory format"), False),
+        (ValueError("out of memory"), False),
+        (OSError("Cannot allocate memory"), False),
+    ],
+    ids=repr,
+)
+def test_only_memory_errors_are_memory_errors(error: Exception, expected: bool) -> None:
+    assert device.is_out_of_memory(error) is expected
