@@ -16,7 +16,7 @@ from napari_restore.image.layout import Planes, find_layout
 from napari_restore.image.tiling import Region
 from napari_restore.inference.conversion import add_residual, dither_of
 from napari_restore.inference.protocol import Report, TileOptions
-from napari_restore.inference.restraint import restrain
+from napari_restore.inference.restraint import restrain, within_colours
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -203,3 +203,18 @@ def test_grey_stays_grey(dtype: str) -> None:
     result = restored(grey, Tint(), axes="YXS")
     assert not np.array_equal(result, grey)
     np.testing.assert_array_equal(np.ptp(result, axis=-1), 0)
+
+
+def test_no_colour_appears_that_is_not_near() -> None:
+    seen = torch.rand(2, 3, 40, 50) * torch.tensor([1.0, 0.8, 0.6]).view(1, 3, 1, 1)
+    restored = seen + 0.5 * torch.randn(seen.shape)
+    kept = within_colours(restored, seen)
+    near = seen[0, :, 10:19, 20:29]
+    colours = near - near.mean(0)
+    colour = kept[0, :, 14, 24] - restored[0, :, 14, 24].mean()
+    assert bool((colour >= colours.amin((1, 2)) - 1e-6).all())
+    assert bool((colour <= colours.amax((1, 2)) + 1e-6).all())
+    torch.testing.assert_close(within_colours(seen, seen), seen)
+    grey = seen[:, :1].expand(-1, 3, -1, -1)
+    kept = within_colours(restored, grey)
+    torch.testing.assert_close(kept, restored.mean(1, keepdim=True).expand(-1, 3, -1, -1))

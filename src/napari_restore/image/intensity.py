@@ -26,6 +26,8 @@ PERCENTILES = (0.5, 99.9)
 _EMPTY = 0.05
 #: Most of a height or width that bars can be.
 _MOST_BARS = 0.6
+#: Share of the pixels within that have the value of a bar, above which it is the background.
+_BACKGROUND = 0.1
 #: Largest robust range of floats.
 _WIDEST = 1e36
 #: Medians and means of integers below which rounding may lose more than a hundredth of the light.
@@ -130,9 +132,15 @@ class _Sample:
 
     def bars(self, layout: Layout) -> tuple[int, int, int, int]:
         """Rows and columns of even bars that begin at the border of the plane."""
-        found = edge_bars(self.block[..., : layout.channels])
-        ends = [n if there else 0 for n, there in zip(found, self.touches(layout), strict=True)]
-        return _believable(ends, (*layout.size, *layout.size))
+        seen = self.block[..., : layout.channels]
+        ends = [n if at else 0 for n, at in zip(edge_bars(seen), self.touches(layout), strict=True)]
+        top, left, bottom, right = _believable(ends, (*layout.size, *layout.size))
+        inner = seen[top : len(seen) - bottom, left : seen.shape[1] - right]
+        for side, corner in enumerate((seen[0, 0], seen[0, 0], seen[-1, -1], seen[-1, -1])):
+            # What is frequent within too is the background.
+            if ends[side] and inner.size and (inner == corner).all(-1).mean() > _BACKGROUND:
+                return 0, 0, 0, 0
+        return top, left, bottom, right
 
     def touches(self, layout: Layout) -> tuple[bool, bool, bool, bool]:
         """Which borders of the plane it reaches: top, left, bottom, right."""

@@ -22,6 +22,7 @@ from napari_restore.networks.motion_estimator import MOTION_UNIT
 from napari_restore.physics.motion import half_angle
 from napari_restore.watch import call_in
 
+from .restraint import within_colours
 from .smooth_change import SmoothChange
 
 if TYPE_CHECKING:
@@ -138,8 +139,13 @@ class TorchPredictor:
             else:
                 with self._autocast():
                     restored = self._network(tiles)
+                restored = self._with_colours(restored.float(), tiles)
             result: torch.Tensor = restored.float().to(origin)
         return result
+
+    def _with_colours(self, restored: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        moved = self.spec.task == "motion_deblur" and self.spec.channels == 3
+        return within_colours(restored, seen) if moved else restored
 
     def restore_pair(self, tiles: torch.Tensor, exposure: float) -> torch.Tensor:
         """Restore the first of two frames (N, 2 C, h, w): (N, C, h, w), where they are."""
@@ -149,7 +155,8 @@ class TorchPredictor:
                 shutter = torch.full((len(tiles), 1, 1, 1), exposure, device=self.device)
                 frames = tiles.to(self.device).contiguous(memory_format=torch.channels_last)
                 restored: torch.Tensor = self._network(frames, shutter)
-            return restored.float().to(tiles.device)
+                restored = self._with_colours(restored.float(), frames[:, : self.spec.channels])
+            return restored.to(tiles.device)
 
         return call_in(self._thread, run)
 

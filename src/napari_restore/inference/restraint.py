@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _BLOCK = 16
 #: Pixels around one that is neutral in neutral surroundings: colours meet by chance in one alone.
 _AROUND = 2
+#: Pixels within which colours are seen.
+_NEAR = 4
 
 
 def restrain(change: torch.Tensor, seen: torch.Tensor, reach: int) -> torch.Tensor:
@@ -69,3 +71,29 @@ def _faded(change: torch.Tensor, seen: torch.Tensor, reach: int) -> torch.Tensor
     for size, padding in (((2 * fade + 1, 1), (fade, 0)), ((1, 2 * fade + 1), (0, fade))):
         edges = functional.avg_pool2d(edges, size, 1, padding, count_include_pad=False)
     return change.mul_(edges)
+
+
+def within_colours(restored: Tensor, seen: Tensor) -> Tensor:
+    """Keep the colours of a restoration among those that are seen around each place.
+
+    Motion is common to the channels: what it mixed up was there, close by. Other colours beside an
+    edge are channels that were restored differently.
+
+    Parameters
+    ----------
+    restored, seen : Tensor
+        (N, 3, h, w).
+
+    Returns
+    -------
+    Tensor
+        What a channel differs by from the mean of ``restored`` lies in the range of what is seen
+        within a few pixels.
+    """
+    pool = import_torch().nn.functional.max_pool2d
+    brightness = restored.mean(1, keepdim=True)
+    colours = seen - seen.mean(1, keepdim=True)
+    side = 2 * _NEAR + 1
+    most, least = pool(colours, side, 1, _NEAR), -pool(-colours, side, 1, _NEAR)
+    kept: Tensor = brightness + (restored - brightness).clamp(least, most)
+    return kept
