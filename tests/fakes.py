@@ -185,4 +185,12 @@ def fake_plan(
         view=like.view,
         frames=frames,
     )
-    return FakePlan(layout, spec, Options("deblur"), "cpu", TileOptions(side), make=make)
+    return FakePlan(
+        layout,
+        np.dtype(image.dtype).name,
+        spec,
+        Options("deblur"),
+        "cpu",
+        TileOptions(side),
+        make=make,
+    )

@@ -9,6 +9,10 @@ class ImageError(RestoreError):
     """The image cannot be restored: its dtype, its axes or its shape."""
 
 
+class PsfError(RestoreError):
+    """A point spread function, or the optics it would follow from, cannot be used."""
+
+
 class ModelError(RestoreError):
     """The model does not exist, does not fit the image, or its weights are damaged."""
 

@@ -107,7 +107,7 @@ def estimate_blur(
     for contrast, normal in windows[: min(max(share, _FEWEST), _MEASURED)]:
         if contrast == 0 or _is_noise(normal):
             continue
-        mean, log_variance = _estimates(normal, predictor)
+        mean, log_variance = window_estimates(normal, predictor)
         precision = np.exp(-log_variance)
         if 1 / math.sqrt(precision.mean()) <= _UNSURE:
             logs.append(float((precision * mean).sum() / precision.sum()))
@@ -178,7 +178,7 @@ def _roughness(image: NDArray[np.float32]) -> float:
     return float(np.sqrt(np.mean(second**2)))
 
 
-def _estimates(
+def window_estimates(
     normal: NDArray[np.float32], predictor: Predictor
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Means and log variances over a window, the border of it left out where there is enough."""

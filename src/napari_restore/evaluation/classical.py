@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_restore.physics.deconvolution import RichardsonLucy, Wiener
+
     Image = NDArray[np.float64]
 
 
@@ -49,7 +51,7 @@ def richardson_lucy(image: Image, kernel: Image, steps: int = 30) -> Image:
     Parameters
     ----------
     image : ndarray
-        (Y, X) or (Y, X, C) in [0, 1]; each colour for itself. Reflected at the border.
+        (Y, X) or (Y, X, C) in [0, 1]; each colour for itself.
     kernel : ndarray
         Point spread function, of odd sides and sum 1.
     steps : int
@@ -60,14 +62,9 @@ def richardson_lucy(image: Image, kernel: Image, steps: int = 30) -> Image:
     ndarray
         The same shape, clipped to [0, 1].
     """
-    from skimage.restoration import richardson_lucy as deconvolve
+    from napari_restore.physics.deconvolution import RichardsonLucy
 
-    def sharpen(plane: Image) -> Image:
-        sharp: Image = deconvolve(plane, kernel, num_iter=steps, filter_epsilon=1e-6)
-        return sharp
-
-    # A zero border eats its way in with every step.
-    return _each_padded_plane(image.clip(0, 1), 3 * max(kernel.shape), sharpen)
+    return _deconvolved(image.clip(0, 1), kernel, RichardsonLucy(steps, accelerated=False))
 
 
 def wiener(image: Image, kernel: Image, balance: float = 0.01) -> Image:
@@ -76,7 +73,7 @@ def wiener(image: Image, kernel: Image, balance: float = 0.01) -> Image:
     Parameters
     ----------
     image : ndarray
-        (Y, X) or (Y, X, C) in [0, 1]; each colour for itself. Reflected at the border.
+        (Y, X) or (Y, X, C) in [0, 1]; each colour for itself.
     kernel : ndarray
         Point spread function, of odd sides and sum 1.
     balance : float
@@ -87,22 +84,18 @@ def wiener(image: Image, kernel: Image, balance: float = 0.01) -> Image:
     ndarray
         The same shape, clipped to [0, 1].
     """
-    from skimage.restoration import wiener as deconvolve
+    from napari_restore.physics.deconvolution import Wiener
 
-    def sharpen(plane: Image) -> Image:
-        sharp: Image = deconvolve(plane, kernel, balance, clip=False)
-        return sharp
-
-    # Ringing reaches further than the kernel.
-    return _each_padded_plane(image, 2 * max(kernel.shape), sharpen)
+    return _deconvolved(image, kernel, Wiener(noise=balance**0.5, strength=1.0))
 
 
-def _each_padded_plane(image: Image, reach: int, method: Callable[[Image], Image]) -> Image:
+def _deconvolved(image: Image, kernel: Image, method: RichardsonLucy | Wiener) -> Image:
+    from napari_restore.physics.in_blocks import deconvolve
+
     if image.ndim == 3:
         planes = np.moveaxis(image, -1, 0)
-        return np.stack([_each_padded_plane(plane, reach, method) for plane in planes], axis=-1)
-    padded = np.pad(image, reach, mode="symmetric")
-    return method(padded)[reach:-reach, reach:-reach].clip(0, 1)
+        return np.stack([_deconvolved(plane, kernel, method) for plane in planes], axis=-1)
+    return deconvolve(image, kernel, method).astype(np.float64).clip(0, 1)
 
 
 def dark_channel(image: Image, patch: int = 15, haze: float = 0.95, floor: float = 0.1) -> Image:

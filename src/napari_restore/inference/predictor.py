@@ -13,7 +13,6 @@ import torch
 
 from napari_restore.device import autocast_dtype, resolve_device, use_threads_of_worker
 from napari_restore.errors import ModelError
-from napari_restore.image.lazy import FromSample
 from napari_restore.models.catalog import find_model
 from napari_restore.models.spec import ModelSpec, build_network
 from napari_restore.models.weights import load_state
@@ -27,6 +26,8 @@ from .smooth_change import SmoothChange
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from napari_restore.analysis.point_spread import KnownBlur
 
     from .protocol import Predictor
 
@@ -239,6 +240,39 @@ class EachAlone(TorchPredictor):
         return EachAlone(super().to_cpu())
 
 
+class WithBlur(TorchPredictor):
+    """A predictor that is told the point spread function.
+
+    Parameters
+    ----------
+    predictor : TorchPredictor
+    blur : KnownBlur
+    """
+
+    def __init__(self, predictor: TorchPredictor, blur: KnownBlur) -> None:
+        # All that it is and holds is that of the predictor, which is loaded once.
+        self.__dict__.update(predictor.__dict__)
+        self._blur = blur
+
+    def _restore(
+        self, tiles: torch.Tensor, context: torch.Tensor | None, boxes: torch.Tensor
+    ) -> torch.Tensor:
+        options = {"device": self.device}
+        psf = torch.from_numpy(self._blur.psf.copy()).to(self.device)[None]
+        noise = torch.full((len(tiles), 1, 1, 1), self._blur.noise, **options)
+        linear = torch.full((len(tiles), 1, 1, 1), self._blur.linear, dtype=torch.bool, **options)
+        with torch.inference_mode():
+            seen = tiles.to(self.device).contiguous(memory_format=torch.channels_last)
+            with self._autocast():
+                restored = self._network(seen, psf, noise, linear)
+            result: torch.Tensor = restored.float().to(tiles.device)
+        return result
+
+    def to_cpu(self) -> WithBlur:
+        """Return the same predictor on the CPU."""
+        return WithBlur(super().to_cpu(), self._blur)
+
+
 _load = lru_cache(maxsize=8)(TorchPredictor)
 
 
@@ -281,7 +315,8 @@ def find_predictor(
     spec: ModelSpec,
     device: str,
     structure_size: float = 0.0,
-    exposure: float | FromSample[float] | None = None,
+    exposure: float | None = None,
+    blur: KnownBlur | None = None,
 ) -> Predictor:
     """Predictor of a model, with what the user asked of it.
 
@@ -293,10 +328,12 @@ def find_predictor(
         Structures up to this many pixels stay, see `SmoothChange`; 0 leaves that to the network.
     exposure : float or FromSample, optional
         For two frames, see `AtExposure`; 0 restores each alone.
+    blur : KnownBlur, optional
+        For models that are told the point spread function, see `WithBlur`.
     """
     predictor = load_predictor(spec, device)
     if exposure is not None:
-        if isinstance(exposure, FromSample):
-            exposure = exposure.get()
         predictor = AtExposure(predictor, exposure) if exposure else EachAlone(predictor)
+    if blur is not None:
+        predictor = WithBlur(predictor, blur)
     return SmoothChange(predictor, structure_size) if structure_size else predictor

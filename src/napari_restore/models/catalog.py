@@ -18,6 +18,9 @@ DEBLURRER: dict[str, object] = {
     "estimates": 1,
 }
 
+#: Options of the networks that invert a known blur, but for their channels.
+INVERTER: dict[str, object] = {key: DEBLURRER[key] for key in DEBLURRER if key != "estimates"}
+
 #: Motion blur is wide too.
 _ALONG_MOTION: dict[str, object] = {
     "widths": (32, 64, 128, 192),
@@ -152,6 +155,33 @@ CATALOG: tuple[ModelSpec, ...] = (
         gauge="motion",
     ),
 )
+
+
+#: Networks that invert a point spread function, by the channels of the image.
+INVERTERS: dict[int, ModelSpec] = {
+    1: ModelSpec(
+        name="invert-mono",
+        task="deblur",
+        channels=1,
+        architecture="inverter",
+        weights="invert-mono.safetensors",
+        sha256=None,
+        options={"channels": 1, "keep_light": True, **INVERTER},
+        halo=192,
+        psf=True,
+    ),
+    3: ModelSpec(
+        name="invert-color",
+        task="deblur",
+        channels=3,
+        architecture="inverter",
+        weights="invert-color.safetensors",
+        sha256=None,
+        options={"channels": 3, **INVERTER},
+        halo=192,
+        psf=True,
+    ),
+}
 
 
 def check_task(task: str) -> None:

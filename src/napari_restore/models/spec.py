@@ -21,6 +21,7 @@ TASKS = ("deblur", "dehaze", "motion_deblur")
 ARCHITECTURES = {
     "nafnet": "napari_restore.networks.nafnet:NAFNet",
     "resunet": "napari_restore.networks.resunet:ResUNet",
+    "inverter": "napari_restore.networks.inverter:Inverter",
     "affine": "napari_restore.networks.dehaze_net:AffineDehazer",
     "motion": "napari_restore.networks.motion_net:MotionRestorer",
     "framepair": "napari_restore.networks.motion_net:FramePairRestorer",
@@ -56,6 +57,9 @@ class ModelSpec:
         Longest side of the view of the whole plane that the network wants, 0 for none.
     frames : int
         Consecutive frames that the network looks at to restore one: 1 or 2.
+    psf : bool
+        Whether it is told the point spread function. Such a model serves several tasks, and is
+        chosen by the point spread function and not by name.
     gauge : str
         What it estimates beside: "blur", "motion", or nothing.
     black_is_zero : bool
@@ -75,6 +79,7 @@ class ModelSpec:
     halo: int = 48
     view: int = 0
     frames: int = 1
+    psf: bool = False
     gauge: str = ""
     black_is_zero: bool = False
     licence: str = "BSD-3-Clause"

@@ -105,6 +105,34 @@ def shake(
     return centred
 
 
+def wander(rng: np.random.Generator, length: float, samples: int = 96) -> Path:
+    """Smooth trajectory through some random places, now quicker, now slower.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    length : float
+        Largest extent of the trajectory in pixels.
+    samples : int
+        Points of the path, evenly spaced in time.
+
+    Returns
+    -------
+    ndarray
+        (samples, 2) positions (y, x) in pixels, centred on their mean.
+    """
+    from scipy.interpolate import CubicSpline
+
+    count = int(rng.integers(3, 8))
+    steps = rng.normal(size=(count, 2)) * rng.lognormal(0, 0.5, (count, 1))
+    places = np.cumsum(steps, axis=0)
+    times = np.concatenate([[0], np.cumsum(rng.lognormal(0, 0.6, count - 1))])
+    path: Path = CubicSpline(times, places)(np.linspace(0, times[-1], samples))
+    path *= length / max(np.ptp(path, axis=0).max(), 1e-6)
+    centred: Path = path - path.mean(0)
+    return centred
+
+
 def kernel(path: Path) -> NDArray[np.float32]:
     """Point spread function of a path: time spent at each pixel, spread bilinearly.
 

@@ -152,6 +152,34 @@ def combine(first: Kernel, second: Kernel) -> Kernel:
     return _normalised(np.clip(fftconvolve(first, second), 0, None))
 
 
+def shifted(kernel: NDArray[np.floating], offset: Sequence[float]) -> Kernel:
+    """Move a kernel by (y, x) pixels, bilinearly; it grows as far as it needs to."""
+    margin = math.ceil(max(abs(float(length)) for length in offset))
+    padded = np.pad(kernel, margin) if margin else kernel
+    return _normalised(ndimage.shift(padded, offset, order=1, mode="constant"))
+
+
+def centred(kernel: NDArray[np.floating]) -> Kernel:
+    """Bring the centre of mass of a kernel to its middle, and its sum to 1."""
+    if kernel.sum() <= 0:
+        return np.ones((1, 1), np.float32)
+    middle = [(length - 1) / 2 for length in kernel.shape]
+    mass = ndimage.center_of_mass(kernel)
+    return shifted(kernel, [want - have for want, have in zip(middle, mass, strict=True)])
+
+
+def resized(kernel: NDArray[np.floating], factor: float) -> Kernel:
+    """Make a kernel larger or smaller by a factor, about its middle."""
+    half = max(0, math.ceil((kernel.shape[0] - 1) / 2 * factor))
+    fine = 3
+    line = (np.arange((2 * half + 1) * fine) + 0.5) / fine - half - 0.5
+    middle = (kernel.shape[0] - 1) / 2
+    y, x = np.meshgrid(line / factor + middle, line / factor + middle, indexing="ij")
+    values = ndimage.map_coordinates(kernel, [y, x], order=1, mode="constant")
+    size = 2 * half + 1
+    return _normalised(values.reshape(size, fine, size, fine).mean((1, 3)) + 1e-12)
+
+
 def stack(kernels: Sequence[Kernel]) -> torch.Tensor:
     """Bring kernels to one size by zero padding: (N, k, k)."""
     size = max(kernel.shape[0] for kernel in kernels)
@@ -186,14 +214,15 @@ def convolve(image: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
     if half > reflect:
         padded = F.pad(padded, (half - reflect,) * 4, mode="replicate")
     # A size with small prime factors keeps the transform quick.
-    size = [_fast_length(length) for length in padded.shape[-2:]]
+    size = [fast_length(length) for length in padded.shape[-2:]]
     spectrum = torch.fft.rfft2(padded, s=size)
     spectrum *= torch.fft.rfft2(kernels.to(image.device).float(), s=size)[:, None]
     out: torch.Tensor = torch.fft.irfft2(spectrum, s=size)
     return out[..., 2 * half : 2 * half + height, 2 * half : 2 * half + width]
 
 
-def _fast_length(length: int) -> int:
+def fast_length(length: int) -> int:
+    """Find a length of at least this with small prime factors, which keeps transforms quick."""
     from scipy.fft import next_fast_len
 
     return int(next_fast_len(length, real=True))

@@ -65,7 +65,7 @@ class BlockTask:
 
     def predictor(self) -> Predictor:
         """Load the model; once in each process."""
-        return self.plan.predictor(self.found().exposure)
+        return self.plan.predictor(self.found())
 
     def window(self, block: Block) -> Block:
         """Find which samples a block is restored from: itself, its halo, its neighbour in time."""

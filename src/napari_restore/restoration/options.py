@@ -41,6 +41,11 @@ class Options:
         With two frames: share of the time between them that the shutter is open, above 0 and up to
         1. Found from the movie without it. Where two frames tell less than one, because the blur
         is short or nothing shows how long it is, each is restored alone.
+    psf : "none", "auto", array, PSF or Optics
+        Point spread function of the blur, for ``deblur`` and ``motion_deblur`` of one frame; the
+        network that inverts it restores then. An array, (Y, X) in pixels of the image, is centered,
+        freed from its background and normalized. "auto" finds it from the image, and does without
+        where none explains the image.
     keep_range : bool, optional
         Hold the result between the least and the largest value of the image. Without it, signed
         integers are, as those of CT and MR.
@@ -57,6 +62,7 @@ class Options:
     structure_size: float | None = None
     frames: int = 1
     exposure: float | None = None
+    psf: Any = "none"
     keep_range: bool | None = None
     invalid_value: float | None = None
 

@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_restore.analysis.point_spread import PSF, KnownBlur, square
 from napari_restore.device import resolve_device
 from napari_restore.errors import RestoreError
 from napari_restore.image.layout import Layout, find_layout, with_time
 from napari_restore.image.tiling import Grid, Region, split
 from napari_restore.inference.protocol import TileOptions, default_tiles
 from napari_restore.inference.smooth_change import halo_with
-from napari_restore.models.catalog import find_model
+from napari_restore.models.catalog import INVERTERS, find_model
 
 if TYPE_CHECKING:
     from napari_restore.inference.protocol import Predictor
     from napari_restore.models.spec import ModelSpec
 
+    from .facts import Facts
     from .options import Options
 
 #: Largest structure that can be kept on purpose, in pixels: its halo is several times as wide.
@@ -36,6 +38,7 @@ class Plan:
     ----------
     layout : Layout
         How its axes are read.
+    dtype : str
     spec : ModelSpec
         The model.
     options : Options
@@ -43,15 +46,22 @@ class Plan:
     device : str
         On this machine; "auto" where a worker of a cluster has to find it.
     tiles : TileOptions
+    inverter : ModelSpec or None
+        The model in its place, if a point spread function is given or found.
+    psf : PSF or None
+        The one that was given.
     tiles_for : str
         Device that these tiles suit; others get their own. Empty if they hold for all.
     """
 
     layout: Layout
+    dtype: str
     spec: ModelSpec
     options: Options
     device: str
     tiles: TileOptions
+    inverter: ModelSpec | None = None
+    psf: PSF | None = None
     tiles_for: str = ""
 
     @property
@@ -62,7 +72,8 @@ class Plan:
     @property
     def halo(self) -> int:
         """Pixels around a tile that influence it noticeably."""
-        return halo_with(self.spec.halo, self.structure_size)
+        inverse = 0 if self.inverter is None else self.inverter.halo
+        return max(halo_with(self.spec.halo, self.structure_size), inverse)
 
     @property
     def scaling(self) -> dict[str, Any]:
@@ -91,11 +102,21 @@ class Plan:
         """Make the plan for a worker of a cluster, which has its own device."""
         return replace(self, device=self.options.device)
 
-    def predictor(self, exposure: float | None = None) -> Predictor:
-        """Load the model with what the user asked of it; once in each process."""
+    def predictor(self, facts: Facts | None = None) -> Predictor:
+        """Load the model for an image of which so much was found; once in each process."""
         from napari_restore.inference.predictor import find_predictor
 
+        if facts is not None and facts.psf is not None:
+            assert self.inverter is not None
+            blur = KnownBlur(facts.psf.array, facts.noise, self.linear)
+            return find_predictor(self.inverter, self.device, blur=blur)
+        exposure = None if facts is None else facts.exposure
         return find_predictor(self.spec, self.device, self.structure_size, exposure)
+
+    @property
+    def linear(self) -> bool:
+        """Whether the samples are taken to have a camera's tone curve: those of 8-bit color."""
+        return self.layout.colour and self.dtype == "uint8"
 
     def tiles_on(self, device: str) -> TileOptions:
         """Tile options for the device that a worker turns out to have."""
@@ -167,7 +188,52 @@ def make_plan(
         ),
         invalid_value=_invalid(options.invalid_value),
     )
-    return Plan(layout, spec, checked, device, tiles)
+    psf = _psf(options.psf, options, layout)
+    inverter = None if isinstance(psf, str) and psf == "none" else INVERTERS[layout.channels]
+    return Plan(
+        layout,
+        np.dtype(image.dtype).name,
+        spec,
+        checked,
+        device,
+        tiles,
+        inverter,
+        None if isinstance(psf, str) else psf,
+    )
+
+
+def _psf(given: Any, options: Options, layout: Layout) -> PSF | str:
+    """PSF that was given, "auto" or "none"."""
+    applies = options.task in ("deblur", "motion_deblur") and options.frames == 1
+    if isinstance(given, str):
+        if given not in ("auto", "none"):
+            raise RestoreError(
+                f"psf must be 'auto', 'none', an array, a PSF or Optics; got {given!r}."
+            )
+        # A model that the user names is the one that restores.
+        return given if applies and options.model == "auto" else "none"
+    if given is None:
+        return "none"
+    if not applies:
+        raise RestoreError(
+            "psf is for deblurring from one frame; "
+            + (f"{options.task} was asked for." if options.frames == 1 else "frames is 2.")
+            + " Leave it out."
+        )
+    if options.model != "auto":
+        raise RestoreError(
+            f"psf chooses the model that is told it, and model is '{options.model}'. Leave one of "
+            "them out."
+        )
+    if isinstance(given, PSF):
+        return given
+    from napari_restore.physics.measured import as_psf
+
+    if hasattr(given, "modality"):
+        return PSF(given.psf(dimensions=2), "optics", found=f"From the optics: {given.modality}.")
+    measured = as_psf(given, image_shape=layout.size)
+    array = square(measured.array)
+    return PSF(array, "measured", found=" ".join(("As given.", *measured.notes)))
 
 
 def _exposure(exposure: float | None, spec: ModelSpec) -> float | None:

@@ -9,16 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import numpy as np
 import torch
 
-from napari_restore.physics import camera
+from napari_restore.physics import camera, psf
 
-from .kernels import log_uniform
+from .kernels import log_uniform, nearly
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from .blurs import Blur, Blurred
@@ -55,6 +55,10 @@ class Pair(NamedTuple):
     linear : sequence of bool
         Whether the kernel acted on light, before the tone curve of a camera; empty where there is
         no such curve.
+    noise : Tensor or None
+        (N, 1, 1, 1), standard deviation of what noise, rounding and compression added.
+    told : Told or None
+        What a network is told of the blur.
     """
 
     image: torch.Tensor
@@ -64,6 +68,26 @@ class Pair(NamedTuple):
     optics: Optics | None = None
     motion: torch.Tensor | None = None
     exposure: torch.Tensor | None = None
+    noise: torch.Tensor | None = None
+    told: Told | None = None
+
+
+class Told(NamedTuple):
+    """What a network is told of the blur: as well as it may be known, which is not quite.
+
+    Attributes
+    ----------
+    psf : Tensor
+        (N, k, k).
+    noise : Tensor
+        (N, 1, 1, 1), standard deviation.
+    linear : Tensor
+        (N, 1, 1, 1), whether the blur acted on light before the tone curve.
+    """
+
+    psf: torch.Tensor
+    noise: torch.Tensor
+    linear: torch.Tensor
 
 
 class Degradation(Protocol):
@@ -78,7 +102,7 @@ class Degradation(Protocol):
         ...
 
 
-def column(values: list[float], like: torch.Tensor) -> torch.Tensor:
+def column(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
     """One number for each image of a batch, ready to be multiplied with it."""
     return torch.tensor(values, device=like.device, dtype=like.dtype).view(-1, 1, 1, 1)
 
@@ -112,10 +136,24 @@ def _pair(
     target: torch.Tensor,
     blurred: Blurred,
     margin: int,
+    noise: torch.Tensor,
     linear: tuple[bool, ...] = (),
 ) -> Pair:
     motion = None if blurred.motion is None else trim(blurred.motion, margin)
-    return Pair(image, target, blurred.kernels, linear, motion=motion, exposure=blurred.exposure)
+    return Pair(
+        image,
+        target,
+        blurred.kernels,
+        linear,
+        motion=motion,
+        exposure=blurred.exposure,
+        noise=noise,
+    )
+
+
+def _spread(difference: torch.Tensor) -> torch.Tensor:
+    """Root mean square of each image, (N, 1, 1, 1)."""
+    return difference.square().mean((1, 2, 3), keepdim=True).sqrt()
 
 
 # ---------------------------------------------------------------- colour: light through a camera
@@ -158,9 +196,9 @@ class ColourBlur:
         blurred = self.blur(light, rng)
         seen, sharp = trim(blurred.light, self.margin), trim(blurred.sharp, self.margin)
         sharp = torch.where(linear, camera.to_srgb(sharp), sharp.clamp(0, 1))
-        clean = [rng.random() < self.clean_share for _ in range(count)]
-        photons = [1e7 if skip else log_uniform(rng, *self.photons) for skip in clean]
-        read = [0.0 if skip else log_uniform(rng, 3e-4, 1.5e-2) for skip in clean]
+        noiseless = [rng.random() < self.clean_share for _ in range(count)]
+        photons = [1e7 if skip else log_uniform(rng, *self.photons) for skip in noiseless]
+        read = [0.0 if skip else log_uniform(rng, 3e-4, 1.5e-2) for skip in noiseless]
         noisy = camera.add_noise(
             seen, column(photons, sharp), column(read, sharp), generator
         ).clamp(0, 1)
@@ -170,8 +208,10 @@ class ColourBlur:
                 quality = int(rng.integers(60, 97))
                 frames = [camera.jpeg(frame, quality) for frame in image[index].split(3)]
                 image[index] = torch.cat(frames)
+        clean = torch.where(linear, camera.to_srgb(seen), seen.clamp(0, 1))
+        noise = _spread(image - clean)
         image, target = _keep_unblurred(image, sharp, blurred.still, rng)
-        return _pair(image, target, blurred, self.margin, tuple(linear.flatten().tolist()))
+        return _pair(image, target, blurred, self.margin, noise, tuple(linear.flatten().tolist()))
 
 
 # ---------------------------------------------------------------- mono: linear detectors
@@ -191,19 +231,21 @@ class MonoBlur:
         count = len(sharp)
         sharp = _random_polarity(sharp, rng)
         blurred = self.blur(sharp, rng)
-        image, sharp = trim(blurred.light, self.margin), trim(blurred.sharp, self.margin)
-        clean = [rng.random() < 0.12 for _ in range(count)]
-        photons = [1e7 if skip else log_uniform(rng, 25, 2e4) for skip in clean]
-        read = [0.0 if skip else log_uniform(rng, 5e-4, 3e-2) for skip in clean]
-        image = camera.add_noise(image, column(photons, image), column(read, image), generator)
+        seen, sharp = trim(blurred.light, self.margin), trim(blurred.sharp, self.margin)
+        noiseless = [rng.random() < 0.12 for _ in range(count)]
+        photons = [1e7 if skip else log_uniform(rng, 25, 2e4) for skip in noiseless]
+        read = [0.0 if skip else log_uniform(rng, 5e-4, 3e-2) for skip in noiseless]
+        image = camera.add_noise(seen, column(photons, seen), column(read, seen), generator)
         for index in range(count):
             if rng.random() < 0.4:
                 image[index] = camera.quantise(image[index])
+        noise = _spread(image - seen)
         image, target = _keep_unblurred(image, sharp, blurred.still, rng)
         # Intensities mean nothing in themselves; the same gain and offset hold for both sides.
         gain = column([log_uniform(rng, 0.6, 1.6) for _ in range(count)], image)
         offset = column([rng.normal(0, 0.06) for _ in range(count)], image)
-        return _pair(image * gain + offset, target * gain + offset, blurred, self.margin)
+        image, target = image * gain + offset, target * gain + offset
+        return _pair(image, target, blurred, self.margin, noise * gain)
 
 
 def _random_polarity(sharp: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
@@ -212,3 +254,38 @@ def _random_polarity(sharp: torch.Tensor, rng: np.random.Generator) -> torch.Ten
         if rng.random() < 0.1:
             sharp[index] = sharp[index].amax() - sharp[index]
     return sharp
+
+
+# ---------------------------------------------------------------- blur that is known
+
+
+@dataclass
+class KnownBlur:
+    """A blur by one kernel for each image, and what a network is told of it.
+
+    Attributes
+    ----------
+    blur : ColourBlur or MonoBlur
+    """
+
+    blur: ColourBlur | MonoBlur
+
+    @property
+    def margin(self) -> int:
+        """See `Degradation`."""
+        return self.blur.margin
+
+    def __call__(
+        self, sharp: torch.Tensor, rng: np.random.Generator, generator: torch.Generator
+    ) -> Pair:
+        """Degrade a batch."""
+        pair = self.blur(sharp, rng, generator)
+        count = len(pair.image)
+        known = [kernel for kernel in pair.kernels if kernel is not None]
+        assert pair.noise is not None and len(known) == count, "one kernel for each image"
+        kernels = psf.stack([nearly(kernel, rng) for kernel in known])
+        # Estimates of noise from images are better than by half, seldom by a fifth.
+        off = column([float(np.exp(rng.normal(0, 0.2))) for _ in range(count)], pair.image)
+        linear = [bool(curve) ^ (rng.random() < 0.1) for curve in pair.linear] or [False] * count
+        told = Told(kernels.to(sharp.device), pair.noise * off, column(linear, pair.image) > 0)
+        return pair._replace(told=told)

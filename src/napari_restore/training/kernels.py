@@ -49,3 +49,43 @@ def random_motion(rng: np.random.Generator) -> NDArray[np.float32]:
     if rng.random() < 0.3:
         kernel = psf.combine(kernel, psf.gaussian(rng.uniform(0.3, 0.9)))
     return kernel
+
+
+def random_psf(rng: np.random.Generator) -> NDArray[np.float32]:
+    """Kernel of a lens out of focus, of motion, or of both."""
+    kind = rng.random()
+    if kind < 0.45:
+        return random_defocus(rng)
+    if kind < 0.7:
+        return random_motion(rng)
+    if kind < 0.93:
+        path = motion.wander(rng, rng.uniform(3, 28))
+        kernel = motion.kernel(path)
+        return psf.combine(kernel, psf.gaussian(rng.uniform(0.25, 0.7)))
+    return psf.combine(random_motion(rng), psf.disk(rng.uniform(0.5, 2.5)))
+
+
+def nearly(kernel: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Change a kernel as a measurement or an estimate would: in 4 of 10 not at all.
+
+    A fourth is too small or too large by up to an eighth, rather too small; others have noise, are
+    cut off, off the centre by half a pixel, or another kernel altogether.
+    """
+    kind = rng.random()
+    if kind < 0.4:
+        return kernel
+    if kind < 0.65:
+        return psf.resized(kernel, rng.uniform(0.86, 1.1))
+    if kind < 0.8:
+        # Noise as strong as a few per cent of the peak, where there is anything, and dust beside.
+        padded = np.pad(kernel, 1)
+        noise = rng.normal(0, rng.uniform(0.005, 0.06) * kernel.max(), padded.shape)
+        noisy = np.clip(padded + noise, 0, None)
+        noisy[noisy < rng.uniform(0, 0.08) * noisy.max()] = 0
+        return psf.centred(noisy)
+    if kind < 0.87:
+        cut = np.where(kernel < rng.uniform(0.03, 0.2) * kernel.max(), 0, kernel)
+        return psf.centred(cut)
+    if kind < 0.93:
+        return psf.shifted(kernel, rng.uniform(-0.5, 0.5, 2))
+    return random_psf(rng)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from .degradations import Pair
+    from .degradations import Pair, Told
 
     Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -31,6 +31,8 @@ OPTICS_WEIGHT = 0.5
 FLOW_WEIGHT = 0.2
 #: Of the images whose motion is told wrong.
 WRONG_SHARE = 0.15
+#: Of the loss of earlier rounds of an unrolled network, beside that of the last.
+EARLIER_WEIGHT = 0.3
 
 
 def _reduced(device: torch.device) -> torch.autocast:
@@ -87,6 +89,7 @@ def batch_loss(
     loss: Loss,
     motion_alone: bool = False,
     motion_told: bool = False,
+    rounds: int | None = None,
 ) -> torch.Tensor:
     """Loss of a batch.
 
@@ -101,6 +104,8 @@ def batch_loss(
         Train only what finds the motion.
     motion_told : bool
         Train only what restores along it.
+    rounds : int, optional
+        Of an unrolled network, train these first rounds; all by default.
 
     Returns
     -------
@@ -110,7 +115,13 @@ def batch_loss(
     device = pair.image.device
     image = pair.image.contiguous(memory_format=torch.channels_last)
     with _reduced(device):
-        if pair.exposure is not None:
+        if pair.told is not None:
+            *earlier, result = network.rounds_of(image, *pair.told, rounds)  # type: ignore[operator]
+            beside = EARLIER_WEIGHT * sum(
+                (loss(part.float(), pair.target) for part in earlier),
+                torch.zeros((), device=device),
+            )
+        elif pair.exposure is not None:
             assert pair.motion is not None
             if motion_alone:
                 return flow_error(network.flows(image), pair.motion)  # type: ignore[operator]
@@ -139,7 +150,10 @@ def batch_loss(
 
 
 def forward(
-    network: nn.Module, image: torch.Tensor, exposure: torch.Tensor | None
+    network: nn.Module,
+    image: torch.Tensor,
+    exposure: torch.Tensor | None,
+    told: Told | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Restored batch, and the estimates (N, E, h, w) of networks that make some.
 
@@ -147,6 +161,8 @@ def forward(
     """
     image = image.contiguous(memory_format=torch.channels_last)
     with _reduced(image.device):
+        if told is not None:
+            return network(image, *told).float(), None
         if exposure is not None:
             result, flows = network.restore_and_find(image, exposure)  # type: ignore[operator]
             return result.float(), flows[-1].float() / MOTION_UNIT

@@ -11,15 +11,16 @@ from napari_restore.models.catalog import (
     DEBLURRER,
     FRAME_PAIR,
     HAZE,
+    INVERTER,
     MOTION_DEBLURRER,
     OUT_OF_FOCUS_LIGHT,
 )
 
 from .blurs import KernelBlur, MotionBlur
-from .degradations import ColourBlur, Degradation, MonoBlur
+from .degradations import ColourBlur, Degradation, KnownBlur, MonoBlur
 from .frames import FramePairBlur
 from .haze_degradations import Haze, OutOfFocusLight
-from .kernels import random_defocus
+from .kernels import random_defocus, random_psf
 from .losses import log_error, restoration_loss
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Recipe:
     told_until : float
         Share of the time until which such a network is told the motion in one frame about as well
         as it could find it; then it is for every other batch.
+    one_round_until : float
+        Share of the time until which unrolled networks are trained for their first round alone.
     start_from : str or None
         Recipe whose weights begin this one; channel counts may differ.
     minutes : float
@@ -79,6 +82,7 @@ class Recipe:
     clearness: Mapping[str, float] = field(default_factory=dict)
     motion_share: float = 0.0
     told_until: float = 0.0
+    one_round_until: float = 0.0
     start_from: str | None = None
     minutes: float = 28.0
 
@@ -112,6 +116,33 @@ RECIPES: tuple[Recipe, ...] = (
         emphasis={"em": 3.0},
         start_from="deblur-color",
         minutes=90,
+    ),
+    Recipe(
+        "invert-mono",
+        "deblur",
+        "inverter",
+        KnownBlur(MonoBlur(KernelBlur(random_psf), margin=32)),
+        {"channels": 1, "keep_light": True, **INVERTER},
+        crops=((0.0, 96, 10), (0.3, 128, 6), (0.7, 192, 3)),
+        losses=((0.0, log_error),),
+        emphasis={"em": 3.0},
+        learning_rate=6e-4,
+        one_round_until=0.45,
+        start_from="deblur-mono",
+        minutes=240,
+    ),
+    Recipe(
+        "invert-color",
+        "deblur",
+        "inverter",
+        KnownBlur(ColourBlur(KernelBlur(random_psf), margin=32)),
+        {"channels": 3, **INVERTER},
+        crops=((0.0, 96, 10), (0.3, 128, 6), (0.7, 192, 3)),
+        losses=((0.0, log_error),),
+        learning_rate=6e-4,
+        one_round_until=0.45,
+        start_from="deblur-color",
+        minutes=240,
     ),
     Recipe(
         "motion-frames-color",

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .data import SharpImage
-    from .degradations import Degradation
+    from .degradations import Degradation, Told
 
     Forward = Callable[
-        [torch.Tensor, torch.Tensor | None], tuple[torch.Tensor, torch.Tensor | None]
+        [torch.Tensor, torch.Tensor | None, Told | None],
+        tuple[torch.Tensor, torch.Tensor | None],
     ]
 
 _SIZE = 256
@@ -47,6 +48,7 @@ class ValidationPair(NamedTuple):
     clean: torch.Tensor
     truth: torch.Tensor | None
     exposure: torch.Tensor | None
+    told: Told | None
 
 
 class Validation:
@@ -79,7 +81,8 @@ class Validation:
         Parameters
         ----------
         forward : callable
-            From a batch and its exposure to the restored one and the estimates, as
+            From a batch, its exposure and what is told of its blur to the restored one and the
+            estimates, as
             `napari_restore.training.objectives.forward`.
 
         Returns
@@ -90,8 +93,9 @@ class Validation:
             the mean `estimation_error` of networks that estimate.
         """
         rows, errors, name = [], [], ""
-        for degraded, target, clean, truth, exposure in self.pairs:
-            (result, estimates), (same, _) = forward(degraded, exposure), forward(clean, exposure)
+        for degraded, target, clean, truth, exposure, told in self.pairs:
+            result, estimates = forward(degraded, exposure, told)
+            same, _ = forward(clean, exposure, told)
             seen, sharp = degraded[:, : target.shape[1]], clean[:, : target.shape[1]]
             rows.append((psnr(seen, target), psnr(result, target), psnr(same, sharp)))
             if estimates is not None and truth is not None and bool(truth.isfinite().all()):
@@ -129,4 +133,5 @@ def _pair(
         clean.repeat(1, frames, 1, 1),
         None if truth is None else truth.to(device),
         pair.exposure,
+        pair.told,
     )

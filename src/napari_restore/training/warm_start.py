@@ -19,6 +19,8 @@ _ADDED = re.compile(
 )
 #: Where an image and what is known of its blur come in, of networks that restore along motion.
 _ALONG_INTRO = "restorer.network.intro.weight"
+#: The same of networks that invert a known blur.
+_INVERTER_INTRO = "network.intro.weight"
 
 
 def adapt_state(state: dict[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
@@ -41,6 +43,10 @@ def adapt_state(state: dict[str, torch.Tensor], network: nn.Module) -> dict[str,
         # A network that knows nothing of motion.
         own = {k: v for k, v in state.items() if not k.startswith("gauge.")}
         state = {f"restorer.network.{key}": value for key, value in own.items()}
+    if _INVERTER_INTRO in wanted and _INVERTER_INTRO not in state:
+        # A network that knows nothing of the blur.
+        own = {k: v for k, v in state.items() if not k.startswith("gauge.")}
+        state = {f"network.{key}": value for key, value in own.items()}
     out = {key: value for key, value in state.items() if key in wanted or not _ADDED.match(key)}
     for key, target in wanted.items():
         if key not in state and _ADDED.fullmatch(key):
@@ -50,6 +56,9 @@ def adapt_state(state: dict[str, torch.Tensor], network: nn.Module) -> dict[str,
         weight = state[key]
         if key == _ALONG_INTRO:
             out[key] = _fit_along(weight, target, int(network.channels))  # type: ignore[arg-type]
+            continue
+        if key == _INVERTER_INTRO:
+            out[key] = _fit_inverter(weight, target)
             continue
         for axis, length in enumerate(target.shape[:2]):
             if weight.shape[axis] != length:
@@ -89,6 +98,13 @@ def _fit_along(weight: torch.Tensor, target: torch.Tensor, colours: int) -> torc
                 parts.append(torch.zeros_like(target[:, : colours * places]))
             return torch.cat(parts if wanted > colours else parts[: PARTS + 2], 1)
     raise ValueError(f"{_ALONG_INTRO} has {weight.shape[1]} channels and not {target.shape[1]}")
+
+
+def _fit_inverter(weight: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Let the first convolution of an inverter begin with the image alone."""
+    if weight.shape == target.shape:
+        return weight
+    return torch.cat([weight, torch.zeros_like(target[:, weight.shape[1] :])], 1)
 
 
 def _fit(weight: torch.Tensor, axis: int, length: int, key: str) -> torch.Tensor:

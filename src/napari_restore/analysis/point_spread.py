@@ -1,0 +1,111 @@
+"""What is known of a point spread function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class KnownBlur:
+    """What a network that inverts a blur is told.
+
+    Attributes
+    ----------
+    psf : ndarray
+        (k, k), odd k, sum 1.
+    noise : float
+        Standard deviation, in the range that the network sees.
+    linear : bool
+        Whether the blur acted on light before the sRGB tone curve of the image.
+    """
+
+    psf: NDArray[np.float32]
+    noise: float
+    linear: bool
+
+
+def square(array: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Pad a kernel of odd sides with zeros until both sides are equal."""
+    side = max(array.shape)
+    margins = [((side - length) // 2,) * 2 for length in array.shape]
+    padded: NDArray[np.float32] = np.pad(array, margins).astype(np.float32)
+    return padded
+
+
+@dataclass(frozen=True, eq=False)
+class PSF:
+    """A point spread function and where it comes from.
+
+    Attributes
+    ----------
+    array : ndarray
+        (k, k), odd k, float32, sum 1, its centre of mass in the middle.
+    family : str
+        ``gaussian``, ``disk``, ``pupil``, ``line``, ``free`` (any form), or what the source says.
+    parameters : mapping
+        Those of the family, in pixels and radians.
+    uncertainty : float or None
+        Standard deviation of the size, as a share of it; None where it is not known.
+    found : str
+        Where it comes from, in plain words.
+    pixel_size : (float, float) or None
+        Height and width of a pixel in ``unit``.
+    unit : str or None
+    """
+
+    array: NDArray[np.float32]
+    family: str = "free"
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    uncertainty: float | None = None
+    found: str = ""
+    pixel_size: tuple[float, float] | None = None
+    unit: str | None = None
+
+    def __post_init__(self) -> None:
+        array = np.ascontiguousarray(self.array, np.float32)
+        if array.ndim != 2 or array.shape[0] != array.shape[1] or array.shape[0] % 2 == 0:
+            raise ValueError(f"A PSF is square, of odd side; this one has shape {array.shape}.")
+        if not np.isfinite(array).all() or not abs(float(array.sum()) - 1) < 1e-3:
+            raise ValueError(f"A PSF is finite and sums to 1; this one to {array.sum():g}.")
+        array.setflags(write=False)
+        object.__setattr__(self, "array", array)
+
+    @property
+    def fwhm(self) -> float:
+        """Full width at half maximum in pixels: diameter of a circle of the same area."""
+        from scipy import ndimage
+
+        fine = 4
+        line = (np.arange(self.array.shape[0] * fine) + 0.5) / fine - 0.5
+        y, x = np.meshgrid(line, line, indexing="ij")
+        values = ndimage.map_coordinates(self.array, [y, x], order=1, mode="constant")
+        area = float((values >= self.array.max() / 2).sum()) / fine**2
+        return 2 * float(np.sqrt(area / np.pi))
+
+    @property
+    def fwhm_in_units(self) -> float | None:
+        """The same in ``unit``; None where the size of a pixel is not known."""
+        if self.pixel_size is None:
+            return None
+        return self.fwhm * float(np.sqrt(self.pixel_size[0] * self.pixel_size[1]))
+
+    def record(self) -> dict[str, Any]:
+        """In plain types, for the provenance."""
+        return {
+            "family": self.family,
+            "parameters": {name: round(float(v), 4) for name, v in self.parameters.items()},
+            "side_px": int(self.array.shape[0]),
+            "fwhm_px": round(self.fwhm, 2),
+            "uncertainty": None if self.uncertainty is None else round(self.uncertainty, 3),
+            "found": self.found,
+            "pixel_size": None if self.pixel_size is None else list(self.pixel_size),
+            "unit": self.unit,
+        }

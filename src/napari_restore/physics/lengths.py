@@ -1,0 +1,133 @@
+"""Lengths with units, as micrometres, and fields of dataclasses that hold them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from numbers import Real
+from typing import TYPE_CHECKING, Any, overload
+
+from napari_restore.errors import PsfError
+
+if TYPE_CHECKING:
+    import pint
+
+    #: A number in µm, a text with a unit ("520 nm"), or a quantity of pint.
+    Length = float | str | pint.Quantity[Any]
+
+
+def micrometres(length: Length, name: str) -> float:
+    """Convert a length.
+
+    Parameters
+    ----------
+    length : float, str or pint.Quantity
+        Numbers, and texts without a unit, are micrometres.
+    name : str
+        What it is, for messages.
+
+    Raises
+    ------
+    PsfError
+        Where it is no finite length.
+    """
+    import pint
+
+    try:
+        if isinstance(length, Real) and not isinstance(length, bool):
+            value = float(length)
+        else:
+            is_text = isinstance(length, str)
+            quantity = pint.get_application_registry().Quantity(length) if is_text else length
+            if not quantity.dimensionless:
+                quantity = quantity.to("micrometer")
+            value = float(quantity.magnitude)
+    # What the parser makes of odd texts is not one family of errors.
+    except (pint.PintError, ArithmeticError, AttributeError, TypeError, ValueError, SyntaxError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise PsfError(
+            f"The {name} is {length!r}, which is no length. "
+            "Give a number in µm, or a text with a unit, such as '520 nm'."
+        )
+    return value
+
+
+def named(length: float) -> str:
+    """Write a length in µm with the unit that people would choose."""
+    return f"{length:.4g} µm" if abs(length) >= 1 or not length else f"{length * 1e3:.4g} nm"
+
+
+@dataclass
+class _Range:
+    """What a field may hold.
+
+    Attributes
+    ----------
+    name : str
+        For messages.
+    low, high : float
+        The range, both ends among it.
+    hint : str
+        What to give instead.
+    length : bool
+        Whether it is a length, in µm, or a plain number.
+    default : float, optional
+    """
+
+    name: str
+    low: float
+    high: float
+    hint: str
+    length: bool = True
+    default: float | None = None
+
+    def __set_name__(self, owner: type, attribute: str) -> None:
+        self.attribute = attribute
+
+    def __set__(self, instance: object, given: Length | None) -> None:
+        instance.__dict__[self.attribute] = None if given is None else self.checked(given)
+
+    def checked(self, given: Length) -> float:
+        """Convert a number, or say why it cannot be."""
+        if self.length:
+            value = micrometres(given, self.name)
+        else:
+            try:
+                value = float(given)  # type: ignore[arg-type]
+            except (TypeError, ValueError):
+                value = math.nan
+        if self.low <= value <= self.high:
+            return value
+        write = named if self.length else "{:g}".format
+        seen = f"{given!r}" if math.isnan(value) else write(value)
+        if self.length and value == given:
+            seen += f" ({value:g}; plain numbers are µm)"
+        bounds = f"{write(self.low)} to {write(self.high)}"
+        if math.isinf(self.high):
+            bounds = f"{write(self.low)} or more"
+        raise PsfError(f"The {self.name} is {seen}, outside {bounds}. {self.hint}")
+
+
+class Needed(_Range):
+    """A number that has to be told."""
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> None: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> float: ...
+    def __get__(self, instance: object | None, owner: type) -> float | None:
+        return self.default if instance is None else instance.__dict__[self.attribute]
+
+    def __set__(self, instance: object, given: Length | None) -> None:
+        """Keep a number, or say that it is missing."""
+        if given is None:
+            raise PsfError(f"The {self.name} is missing. {self.hint}")
+        super().__set__(instance, given)
+
+
+class Told(_Range):
+    """A number that may be told."""
+
+    def __get__(self, instance: object | None, owner: type) -> float | None:
+        return self.default if instance is None else instance.__dict__[self.attribute]

@@ -1,0 +1,277 @@
+"""Point spread functions of microscopes, in two and three dimensions, from what the optics are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_restore.errors import PsfError
+
+from . import optics_checks
+from .diffraction import Lens, over_disk, over_pixels
+from .lengths import Needed, Told
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+_INDEX = "Air has 1, water 1.33, glycerol 1.46, oil 1.515."
+#: Sine of the half angle from which light has to be a vector: 40 degrees.
+STEEP = 0.64
+#: Share of the light of the planes that a PSF of automatic size holds.
+KEPT = 0.98
+#: Planes as faint as this, beside the brightest, are left out of a PSF of automatic size.
+FAINT = 0.01
+#: Most pixels to each side of the centre of a PSF of automatic size: in Z, in Y and X.
+MOST = (32, 48)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optics:
+    """A microscope, and the point spread functions that follow from it.
+
+    Lengths are numbers in micrometres, texts with a unit ("520 nm") or quantities of pint; they are
+    kept as micrometres. Sizes of pixels and steps are those in the sample.
+
+    Attributes
+    ----------
+    na : float
+        Numerical aperture of the objective.
+    wavelength : float
+        Of the light that is seen (emission), in vacuum.
+    pixel_size : float
+        In Y and X.
+    z_step : float, optional
+        Between planes, as the stage or the objective moves. Volumes need it.
+    refractive_index : float, optional
+        Of all that lies before the objective, but for what the next two name.
+    ri_immersion, ri_sample : float, optional
+        Of the immersion and of the sample. Where nothing is said, the commonest immersion for the
+        aperture is taken, and the sample's index is the immersion's; see `notes`.
+    depth : float
+        Of what is seen below the coverslip. It matters where the two indices differ.
+    modality : str
+        One of ``"widefield"``, ``"confocal"``, ``"spinning disk"``, ``"light sheet"``,
+        ``"two-photon"``.
+    excitation : float, optional
+        Wavelength of the excitation, for confocal, spinning disk and two-photon.
+    pinhole : float, optional
+        Diameter in Airy units (1.22 λ / NA), for confocal and spinning disk; else 1.
+    sheet_thickness : float, optional
+        Full width at half maximum of a light sheet.
+    defocus : float
+        Distance of the plane that is seen from the best focus, for two dimensions: positive deeper
+        in the sample. A volume holds planes at all distances.
+    model : str
+        ``"scalar"`` (Gibson and Lanni), ``"vectorial"`` (Richards and Wolf), or ``"auto"``:
+        vectorial where rays are steeper than 40 degrees.
+
+    Raises
+    ------
+    PsfError
+        Where something is missing or cannot be.
+
+    Notes
+    -----
+    The planes of a volume are in the order of a stack that goes deeper into the sample. Its middle
+    is the best focus, where the point is brightest: aberrations do not move what is restored.
+    """
+
+    na: Needed = Needed(
+        "numerical aperture", 0.005, 1.7, "It stands on the objective, such as 0.8.", length=False
+    )
+    wavelength: Needed = Needed(
+        "wavelength", 0.2, 2.0, "Give the emission wavelength, such as '520 nm' or 0.52 (µm)."
+    )
+    pixel_size: Needed = Needed(
+        "pixel size", 1e-4, 1e3, "Give its size in the sample, such as '65 nm' or 0.065 (µm)."
+    )
+    z_step: Told = Told(
+        "z step", 1e-3, 1e3, "Give the distance between planes, such as '200 nm' or 0.2 (µm)."
+    )
+    refractive_index: Told = Told("refractive index", 1.0, 4.0, _INDEX, length=False)
+    ri_immersion: Told = Told("refractive index of the immersion", 1.0, 4.0, _INDEX, length=False)
+    ri_sample: Told = Told("refractive index of the sample", 1.0, 4.0, _INDEX, length=False)
+    depth: Needed = Needed(
+        "depth", 0.0, 1e4, "Give the distance below the coverslip, such as '10 µm'.", default=0.0
+    )
+    modality: str = "widefield"
+    excitation: Told = Told(
+        "excitation wavelength", 0.2, 2.0, "Give it as '488 nm' or 0.488 (µm), say."
+    )
+    pinhole: Told = Told(
+        "pinhole", 0.01, 100.0, "Give its diameter in Airy units, such as 1.", length=False
+    )
+    sheet_thickness: Told = Told(
+        "sheet thickness", 0.01, 1e3, "Give its full width at half maximum, such as '2 µm'."
+    )
+    defocus: Needed = Needed(
+        "defocus", -1e3, 1e3, "Give the distance from the focus, such as '1 µm'.", default=0.0
+    )
+    model: str = "auto"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "modality", optics_checks.modality(self.modality))
+        optics_checks.check(self)
+
+    @property
+    def immersion(self) -> float:
+        """Refractive index of the immersion, as told or assumed."""
+        for index in (self.ri_immersion, self.refractive_index):
+            if index is not None:
+                return index
+        return 1.0 if self.na < 1 else 1.33 if self.na < 1.28 else 1.515
+
+    @property
+    def sample(self) -> float:
+        """Refractive index of the sample, as told or assumed."""
+        for index in (self.ri_sample, self.refractive_index):
+            if index is not None:
+                return index
+        return self.immersion
+
+    @property
+    def lateral_fwhm(self) -> float:
+        """Full width at half maximum of the Airy disk, 0.51 λ / NA, in µm."""
+        return 0.51 * self._seen / self.na
+
+    @property
+    def axial_fwhm(self) -> float:
+        """Full width at half maximum along the axis, 0.88 λ / (n - √(n² - NA²)), in µm.
+
+        Of the objective; a light sheet thinner than this makes it the sheet's.
+        """
+        n = self.immersion
+        width = 0.88 * self._seen / (n - math.sqrt(n**2 - self.na**2))
+        sheet = self.sheet_thickness
+        return width if sheet is None else 1 / math.hypot(1 / width, 1 / sheet)
+
+    @property
+    def nyquist(self) -> tuple[float, float]:
+        """Coarsest z step and pixel size, in µm, that keep all that the objective lets pass.
+
+        Of a wide-field microscope; confocal and two-photon images can hold twice as much.
+        """
+        n, share = self.immersion, 1 if self.modality in ("widefield", "light sheet") else 2
+        lateral = self._seen / (4 * self.na)
+        axial = self._seen / (2 * (n - math.sqrt(n**2 - self.na**2)))
+        return axial / share, lateral / share
+
+    @property
+    def vectorial(self) -> bool:
+        """Whether light is computed as a vector."""
+        if self.model == "auto":
+            return self.na / self.immersion > STEEP
+        return self.model == "vectorial"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed, and what about the sampling will limit a restoration."""
+        return optics_checks.notes(self)
+
+    @property
+    def _seen(self) -> float:
+        """Wavelength that sets the resolution."""
+        if self.modality == "two-photon" and self.excitation is not None:
+            return self.excitation
+        return self.wavelength
+
+    @cached_property
+    def _lens(self) -> Lens:
+        depth = self.depth
+        return Lens(self.na, self.immersion, self.sample, depth, self.vectorial)
+
+    def psf(
+        self, shape: int | Sequence[int] | None = None, dimensions: int = 2
+    ) -> NDArray[np.float32]:
+        """Compute the point spread function.
+
+        Parameters
+        ----------
+        shape : int or sequence of int, optional
+            Odd numbers of pixels: of all axes, or of each, (Y, X) or (Z, Y, X). Without it, as many
+            as hold 98 % of the light (of planes with a hundredth of the peak or more), within
+            bounds.
+        dimensions : int
+            2, a plane at `defocus`, or 3.
+
+        Returns
+        -------
+        ndarray
+            (Y, X) or (Z, Y, X), float32, of sum 1, averaged over the pixels and, in a volume, the
+            steps between planes.
+
+        Raises
+        ------
+        PsfError
+            Where the shape cannot be, or a volume has no z step or one that leaves gaps.
+        """
+        if dimensions not in (2, 3):
+            raise PsfError(f"A PSF has 2 or 3 dimensions, not {dimensions}.")
+        step = optics_checks.step(self) if dimensions == 3 else 0.0
+        half = self._half(step) if shape is None else optics_checks.half(shape, dimensions)
+        depth, lateral = (half[0] if dimensions == 3 else 0), (half[-2], half[-1])
+        size = self.pixel_size
+        radii = self._radii(math.hypot(lateral[0] + 0.5, lateral[1] + 0.5) * size)
+        volume = over_pixels(radii, self._stack(radii, depth, step), lateral, size)
+        psf = (np.maximum(volume, 0) / volume.sum()).astype(np.float32)
+        return psf if dimensions == 3 else psf[0]
+
+    def _radii(self, reach: float) -> Floats:
+        step = min(self._seen, self.wavelength) / self.na / 24
+        return np.arange(int(reach / step) + 3) * step
+
+    def _stack(self, radii: Floats, depth: int, step: float) -> Floats:
+        """Profiles of planes -depth to depth, averaged over steps: (Z, R)."""
+        if not step:
+            return self._profiles(radii, np.array([self.defocus]))
+        nodes, weights = np.polynomial.legendre.leggauss(3)
+        planes = (np.arange(-depth, depth + 1)[:, None] + nodes / 2) * step
+        values = self._profiles(radii, planes.ravel())
+        return np.einsum("zpr,p->zr", values.reshape(2 * depth + 1, 3, -1), weights / 2)
+
+    def _profiles(self, radii: Floats, planes: Floats) -> Floats:
+        """Compute what is seen of a point, (Z, R), at distances from the best focus."""
+        wavelength = self.wavelength
+        if self.modality == "two-photon":
+            lit = self._seen
+            return self._lens.intensity(lit, radii, planes + self._lens.best_focus(lit)) ** 2
+        focus = self._lens.best_focus(wavelength)
+        if self.modality == "widefield":
+            return self._lens.intensity(wavelength, radii, planes + focus)
+        if self.modality == "light sheet":
+            sheet = self.sheet_thickness
+            light = np.exp(-4 * math.log(2) * (planes / sheet) ** 2)
+            return light[:, None] * self._lens.intensity(wavelength, radii, planes + focus)
+        # A scanned point lights up what is seen through a pinhole.
+        excitation = self.excitation or wavelength
+        hole = (self.pinhole or 1.0) * 1.22 * wavelength / self.na / 2
+        wide = np.arange(len(radii) + int(hole / radii[1]) + 2) * radii[1]
+        seen = self._lens.intensity(wavelength, wide, planes + focus)
+        lit = self._lens.intensity(excitation, wide, planes + focus)
+        if self.modality == "spinning disk":
+            # Light enters through the same holes.
+            return over_disk(wide, seen, hole, radii) * over_disk(wide, lit, hole, radii)
+        return over_disk(wide, seen, hole, radii) * lit[:, : len(radii)]
+
+    def _half(self, step: float) -> tuple[int, int, int]:
+        """Pixels to each side of the centre, (Z, Y, X), that hold nearly all light."""
+        size = self.pixel_size
+        radii = self._radii((MOST[1] + 0.5) * size)
+        profiles = self._stack(radii, MOST[0], step)
+        depth = 0
+        if step:
+            bright = profiles.max(axis=1) >= FAINT * profiles.max()
+            depth = max(1, int(np.abs(np.flatnonzero(bright) - MOST[0]).max()))
+            profiles = profiles[MOST[0] - depth : MOST[0] + depth + 1]
+        inside = np.cumsum((profiles * radii).sum(axis=0))
+        reach = radii[int(np.searchsorted(inside, KEPT * inside[-1]))]
+        lateral = min(MOST[1], max(1, math.ceil(reach / size - 0.5)))
+        return depth, lateral, lateral

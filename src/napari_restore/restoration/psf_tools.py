@@ -1,0 +1,77 @@
+"""Networks that help to find a point spread function, as functions of one window."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_restore.analysis.blur import window_estimates
+from napari_restore.analysis.point_spread import KnownBlur
+from napari_restore.analysis.trial import Tools
+from napari_restore.device import import_torch
+from napari_restore.inference.predictor import find_predictor
+from napari_restore.models.catalog import find_model
+from napari_restore.networks.motion_estimator import MOTION_UNIT
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from .plan import Plan
+
+    Samples = NDArray[np.float32]
+
+
+def tools_of(plan: Plan) -> Tools:
+    """Networks for the image of a plan.
+
+    Parameters
+    ----------
+    plan : Plan
+        With an inverter.
+    """
+    pytorch, device, channels = import_torch(), plan.device, plan.layout.channels
+    assert plan.inverter is not None
+    inverter = plan.inverter
+    deblur = find_predictor(find_model("deblur", channels), device)
+    moved = find_predictor(find_model("motion_deblur", channels), device)
+    restorer = plan.predictor()
+    whole = pytorch.tensor([[0.0, 0.0, 1.0, 1.0]])
+
+    def tensor(samples: Samples) -> torch.Tensor:
+        batch: torch.Tensor = pytorch.from_numpy(np.ascontiguousarray(samples))
+        return batch.permute(2, 0, 1)[None]
+
+    def invert(
+        image: torch.Tensor, kernels: torch.Tensor, noise: float, linear: bool
+    ) -> torch.Tensor:
+        results = [
+            find_predictor(inverter, device, blur=KnownBlur(kernel.numpy(), noise, linear))(
+                image.clone(), None, whole
+            )
+            for kernel in kernels
+        ]
+        restored: torch.Tensor = pytorch.cat(results)
+        return restored
+
+    def gauge(samples: Samples) -> tuple[float, float]:
+        mean, log_variance = window_estimates(samples, deblur)
+        precision = np.exp(-log_variance)
+        log = float((precision * mean).sum() / precision.sum())
+        return float(np.exp(log)), float(precision.mean() ** -0.5)
+
+    def direction(samples: Samples) -> tuple[float, float, float]:
+        height, width = (length // 16 * 16 for length in samples.shape[:2])
+        vectors, log_variance = moved.estimate(tensor(samples[:height, :width]))[0]
+        weight = (-log_variance.clamp(-6, 4)).exp()
+        y, x = (float(v) for v in ((weight * vectors).sum((1, 2)) / weight.sum((1, 2))))
+        length = MOTION_UNIT * float(np.hypot(x, y))
+        return length, float(np.arctan2(x, y)) / 2, float(weight.mean()) ** -0.5
+
+    def plain(samples: Samples) -> Samples:
+        restored = restorer(tensor(samples).clone(), None, whole)
+        result: Samples = restored[0].permute(1, 2, 0).numpy()
+        return result
+
+    return Tools(invert, gauge, direction, plain)

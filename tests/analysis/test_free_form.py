@@ -1,0 +1,51 @@
+"""The search for kernels of any form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scenes import blurred, scene
+
+from napari_restore.analysis.free_form import search
+from napari_restore.physics import motion, psf
+
+
+def likeness(first, second):
+    size = [2 * max(len(first), len(second))] * 2
+    product = np.fft.rfft2(first, size) * np.fft.rfft2(second, size).conj()
+    norm = np.sqrt(np.square(first).sum() * np.square(second).sum())
+    return np.fft.irfft2(product, size).max() / norm
+
+
+PATHS = {
+    "arc": motion.arc(14, 0.4, 2.0),
+    "line": motion.line(11, 0.8),
+    "shake": motion.shake(np.random.default_rng(3), 9),
+}
+
+
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+def test_finds_the_path_of_a_camera(path):
+    kernel = psf.combine(motion.kernel(path), psf.gaussian(0.4))
+    image = blurred(scene(176, 176), kernel, 0.004)
+    (found,) = search(image, 19, [4e-3])
+    assert found.shape == (19, 19) and found.dtype == np.float32
+    assert found.sum() == pytest.approx(1, abs=1e-4) and found.min() >= 0
+    middle = (found * np.arange(19)).sum(), (found * np.arange(19)[:, None]).sum()
+    assert middle == pytest.approx((9, 9), abs=0.6)
+    straight = motion.kernel(motion.line(11, 0.8 + np.pi / 2))
+    assert likeness(found, kernel) > 0.75 > likeness(straight, kernel)
+
+
+def test_gain_and_offset_change_nothing():
+    image = blurred(scene(96, 96), motion.kernel(motion.line(7, 0.3)), 0.004)
+    one, other = search(image, 11, [4e-3]), search(300 * image + 40, 11, [4e-3])
+    np.testing.assert_allclose(one[0], other[0], atol=0.01)
+
+
+def test_can_be_ended():
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(scene(64, 64), 9, [4e-3], stop)
