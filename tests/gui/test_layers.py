@@ -245,8 +245,7 @@ def test_preview_lies_over_its_place(image):
     crop = image[region.top : region.bottom, region.left : region.right]
     preview = Preview(plan_layer(layer, "deblur"), index, region, crop, crop)
     for point in ((0, 0, 0), (1, 20, 7)):
-        for each in preview.layers:
-            np.testing.assert_allclose(each.data_to_world(point), layer.data_to_world(point))
+        np.testing.assert_allclose(preview.layer.data_to_world(point), layer.data_to_world(point))
 
 
 @pytest.mark.parametrize(("ndisplay", "order"), [(3, None), (2, (1, 0, 2)), (2, (0, 2, 1))])

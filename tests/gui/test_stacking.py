@@ -5,7 +5,6 @@ from __future__ import annotations
 import dask.array as da
 import numpy as np
 import pytest
-from napari.layers import Shapes
 
 from napari_restore.gui.options import DockOptions
 from napari_restore.gui.session import Session
@@ -124,8 +123,9 @@ def test_a_preview_is_the_image_with_the_region_exchanged(
     corners = np.array([[0, 16, 32], [0, 64, 80]]) // factors.astype(int)
     source.corner_pixels = corners - [[0, 0, 0], [0, 1, 1]]
     run("preview")
-    assert names(viewer) == ["cells", "cells [preview]", "cells [preview outline]"]
-    preview, outline = preview_of(viewer), viewer.layers[-1]
+    assert names(viewer) == ["cells", "cells [preview]"]
+    preview = preview_of(viewer)
+    box = preview._overlays["selection_box"]
     assert not source.visible
     assert (preview.blending, preview.multiscale) == ("additive", form == "multiscale")
     for name in ("scale", "translate"):
@@ -142,16 +142,18 @@ def test_a_preview_is_the_image_with_the_region_exchanged(
         changed[(1, *bounds)] = False
         assert not changed.any()
         factor *= 2
-    assert isinstance(outline, Shapes)
-    corners = outline.data[0]
-    np.testing.assert_array_equal(corners.min(0), (1, 15.5, 31.5))
-    np.testing.assert_array_equal(corners.max(0), (1, 63.5, 79.5))
+    assert box.visible
+    assert box.bounds == ((15.5, 31.5), (63.5, 79.5))
+    viewer.dims.set_current_step(0, 2)
+    assert not box.visible
+    viewer.dims.set_current_step(0, 1)
+    assert box.visible
     # Off and on is before and after.
     preview.visible = False
-    assert (source.visible, outline.visible) == (True, False)
+    assert source.visible
     preview.visible = True
-    assert (source.visible, outline.visible) == (False, True)
-    viewer.layers.remove(outline)
+    assert not source.visible
+    viewer.layers.remove(preview)
     assert names(viewer) == ["cells"]
     assert source.visible
     assert viewer.layers.selection == {source}

@@ -167,12 +167,11 @@ def test_preview_follows_the_canvas(make_napari_viewer, qtbot):
     qtbot.waitUntil(lambda: 0 < np.ptp(layer.corner_pixels, axis=0).max() < 400, timeout=LIMIT_MS)
     widget.preview()
     finished(qtbot, widget)
-    outline = viewer.layers["Image [preview outline]"]
-    low, high = outline.extent.world
-    assert 5 < high[0] - low[0] < 150
-    assert 5 < high[1] - low[1] < 200
-    assert (low <= (150, 200)).all()
-    assert (high >= (150, 200)).all()
+    (top, left), (bottom, right) = viewer.layers[-1]._overlays["selection_box"].bounds
+    assert 10 < bottom - top < 300
+    assert 10 < right - left < 400
+    assert top <= 300 <= bottom
+    assert left <= 400 <= right
 
 
 def test_legacy_hook_offers_the_same_three():

@@ -36,9 +36,7 @@ def visible_region(layer: Image, dims: Dims, longest: int) -> tuple[tuple[int, .
     ImageError
         If the canvas shows other axes than the image plane, or nothing of the layer.
     """
-    before = dims.ndim - layer.ndim
-    order = [axis - before for axis in dims.order if axis >= before]
-    if dims.ndisplay != 2 or order[-2:] != [layer.ndim - 2, layer.ndim - 1]:
+    if not _shows_planes(layer, dims):
         raise ImageError(
             f"A preview of '{layer.name}' needs the 2D view of its last two axes. Leave the 3D "
             "view and put the axes in their order, or press Restore."
@@ -47,12 +45,10 @@ def visible_region(layer: Image, dims: Dims, longest: int) -> tuple[tuple[int, .
         f"'{layer.name}' is not on the canvas. Move the sliders or the view to it, or press "
         "Restore."
     )
+    index = shown_plane(layer, dims)
+    if index is None:
+        raise absent
     shape = (layer.data[0] if layer.multiscale else layer.data).shape[: layer.ndim]
-    index = []
-    for position, length in zip(_slice_position(layer, dims), shape[:-2], strict=True):
-        if not -0.5 <= position <= length - 0.5:
-            raise absent
-        index.append(int(np.clip(np.round(position), 0, length - 1)))
     corners = np.array(layer.corner_pixels, float)[:, -2:]
     # Before the canvas is drawn the corners are all zero: take the whole plane.
     everything = not np.any(layer.corner_pixels)
@@ -69,7 +65,26 @@ def visible_region(layer: Image, dims: Dims, longest: int) -> tuple[tuple[int, .
             first = (first + last - longest) // 2
             last = first + longest
         bounds.append((first, last))
-    return tuple(index), Region(bounds[0][0], bounds[1][0], bounds[0][1], bounds[1][1])
+    return index, Region(bounds[0][0], bounds[1][0], bounds[0][1], bounds[1][1])
+
+
+def _shows_planes(layer: Image, dims: Dims) -> bool:
+    before = dims.ndim - layer.ndim
+    order = [axis - before for axis in dims.order if axis >= before]
+    return dims.ndisplay == 2 and order[-2:] == [layer.ndim - 2, layer.ndim - 1]
+
+
+def shown_plane(layer: Image, dims: Dims) -> tuple[int, ...] | None:
+    """Find which plane of a layer the viewer shows, if it shows one."""
+    if not _shows_planes(layer, dims):
+        return None
+    shape = (layer.data[0] if layer.multiscale else layer.data).shape[: layer.ndim - 2]
+    index = []
+    for position, length in zip(_slice_position(layer, dims), shape, strict=True):
+        if not -0.5 <= position <= length - 0.5:
+            return None
+        index.append(int(np.clip(np.round(position), 0, length - 1)))
+    return tuple(index)
 
 
 def _slice_position(layer: Image, dims: Dims) -> np.ndarray[Any, Any]:

@@ -6,20 +6,20 @@ import weakref
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from napari.layers import Shapes
 
 from napari_restore.image.lazy import as_dask
 from napari_restore.image.pyramid import pyramid
 from napari_restore.restoration.facts import find_facts
 
-from .layers import METADATA_KEY, PLACE, make_layer
+from .canvas import shown_plane
+from .layers import METADATA_KEY, make_layer
 from .lineage import remember_source
 from .stacking import insert_on_top
 from .strength import blended
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Layer
+    from napari.layers import Image
     from numpy.typing import NDArray
 
     from napari_restore.image.tiling import Region
@@ -59,7 +59,7 @@ class Preview:
 
     Nothing is laid over the source, which is hidden meanwhile: with additive blending both would be
     added up, and what is translucent would mix. Switching the layer off shows the source again. An
-    outline, a layer too, says where the region is if it is not all there is.
+    outline says where the region is if it is not all there is.
 
     Parameters
     ----------
@@ -96,40 +96,38 @@ class Preview:
                 "visible": True,
             },
         )
-        self.outline = self._outline(job)
-        for layer in self.layers:
-            remember_source(layer, self.source, "")
-
-    @property
-    def layers(self) -> list[Layer]:
-        """Temporary layers, from bottom to top."""
-        return [self.layer] if self.outline is None else [self.layer, self.outline]
+        remember_source(self.layer, self.source, "")
 
     def show(self, viewer: ViewerModel) -> None:
-        """Add the layers to a viewer, and hide the source and an earlier preview of it."""
+        """Add the layer to a viewer, and hide the source and an earlier preview of it."""
         if (earlier := Preview._of.get(self.source)) is not None:
             earlier.remove()
         Preview._of[self.source] = self
         self._viewer, self._was_visible = viewer, self.source.visible
-        insert_on_top(viewer, self.layers)
+        insert_on_top(viewer, [self.layer])
         viewer.layers.selection.active = self.layer
         self.source.visible = False
         self.layer.events.visible.connect(self._swap)
+        for event in self._slicing(viewer):
+            event.connect(self._outline)
+        self._outline()
 
     def remove(self) -> None:
-        """Take the layers away, and show the source as it was."""
+        """Take the layer away, and show the source as it was."""
         viewer, self._viewer = self._viewer, None
         if viewer is None:
             return
         self.layer.events.visible.disconnect(self._swap)
+        for event in self._slicing(viewer):
+            event.disconnect(self._outline)
         if Preview._of.get(self.source) is self:
             del Preview._of[self.source]
         self.source.visible = self._was_visible
-        if self.layer in viewer.layers.selection and self.source in viewer.layers:
+        chosen = viewer.layers.selection
+        if (self.layer in chosen or not chosen) and self.source in viewer.layers:
             viewer.layers.selection.active = self.source
-        for layer in self.layers:
-            if layer in viewer.layers:
-                viewer.layers.remove(layer)
+        if self.layer in viewer.layers:
+            viewer.layers.remove(self.layer)
 
     def blend(self, strength: float) -> None:
         """Show another strength; no network is needed."""
@@ -138,10 +136,12 @@ class Preview:
             self.layer.data = self._data(blended(self._original, self._restored, strength, 1.0))
 
     def _swap(self) -> None:
-        shown = self.layer.visible
-        self.source.visible = not shown
-        if self.outline is not None:
-            self.outline.visible = shown
+        self.source.visible = not self.layer.visible
+
+    @staticmethod
+    def _slicing(viewer: ViewerModel) -> tuple[Any, ...]:
+        events = viewer.dims.events
+        return events.current_step, events.order, events.ndisplay
 
     def _data(self, restored: NDArray[Any]) -> Any:
         levels = [self._exchanged(level, restored) for level in self._levels]
@@ -182,24 +182,20 @@ class Preview:
         copy[key] = inside
         return copy
 
-    def _outline(self, job: LayerJob) -> Shapes | None:
-        region = self._region
-        before = len(self._index)
-        if (region.height, region.width) == tuple(self._levels[0].shape[before : before + 2]):
-            return None
-        top, bottom = region.top - 0.5, region.bottom - 0.5
-        left, right = region.left - 0.5, region.right - 0.5
-        corners = [(top, left), (top, right), (bottom, right), (bottom, left)]
-        return Shapes(
-            [np.array([(*self._index, *corner) for corner in corners])],
-            shape_type="rectangle",
-            face_color="transparent",
-            edge_color="yellow",
-            edge_width=max(region.height, region.width) / 250,
-            name=f"{job.name} [preview outline]",
-            metadata={METADATA_KEY: {"preview": True}},
-            **{name: job.state[name] for name in PLACE},
+    def _outline(self) -> None:
+        """Show where the region is, in the slice that it is in, unless it is the whole plane."""
+        before, viewer, region = len(self._index), self._viewer, self._region
+        # napari's own box, which needs no layer. Layers of other kinds that come and go with this
+        # one were seen to end the whole program where OpenGL is computed by Mesa.
+        box = self.layer._overlays.get("selection_box")
+        if box is None or viewer is None:
+            return
+        box.bounds = (
+            (region.top - 0.5, region.left - 0.5),
+            (region.bottom - 0.5, region.right - 0.5),
         )
+        everything = (region.height, region.width) == self._levels[0].shape[before : before + 2]
+        box.visible = not everything and shown_plane(self.layer, viewer.dims) == self._index
 
 
 def is_preview(layer: Any) -> bool:

@@ -124,8 +124,9 @@ class Session:
             return
         gone, preview = event.type == "removed", self._preview
         if preview is not None:
-            of_preview = layer in preview.layers
-            if (gone and of_preview) or (layer is preview.source and event.type not in _SAID):
+            if (gone and layer is preview.layer) or (
+                layer is preview.source and event.type not in _SAID
+            ):
                 self.remove_preview()
         if event.type == "data" or gone:
             self._fresh = [x for x in self._fresh if layer is not x.source and x.untouched]
