@@ -4,12 +4,13 @@
 PYTHON_IN_VENV := .venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test lint gpu clean
+.PHONY: help demo test lint docs gpu clean
 
 help:
 	@echo "make demo    install, restore the sample images into demo/, open napari if there is a display"
 	@echo "make test    install and run all tests; ARGS='-k tiles' passes options to pytest"
-	@echo "make lint    ruff, mypy, and who may import whom"
+	@echo "make lint    ruff, mypy and the rules of imports"
+	@echo "make docs    build the documentation into site/, strictly"
 	@echo "make gpu     check and measure a graphics card with the Python that has its torch; ARGS='--minutes 4'"
 	@echo "make clean   remove .venv, demo/ and what builds leave behind"
 
@@ -22,8 +23,12 @@ test: $(INSTALLED)
 lint: $(INSTALLED)
 	$(PYTHON_IN_VENV) -m ruff check
 	$(PYTHON_IN_VENV) -m ruff format --check
-	.venv/bin/lint-imports --no-logo
 	$(PYTHON_IN_VENV) -m mypy
+	.venv/bin/lint-imports --no-logo
+
+docs: $(INSTALLED)
+	$(PYTHON_IN_VENV) -m pip install --quiet --constraint constraints.txt --group docs
+	$(PYTHON_IN_VENV) -m mkdocs build --strict
 
 # Not in .venv, whose torch is for processors: PYTHON needs torch and numpy, and no network.
 PYTHON ?= python3
@@ -31,7 +36,7 @@ gpu:
 	PYTHONPATH=src $(PYTHON) benchmarks/gpu.py $(ARGS)
 
 clean:
-	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv demo site build dist .pytest_cache .mypy_cache .ruff_cache
 	find src tests scripts examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml constraints.txt scripts/setup.sh

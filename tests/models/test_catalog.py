@@ -198,4 +198,4 @@ def test_an_unknown_architecture_is_refused() -> None:
     with pytest.raises(ModelError, match=r"'vgg'.*nafnet"):
         build_network("vgg", {})
     # Published checkpoints are of a network that the bundled models only have inside another.
-    assert set(ARCHITECTURES) == {spec.architecture for spec in CATALOG} | {"nafnet"}
+    assert set(ARCHITECTURES) == {spec.architecture for spec in CATALOG} | {"nafnet", "inverter"}

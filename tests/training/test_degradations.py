@@ -169,10 +169,10 @@ def test_recipes_are_found_by_name() -> None:
 
 @every_recipe
 def test_recipes_belong_to_the_catalogue(recipe: Recipe) -> None:
-    from napari_restore.models.catalog import CATALOG
+    from napari_restore.models.catalog import CATALOG, INVERTERS
     from napari_restore.models.spec import build_network
 
-    spec = next(spec for spec in CATALOG if spec.name == recipe.name)
+    spec = next(s for s in (*CATALOG, *INVERTERS.values()) if s.name == recipe.name)
     assert (spec.task, spec.channels, spec.architecture) == (
         recipe.task,
         recipe.channels,

@@ -54,9 +54,12 @@ def provenance(
     from napari_restore import __version__
 
     options, spec = plan.options, plan.spec
+    psf = plan.psf if facts is None else facts.psf
+    if psf is not None and plan.inverter is not None:
+        spec = plan.inverter
     dtype = autocast_dtype(plan.device)
     record: dict[str, Any] = {
-        "task": spec.task,
+        "task": options.task,
         # A user's own file is found again by its path.
         "model": spec.weights if Path(spec.weights).is_absolute() else spec.name,
         "weights_sha256": spec.sha256 or sha256(spec.path),
@@ -69,6 +72,8 @@ def provenance(
     }
     if options.structure_size:
         record["structure_size"] = options.structure_size
+    if psf is not None:
+        record["psf"] = psf.record()
     if options.keep_range:
         record["keep_range"] = True
     if options.invalid_value is not None:
