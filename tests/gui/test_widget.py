@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from qtpy.QtCore import Qt
@@ -205,3 +208,104 @@ def test_size_of_structures_is_as_fine_as_a_pixel(viewer, image, qtbot):
         assert size.value() == 2.2
     finally:
         widget.session.close()
+
+
+# ---------------------------------------------------------------- what is said
+
+
+def test_names_are_no_html(widget, viewer, predictor, image, qtbot):
+    name = "<b>DAPI</b> & <i>GFP</i>"
+    viewer.add_image(image, name=name)
+    qtbot.waitUntil(widget.restore_button.isEnabled, timeout=LIMIT_MS)
+    widget.restore()
+    finished(qtbot, widget)
+    assert name in widget.status.text()
+    for label in (widget.name, widget.summary, widget.status):
+        assert label.textFormat() == Qt.TextFormat.PlainText
+
+
+def test_a_refusal_stays_in_the_dock(widget, viewer, image, qtbot, monkeypatch):
+    monkeypatch.setattr("napari_restore.gui.widget.show_error", lambda text: None)
+    viewer.add_image(np.stack([image] * 3), name="cells")
+    qtbot.waitUntil(widget.restore_button.isEnabled, timeout=LIMIT_MS)
+    viewer.dims.ndisplay = 3
+    assert widget.preview() is None
+    assert "needs the 2D view" in widget.status.text()
+    assert not widget.status.isHidden()
+
+
+def test_a_run_shows_its_target_and_cancel_answers_at_once(widget, viewer, predictor, image, qtbot):
+    viewer.add_image(np.stack([image] * 3), name="target")
+    other = viewer.add_image(image, name="other")
+    viewer.layers.selection = {viewer.layers["target"]}
+    qtbot.waitUntil(widget.restore_button.isEnabled, timeout=LIMIT_MS)
+    said = widget.summary.text()
+    predictor.hold()
+    widget.restore()
+    viewer.layers.selection = {other}
+    assert (widget.name.text(), widget.summary.text()) == ("target", said)
+    qtbot.waitUntil(predictor.begun.is_set, timeout=LIMIT_MS)
+    widget.cancel()
+    assert "Cancelling" in widget.status.text()
+    # Though the network goes on with its tile: nobody lets it.
+    finished(qtbot, widget)
+    assert "Cancelled" in widget.status.text()
+    assert widget.name.text() == "other"
+
+
+def test_the_bar_is_never_a_busy_indicator(widget, viewer, predictor, image, qtbot):
+    viewer.add_image(image, name="cells")
+    qtbot.waitUntil(widget.restore_button.isEnabled, timeout=LIMIT_MS)
+    predictor.hold()
+    widget.restore()
+    qtbot.waitUntil(predictor.begun.is_set, timeout=LIMIT_MS)
+    assert (widget.progress_bar.minimum(), widget.progress_bar.maximum()) == (0, 1000)
+    predictor.free()
+    finished(qtbot, widget)
+
+
+def test_the_range_of_the_source_is_kept_and_said(viewer, predictor, image, qtbot):
+    widget = DeblurWidget(viewer)
+    qtbot.addWidget(widget)
+    viewer.add_image(image.astype(np.int16), name="scan")
+    qtbot.waitUntil(widget.restore_button.isEnabled, timeout=LIMIT_MS)
+    control = widget.controls.keep_range
+    for value, largest in (("auto", image.max()), ("free", None), ("of the source", image.max())):
+        control.value = value
+        widget.restore()
+        finished(qtbot, widget)
+        assert ("were held between" in widget.status.text()) == (largest is not None)
+        found = viewer.layers.selection.active.data.max()
+        assert found == largest if largest else found > image.max()
+    widget.session.close()
+
+
+def test_three_docks_fit_a_small_screen(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer(show=True)
+    for name in WIDGETS:
+        _, widget = viewer.window.add_plugin_dock_widget("napari-restore", name)
+        widget.show_advanced(True)
+    window = viewer.window._qt_window
+    window.resize(1280, 720)
+    assert window.minimumSizeHint().height() <= 720
+    assert window.minimumSizeHint().width() <= 1280
+
+
+def test_menu_paths_in_the_documentation_are_those_of_napari(make_napari_viewer):
+    viewer = make_napari_viewer()
+
+    def paths(menu, before=()):
+        for action in menu.actions():
+            path = (*before, action.text().replace("&", ""))
+            yield path
+            if action.menu() is not None:
+                yield from paths(action.menu(), path)
+
+    there = set(paths(viewer.window._qt_window.menuBar()))
+    root = Path(__file__).parents[2]
+    named = set()
+    for file in (root / "README.md", root / "sample_data/README.md", *root.glob("docs/**/*.md")):
+        text = re.sub(r"\s+", " ", file.read_text(encoding="utf-8"))
+        named |= set(re.findall(r"[`*]([\w ]+(?: ▸ [\w ]+)+)[`*]", text))
+    assert named
+    assert [path for path in named if tuple(path.split(" ▸ ")) not in there] == []

@@ -40,11 +40,14 @@ _TIPS = {
     "finds it from the movie.",
     "time_axis": "With two frames: which axis of the layer is time. auto: the one labelled t, or "
     "the only one.",
+    "keep_range": "Whether results stay between the least and the largest value of the layer. "
+    "auto: where values are signed integers, as in CT.",
     "channels": "Which axis of a stack holds channels: each gets an intensity scale of its own. "
     "auto: the one labelled c, or one of few planes of very different brightness.",
     "show_motion": "Add a layer of vectors: arrows from frame to frame, or lines along the blur.",
 }
 _CLUSTER = "dask cluster"
+_RANGES = {"auto": None, "of the source": True, "free": False}
 
 
 class Controls:
@@ -79,6 +82,7 @@ class Controls:
         self.frames = ComboBox(choices=[("each alone", 1), ("with the next", 2)])
         self.exposure = FloatSpinBox(value=0, min=0, max=1, step=0.05)
         self.time_axis = ComboBox(choices=["auto", *range(6)])
+        self.keep_range = ComboBox(choices=[*_RANGES])
         self.channels = ComboBox(choices=["auto", "none", *range(6)])
         self._channels_label = QLabel("Channel axis")
         self.show_motion = CheckBox(value=False, text="Show motion")
@@ -104,13 +108,14 @@ class Controls:
             exposure=self.exposure.value or None if two else None,
             time_axis=None if self.time_axis.value == "auto" or not two else self.time_axis.value,
             channel_axis=None if self.channels.value == "none" else self.channels.value,
+            keep_range=_RANGES[self.keep_range.value],
             show_motion=face.follows_motion and self.show_motion.value,
         )
 
     def deciding(self) -> Iterator[ValueWidget[Any]]:
         """Those on which hangs what a run would do."""
         names = ("model", "place", "address", "device", "tile", "structure_size", "frames")
-        for name in (*names, "exposure", "time_axis", "channels"):
+        for name in (*names, "exposure", "time_axis", "channels", "keep_range"):
             yield getattr(self, name)
 
     def fill(self, main: QFormLayout, more: QFormLayout) -> None:
@@ -130,6 +135,7 @@ class Controls:
         more.addRow(self._address_label, self.address.native)
         more.addRow("Device", self.device.native)
         more.addRow("Tile", self.tile.native)
+        more.addRow("Range", self.keep_range.native)
         if self._face.follows_motion:
             more.addRow("Time axis", self.time_axis.native)
         more.addRow("", self.hide_source.native)

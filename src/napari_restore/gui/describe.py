@@ -84,11 +84,14 @@ def summary(job: LayerJob, result: Image) -> str:
             )
         return text
     text = f"'{result.name}' in {duration(record['seconds'])}.{blur}"
-    if record["clipped_samples"]:
-        layout = job.plan.layout
-        share = record["clipped_samples"] / (job.pixels * layout.channels)
-        part = f"{share:.2%}" if share >= 1e-4 else "Less than 0.01%"
-        text += f" {part} of the samples were clipped to the range of {result.dtype}."
+    for key, what in (
+        ("clipped_samples", f"clipped to the range of {result.dtype}"),
+        ("held_samples", "held between the least and the largest value of the source"),
+    ):
+        if record.get(key):
+            share = record[key] / (job.pixels * job.plan.layout.channels)
+            part = f"{share:.2%}" if share >= 1e-4 else "Less than 0.01%"
+            text += f" {part} of the samples were {what}."
     return text
 
 

@@ -93,7 +93,7 @@ class RestoreWidget(QWidget):
             return start(self.options)
         except RestoreError as error:
             # napari's message has one line and goes away.
-            self._say(str(error))
+            self._say("" if self.summary.text() == str(error) else str(error))
             show_error(str(error))
             return None
 
