@@ -244,7 +244,8 @@ def conjugate_gradients(lags: Tensor, right: Tensor, ridge: float, steps: int = 
 
     def apply(x: Tensor) -> Tensor:
         full = torch.fft.irfft2(torch.fft.rfft2(x, s=size) * transfer, s=size)
-        return full[:, side - 1 : 2 * side - 1, side - 1 : 2 * side - 1] + ridge * x
+        inside: Tensor = full[:, side - 1 : 2 * side - 1, side - 1 : 2 * side - 1]
+        return inside + ridge * x
 
     x = torch.zeros_like(right)
     rest, direction = right.clone(), right.clone()

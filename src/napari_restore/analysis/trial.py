@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -202,7 +203,7 @@ class Looked:
             if support * 3 > min(light.shape):
                 return
             share = 0.3 + 0.4 * index / len(SUPPORTS)
-            kernels = search(light, support, COSTS, lambda share=share: progress(share))
+            kernels = search(light, support, COSTS, partial(progress, share))
             yield from (Candidate("free", kernel) for kernel in kernels)
 
     def agrees(self, choice: Choice, first: Looked) -> PSF | None:

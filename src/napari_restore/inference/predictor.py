@@ -257,10 +257,9 @@ class WithBlur(TorchPredictor):
     def _restore(
         self, tiles: torch.Tensor, context: torch.Tensor | None, boxes: torch.Tensor
     ) -> torch.Tensor:
-        options = {"device": self.device}
         psf = torch.from_numpy(self._blur.psf.copy()).to(self.device)[None]
-        noise = torch.full((len(tiles), 1, 1, 1), self._blur.noise, **options)
-        linear = torch.full((len(tiles), 1, 1, 1), self._blur.linear, dtype=torch.bool, **options)
+        noise = torch.full((len(tiles), 1, 1, 1), self._blur.noise, device=self.device)
+        linear = torch.full((len(tiles), 1, 1, 1), self._blur.linear, device=self.device)
         with torch.inference_mode():
             seen = tiles.to(self.device).contiguous(memory_format=torch.channels_last)
             with self._autocast():

@@ -83,7 +83,7 @@ class WienerBank:
         padded = self._padded(estimate)
         spectrum = torch.fft.rfftn(padded, s=self._size, dim=self._axes) * self._transfer
         seen = torch.fft.irfftn(spectrum, s=self._size, dim=self._axes)
-        rest = self._blurred - seen[(..., *self._inside)]
+        rest: torch.Tensor = self._blurred - seen[(..., *self._inside)]
         return rest if self._trusted is None else rest * self._trusted
 
     def __call__(self, estimate: torch.Tensor) -> list[torch.Tensor]:

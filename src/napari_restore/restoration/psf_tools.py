@@ -43,14 +43,12 @@ def tools_of(plan: Plan) -> Tools:
         batch: torch.Tensor = pytorch.from_numpy(np.ascontiguousarray(samples))
         return batch.permute(2, 0, 1)[None]
 
-    def invert(
-        image: torch.Tensor, kernels: torch.Tensor, noise: float, linear: bool
-    ) -> torch.Tensor:
+    def invert(image: torch.Tensor, psf: torch.Tensor, noise: float, linear: bool) -> torch.Tensor:
         results = [
             find_predictor(inverter, device, blur=KnownBlur(kernel.numpy(), noise, linear))(
                 image.clone(), None, whole
             )
-            for kernel in kernels
+            for kernel in psf
         ]
         restored: torch.Tensor = pytorch.cat(results)
         return restored

@@ -270,10 +270,8 @@ class KnownBlur:
 
     blur: ColourBlur | MonoBlur
 
-    @property
-    def margin(self) -> int:
-        """See `Degradation`."""
-        return self.blur.margin
+    def __post_init__(self) -> None:
+        self.margin = self.blur.margin
 
     def __call__(
         self, sharp: torch.Tensor, rng: np.random.Generator, generator: torch.Generator

@@ -87,5 +87,5 @@ def nearly(kernel: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.
         cut = np.where(kernel < rng.uniform(0.03, 0.2) * kernel.max(), 0, kernel)
         return psf.centred(cut)
     if kind < 0.93:
-        return psf.shifted(kernel, rng.uniform(-0.5, 0.5, 2))
+        return psf.shifted(kernel, rng.uniform(-0.5, 0.5, 2).tolist())
     return random_psf(rng)
