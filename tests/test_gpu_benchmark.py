@@ -75,3 +75,14 @@ def test_weights_are_read_without_safetensors(
     found = sys.modules["safetensors.torch"].load_file(path)
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[key], value) for key, value in expected.items())
+
+
+def test_every_test_that_needs_a_card_is_run(gpu: ModuleType) -> None:
+    root = Path(__file__).parents[1]
+    marked = [
+        path.relative_to(root).parent.as_posix()
+        for path in root.glob("tests/*/**/test_*.py")
+        if "mark.card" in path.read_text(encoding="utf-8")
+    ]
+    assert marked
+    assert all(folder.startswith(gpu.FOLDERS) for folder in marked)
