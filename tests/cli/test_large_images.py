@@ -241,11 +241,19 @@ def test_a_killed_run_is_continued_to_the_same_bytes(
     assert "out.ome.zarr.part" not in names(tmp_path)
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C is heard: what a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (None, 1)]
 )
 def test_signals_and_a_full_disk_keep_what_is_finished(
-    tmp_path, command, small_blocks, uninterrupted, monkeypatch, capsys, number, status
+    tmp_path, command, small_blocks, uninterrupted, monkeypatch, capsys, number, status, ctrl_c
 ):
     left, real = [12], _local._put
 
