@@ -95,9 +95,9 @@ def small_rounding() -> float:
     return torch.finfo(torch.float32).eps * max(map(terms_of, networks))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def dask_cluster() -> Iterator[Any]:
-    """Two worker processes with a thread each, for all tests: they take seconds to start."""
+    """Two worker processes with a thread each, for a module: they take seconds to start."""
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
