@@ -16,7 +16,7 @@ from napari_restore.image.layout import Planes, find_layout
 from napari_restore.image.tiling import Region
 from napari_restore.inference.conversion import add_residual, dither_of
 from napari_restore.inference.protocol import Report, TileOptions
-from napari_restore.inference.restraint import restrain, within_colours
+from napari_restore.inference.restraint import not_below, restrain, within_colours
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,6 +82,17 @@ def test_harm_stays_where_it_is(dtype: str, harm: Harm) -> None:
     assert np.abs(result.astype("f8") - expected)[~near].max() < 0.1 * change
     tiled = restored(image, LocalPredictor(REACH), tiles=TileOptions(32))
     np.testing.assert_array_equal(tiled, result)
+
+
+def test_a_hot_pixel_of_8_bit_colour_is_told_by_the_range_that_is_used() -> None:
+    colour = np.stack([scene("u1") // 5 + 60] * 3, -1)
+    image = colour.copy()
+    image[40, 50] = 255
+    result, expected = (restored(one, LocalPredictor(REACH), axes="YXS") for one in (image, colour))
+    far = np.ones((80, 96), bool)
+    far[36:45, 46:55] = False
+    np.testing.assert_array_equal(result[far], expected[far])
+    np.testing.assert_array_equal(result[40, 50], 255)
 
 
 def test_a_declared_value_is_kept_and_counted() -> None:
@@ -151,6 +162,8 @@ def test_integers_of_few_counts_keep_their_light(dtype: str, share: float) -> No
     samples = add_residual(counts[..., None] + np.array(1, dtype), change, scale, 1.0, None, dither)
     expected = counts.sum() + counts.size * (1 + share)
     assert samples[0].astype("f8").sum() == pytest.approx(expected, rel=0.002)
+    thin = np.floor(np.full((128, 128, 1), 0.01, np.float32) + dither_of(0, Region(0, 0, 128, 128)))
+    assert thin.sum() == pytest.approx(164, rel=0.15)
 
 
 def test_rounding_depends_on_the_place_alone() -> None:
@@ -218,3 +231,14 @@ def test_no_colour_appears_that_is_not_near() -> None:
     grey = seen[:, :1].expand(-1, 3, -1, -1)
     kept = within_colours(restored, grey)
     torch.testing.assert_close(kept, restored.mean(1, keepdim=True).expand(-1, 3, -1, -1))
+
+
+def test_what_is_clipped_at_black_adds_no_light() -> None:
+    seen = torch.rand(1, 80, 90)
+    change = 0.3 * torch.randn(seen.shape) - 0.3
+    kept = not_below(change, seen, 0.1)
+    assert float((seen + kept).min()) >= 0.1 - 1e-6
+    expected = float((seen + change - 0.1).sum())
+    assert float((seen + kept - 0.1).sum()) == pytest.approx(expected, rel=0.05)
+    clipped = float((seen + change - 0.1).clamp(min=0).sum())
+    assert clipped > 1.5 * expected

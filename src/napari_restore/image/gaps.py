@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FAR = 1e5
 #: Spans above or below the scale from which on an isolated sample is an outlier, and how much of
 #: its excess its surroundings may have: a spot that a lens has blurred has more.
-_OUTSIDE, _ALIKE = 1.0, 0.02
+_OUTSIDE, _ALIKE = 0.5, 0.02
 #: Places around a sample that are not in a 2x2 cluster with it.
 _RING = [(y, x) for y in range(-2, 3) for x in range(-2, 3) if max(abs(y), abs(x)) == 2]
 #: Ranges of all other samples by which the value of a fill lies apart from them, and how many
@@ -121,7 +121,9 @@ def _beyond(seen: NDArray[Any], scale: Scale, gaps: Mask | None) -> Mask | None:
     """Find outliers: single samples far from their surroundings, and values that none can have."""
     if scale.span == 0 or seen.size == 0 or seen.dtype == np.bool_:
         return None
-    low, high = scale.low - _OUTSIDE * scale.span, scale.low + (1 + _OUTSIDE) * scale.span
+    least, most = scale.usual or (scale.low, scale.low + scale.span)
+    span = most - least
+    low, high = least - _OUTSIDE * span, most + _OUTSIDE * span
     if gaps is None and seen.min() >= low and seen.max() <= high:
         return None
     with np.errstate(invalid="ignore"):
@@ -130,7 +132,7 @@ def _beyond(seen: NDArray[Any], scale: Scale, gaps: Mask | None) -> Mask | None:
         suspects &= ~gaps
     if not suspects.any():
         return None
-    normal = (seen.astype(np.float64) - scale.low) / scale.span
+    normal = (seen.astype(np.float64) - least) / span
     far = suspects & (np.abs(normal) > FAR)
     if gaps is not None:
         normal = np.where(gaps, 0.5, normal)

@@ -51,6 +51,8 @@ class Scale:
         Whether samples are integers of so few counts that rounding would lose light.
     floor, ceiling : float
         The range that results are held in.
+    usual : (float, float) or None
+        Between which samples usually lie, if that is not what becomes 0 and 1.
     """
 
     low: float
@@ -60,6 +62,7 @@ class Scale:
     few: bool = False
     floor: float = -np.inf
     ceiling: float = np.inf
+    usual: tuple[float, float] | None = None
 
     def normalise(self, block: NDArray[Any]) -> NDArray[np.float32]:
         """To the network's range; the difference is taken before precision is lost."""
@@ -171,14 +174,15 @@ def _scale(
         if values.dtype.kind in "iu":
             size = np.abs(values.astype(np.float64))
             few = bool(np.median(size) < _FEW_MEDIAN and size.mean() < _FEW_MEAN)
+    low, high = usual = _percentiles(values)
     if fixed:
-        return Scale(0.0, 255.0, missing, bars, few, floor, ceiling)
-    low, high = _percentiles(values)
+        return Scale(0.0, 255.0, missing, bars, few, floor, ceiling, usual if high > low else None)
     if high <= low:
         # A few structures on an even background: percentiles see the background alone. Single
         # samples are no structures.
         rest = _joined([_without_outliers(sample, channels, missing) for sample in samples])
         low, high = float(rest.min()), float(rest.max())
+    usual = low, high
     if from_zero:
         low = min(0.0, low)
     if values.dtype.kind == "f" and not high - low < _WIDEST and values.dtype.itemsize > 2:
@@ -187,7 +191,8 @@ def _scale(
             f"{PERCENTILES[1]} % of them less and more): no measurement has such a range. Replace "
             "values that mark missing pixels by NaN."
         )
-    return Scale(low, high - low, missing, bars, few, floor, ceiling)
+    known = usual == (low, high) or usual[0] == usual[1]
+    return Scale(low, high - low, missing, bars, few, floor, ceiling, None if known else usual)
 
 
 def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:

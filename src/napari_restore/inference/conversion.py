@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from napari_restore.image.layout import Layout, Planes
     from napari_restore.image.tiling import Region
 
+#: Side in pixels of the squares that integers of few counts keep their light in.
+SQUARE = 8
 #: Rows that are converted at once: what is in between stays small.
 BAND = 64
 
@@ -142,23 +144,35 @@ def add_residual(
 def dither_of(plane: int, tile: Region) -> NDArray[np.float32]:
     """Numbers in [0, 1) for the pixels of a tile, (h, w, 1): the same for a place, always.
 
+    In every square of `SQUARE` pixels they are spread evenly over the range, so that sums over
+    squares are kept nearly exactly; their order within is random.
+
     Parameters
     ----------
     plane : int
         Number of the plane.
     tile : Region
     """
-    rows = np.arange(tile.top, tile.bottom, dtype=np.uint32)[:, None]
-    columns = np.arange(tile.left, tile.right, dtype=np.uint32)[None]
+    top, left = (start // SQUARE for start in (tile.top, tile.left))
+    bottom, right = (-(-stop // SQUARE) for stop in (tile.bottom, tile.right))
+    rows = np.arange(top * SQUARE, bottom * SQUARE, dtype=np.uint32)[:, None]
+    columns = np.arange(left * SQUARE, right * SQUARE, dtype=np.uint32)[None]
     mixed = rows * np.uint32(0x9E3779B1) + columns * np.uint32(0x85EBCA77)
     mixed += np.uint32(plane * 0xC2B2AE3D & 0xFFFFFFFF)
     # The last steps of MurmurHash3 (Appleby): every bit of the place reaches every bit.
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         mixed = (mixed ^ (mixed >> np.uint32(shift))) * np.uint32(factor)
     mixed ^= mixed >> np.uint32(16)
-    share: NDArray[np.float32] = (mixed >> np.uint32(8))[..., None].astype(np.float32)
-    share /= np.float32(2**24)
-    return share
+    grid = (bottom - top, SQUARE, right - left, SQUARE)
+    squares = mixed.reshape(grid).transpose(0, 2, 1, 3).reshape(*grid[::2], -1)
+    rank = squares.argsort(-1, kind="stable").argsort(-1)
+    within = (squares * np.uint32(0x9E3779B1) >> np.uint32(16)).astype(np.float32) / 2**16
+    even = (rank.astype(np.float32) + within) / np.float32(SQUARE**2)
+    whole = even.reshape(*grid[::2], SQUARE, SQUARE).transpose(0, 2, 1, 3)
+    whole = whole.reshape(grid[0] * SQUARE, grid[2] * SQUARE)
+    first, start = tile.top - top * SQUARE, tile.left - left * SQUARE
+    part: NDArray[np.float32] = whole[first : first + tile.height, start : start + tile.width]
+    return np.minimum(part, np.float32(1 - 2**-24))[..., None]
 
 
 def with_alpha(restored: NDArray[Any], original: NDArray[Any]) -> NDArray[Any]:

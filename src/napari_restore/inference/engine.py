@@ -17,7 +17,7 @@ from .batch import read_batch, write_batch
 from .context import Contexts
 from .device_transfer import restore_samples
 from .protocol import Predictor, Report, TileOptions
-from .restraint import restrain
+from .restraint import not_below, restrain
 from .tile_queue import JobQueue
 
 if TYPE_CHECKING:
@@ -161,5 +161,10 @@ def _compute(batch: Batch, predictor: Predictor, strength: float) -> Changes:
             seen = tensor[:, : restored.shape[1]]
             # In its place: with large tiles, this is most of the memory.
             change = restrain(restored.sub_(seen), seen, predictor.halo // 2)
+            for number, place in enumerate(group):
+                scale = batch.scales[place]
+                if scale.few and scale.span and batch.originals[place].dtype.kind == "u":
+                    black = -scale.low / scale.span
+                    change[number] = not_below(change[number], seen[number], black)
         changes.append((group, change.permute(0, 2, 3, 1).numpy()))
     return changes

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _BLOCK = 16
 #: Pixels around one that is neutral in neutral surroundings: colours meet by chance in one alone.
 _AROUND = 2
+#: Pixels within which light is kept.
+_LIGHT = 12
 #: Pixels within which colours are seen.
 _NEAR = 4
 
@@ -97,3 +99,35 @@ def within_colours(restored: Tensor, seen: Tensor) -> Tensor:
     most, least = pool(colours, side, 1, _NEAR), -pool(-colours, side, 1, _NEAR)
     kept: Tensor = brightness + (restored - brightness).clamp(least, most)
     return kept
+
+
+def not_below(change: Tensor, seen: Tensor, black: float) -> Tensor:
+    """Keep a restoration at or above black without a gain of light.
+
+    What would be below black is clipped where samples have no sign. As much as that adds is taken
+    from what is brighter around.
+
+    Parameters
+    ----------
+    change, seen : Tensor
+        (C, h, w).
+    black : float
+        In the units of ``seen``.
+
+    Returns
+    -------
+    Tensor
+        The change that is left.
+    """
+    light = seen + change - black
+    above = light.clamp(min=0)
+    wanted, there = (_local_mean(field[None])[0] for field in (light, above))
+    return above * (wanted / there.clamp(min=1e-12)).clamp(0, 1) + black - seen
+
+
+def _local_mean(field: Tensor) -> Tensor:
+    pool = import_torch().nn.functional.avg_pool2d
+    side = 2 * _LIGHT + 1
+    rows = pool(field, (side, 1), 1, (_LIGHT, 0), count_include_pad=False)
+    mean: Tensor = pool(rows, (1, side), 1, (0, _LIGHT), count_include_pad=False)
+    return mean
