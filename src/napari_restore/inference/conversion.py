@@ -167,12 +167,13 @@ def dither_of(plane: int, tile: Region) -> NDArray[np.float32]:
     squares = mixed.reshape(grid).transpose(0, 2, 1, 3).reshape(*grid[::2], -1)
     rank = squares.argsort(-1, kind="stable").argsort(-1)
     within = (squares * np.uint32(0x9E3779B1) >> np.uint32(16)).astype(np.float32) / 2**16
-    even = (rank.astype(np.float32) + within) / np.float32(SQUARE**2)
-    whole = even.reshape(*grid[::2], SQUARE, SQUARE).transpose(0, 2, 1, 3)
-    whole = whole.reshape(grid[0] * SQUARE, grid[2] * SQUARE)
+    even = ((rank + within) / SQUARE**2).astype(np.float32)
+    ordered = even.reshape(*grid[::2], SQUARE, SQUARE).transpose(0, 2, 1, 3)
+    whole = ordered.reshape(grid[0] * SQUARE, grid[2] * SQUARE)
     first, start = tile.top - top * SQUARE, tile.left - left * SQUARE
     part: NDArray[np.float32] = whole[first : first + tile.height, start : start + tile.width]
-    return np.minimum(part, np.float32(1 - 2**-24))[..., None]
+    # Rounded up, the last of them would be 1.
+    return part.clip(max=np.float32(1 - 2**-24))[..., None]
 
 
 def with_alpha(restored: NDArray[Any], original: NDArray[Any]) -> NDArray[Any]:
