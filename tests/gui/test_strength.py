@@ -105,6 +105,22 @@ def test_the_next_run_keeps_what_was_compared(session, viewer, predictor, image,
     assert viewer.layers[1].name == "cells [deblurred]"
 
 
+def test_a_cancelled_run_leaves_the_result_as_it_was_tried(
+    session, viewer, predictor, image, done, qtbot
+):
+    viewer.add_image(image, name="cells")
+    done("restore")
+    session.set_strength(0.5)
+    predictor.hold()
+    session.restore(DockOptions(strength=0.5))
+    qtbot.waitUntil(predictor.begun.is_set, timeout=LIMIT_MS)
+    session.cancel()
+    qtbot.waitUntil(lambda: not session.running, timeout=LIMIT_MS)
+    assert viewer.layers[-1].name == "cells [deblurred 0.5]"
+    session.set_strength(0.7)
+    assert viewer.layers[-1].name == "cells [deblurred 0.7]"
+
+
 def test_a_result_that_was_edited_or_named_is_left(session, viewer, predictor, image, done):
     viewer.add_image(image, name="cells")
     done("restore")

@@ -165,12 +165,7 @@ class Session:
         self.runner.refuse_if_running()
         jobs = self.jobs(options)
         self.remove_preview()
-        with self._quietly():
-            for fresh in self._fresh:
-                if any(job.layer is fresh.source for job in jobs):
-                    # The new result is of the strength that was tried on the last one.
-                    fresh.as_made()
-        self._fresh, self.target = [], title(jobs)
+        self.target = title(jobs)
         return self.runner.start(
             partial(restore_all, jobs),
             f"Restoring {self.target}",
@@ -212,6 +207,10 @@ class Session:
         texts: list[str] = []
         added: list[tuple[LayerJob, Image]] = []
         with self._quietly():
+            for fresh in self._fresh:
+                if any(job.layer is fresh.source for job in jobs):
+                    # The new result is of the strength that was tried on the last one.
+                    fresh.as_made()
             for job, outcome in zip(jobs, outcomes, strict=True):
                 if outcome.error is not None:
                     texts.append(notify(outcome.error, f"'{job.name}' was not restored"))
