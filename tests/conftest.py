@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from napari_restore.device import use_threads
 from napari_restore.inference import predictor
 from napari_restore.models.spec import build_network
 from napari_restore.models.weights import save_weights
@@ -109,6 +110,6 @@ def dask_cluster() -> Iterator[Any]:
 def one_thread() -> Iterator[None]:
     """As the workers: convolutions add up in an order that depends on the number of threads."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    use_threads(1)
     yield
-    torch.set_num_threads(before)
+    use_threads(before)

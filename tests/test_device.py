@@ -7,6 +7,8 @@ import torch
 
 from napari_restore import device
 from napari_restore.errors import DeviceError
+from napari_restore.inference.predictor import load_predictor
+from napari_restore.models.catalog import find_model
 
 SEVERAL, ONE, MAC, NONE = ("cuda:0", "cuda:1", "cpu"), ("cuda", "cpu"), ("mps", "cpu"), ("cpu",)
 
@@ -68,6 +70,22 @@ def test_cards_of_every_maker_are_found(
 
 def test_the_cpu_computes_in_a_type_that_torch_knows() -> None:
     assert device.autocast_dtype("cpu") in (None, torch.bfloat16)
+
+
+def test_networks_follow_the_number_of_threads(mono_model: str) -> None:
+    """Also one whose thread has computed before with another number."""
+    built = load_predictor(find_model("deblur", 1, mono_model), "cpu")
+
+    def threads() -> int:
+        return int(built._run(lambda: torch.tensor(torch.get_num_threads())))
+
+    before = threads()
+    try:
+        for count in (3, 1, 2):
+            device.use_threads(count)
+            assert threads() == count
+    finally:
+        device.use_threads(before)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from napari_restore.errors import DeviceError
@@ -69,6 +68,27 @@ def resolve_device(device: str = "auto") -> str:
     )
 
 
+#: How many threads compute on the processor; as many as PyTorch takes while nobody said.
+_threads: int | None = None
+
+
+def use_threads(count: int) -> None:
+    """Compute with so many threads on the processor, in this process and from now on.
+
+    Torch keeps a number for each of its threads, and one that has computed keeps its own: so the
+    number is stored here, and applied by `apply_threads` wherever a network is run.
+    """
+    global _threads
+    _threads = count
+    apply_threads()
+
+
+def apply_threads() -> None:
+    """Compute in the calling thread with as many threads as `use_threads` was told."""
+    if _threads is not None:
+        import_torch().set_num_threads(_threads)
+
+
 def use_threads_of_worker() -> None:
     """Within a dask worker, compute with as many threads as dask gave it; elsewhere, do nothing.
 
@@ -84,12 +104,7 @@ def use_threads_of_worker() -> None:
         worker = get_worker()
     except ValueError:
         return
-    _set_threads(worker.state.nthreads)
-
-
-@lru_cache(maxsize=1)
-def _set_threads(count: int) -> None:
-    import_torch().set_num_threads(count)
+    use_threads(worker.state.nthreads)
 
 
 def autocast_dtype(device: str) -> torch.dtype | None:

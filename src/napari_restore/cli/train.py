@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_restore.device import import_torch, resolve_device
+from napari_restore.device import resolve_device, use_threads
 from napari_restore.errors import RestoreError
 
 if TYPE_CHECKING:
@@ -13,14 +13,13 @@ if TYPE_CHECKING:
 
 def run(args: argparse.Namespace) -> int:
     """Train until the time is spent, and say where things are."""
-    torch = import_torch()
     from napari_restore.models.spec import WEIGHTS_FOLDER
     from napari_restore.training.loop import Trainer, TrainOptions
     from napari_restore.training.recipes import get_recipe
 
     recipe = get_recipe(args.recipe)
     if args.threads:
-        torch.set_num_threads(args.threads)
+        use_threads(args.threads)
     if recipe.start_from and args.init is None:
         bundled = WEIGHTS_FOLDER / f"{recipe.start_from}.safetensors"
         print(

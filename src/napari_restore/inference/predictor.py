@@ -6,12 +6,18 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import torch
 
-from napari_restore.device import autocast_dtype, resolve_device, use_threads_of_worker
+from napari_restore.device import (
+    apply_threads,
+    autocast_dtype,
+    resolve_device,
+    use_threads,
+    use_threads_of_worker,
+)
 from napari_restore.errors import ModelError
 from napari_restore.models.catalog import find_model
 from napari_restore.models.spec import ModelSpec, build_network
@@ -25,7 +31,7 @@ from .restraint import within_colours
 from .smooth_change import SmoothChange
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from napari_restore.analysis.point_spread import KnownBlur
 
@@ -75,13 +81,22 @@ class TorchPredictor:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="napari-restore")
         _THREADED.add(self)
 
+    def _run(self, function: Callable[..., torch.Tensor], *arguments: Any) -> torch.Tensor:
+        """Compute in the thread of the network."""
+
+        def run() -> torch.Tensor:
+            apply_threads()
+            return function(*arguments)
+
+        return call_in(self._thread, run)
+
     def _autocast(self) -> torch.autocast:
         kind = self.device.partition(":")[0]
         return torch.autocast(kind, self._dtype or torch.bfloat16, enabled=self._dtype is not None)
 
     def look(self, view: torch.Tensor, common: torch.Tensor | None) -> torch.Tensor:
         """Global context of a plane from its view (1, C, h, w), and what all planes share."""
-        return call_in(self._thread, self._look, view, common)
+        return self._run(self._look, view, common)
 
     def _look(self, view: torch.Tensor, common: torch.Tensor | None) -> torch.Tensor:
         with torch.inference_mode(), self._autocast():
@@ -108,11 +123,11 @@ class TorchPredictor:
                 share: torch.Tensor = self._network.transmission(*arguments)
             return share.float().cpu()
 
-        return call_in(self._thread, find)
+        return self._run(find)
 
     def estimate(self, image: torch.Tensor) -> torch.Tensor:
         """Estimate what degraded (N, C, h, w) on the CPU: (N, 2, E, h', w'), float32."""
-        return call_in(self._thread, self._estimate, image)
+        return self._run(self._estimate, image)
 
     def _estimate(self, image: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode(), self._autocast():
@@ -124,7 +139,7 @@ class TorchPredictor:
         self, tiles: torch.Tensor, context: torch.Tensor | None, boxes: torch.Tensor
     ) -> torch.Tensor:
         """Restore float32 tiles (N, C, h, w); the same comes back, to where they are."""
-        return call_in(self._thread, self._restore, tiles, context, boxes)
+        return self._run(self._restore, tiles, context, boxes)
 
     def _restore(
         self, tiles: torch.Tensor, context: torch.Tensor | None, boxes: torch.Tensor
@@ -159,7 +174,7 @@ class TorchPredictor:
                 restored = self._with_colours(restored.float(), frames[:, : self.spec.channels])
             return restored.to(tiles.device)
 
-        return call_in(self._thread, run)
+        return self._run(run)
 
     def motion(self, tiles: torch.Tensor, cell: int) -> torch.Tensor:
         """Motion in tiles; see `napari_restore.inference.protocol.Predictor`."""
@@ -177,7 +192,7 @@ class TorchPredictor:
             mean = _means(weight * vectors, size, cell) / _means(weight, size, cell)
             return half_angle(mean * MOTION_UNIT).cpu()
 
-        return call_in(self._thread, find)
+        return self._run(find)
 
     def to_cpu(self) -> TorchPredictor:
         """Return the same model on the CPU."""
@@ -278,7 +293,7 @@ _load = lru_cache(maxsize=8)(TorchPredictor)
 def _after_fork() -> None:
     """Begin anew the threads that a forked process lacks."""
     # OpenMP would wait for its own, which are not there either.
-    torch.set_num_threads(1)
+    use_threads(1)
     for predictor in list(_THREADED):
         predictor._begin_thread()
 
