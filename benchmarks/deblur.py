@@ -4,7 +4,7 @@
 
 Blurs every image with a disk of radius 1.5 to 5 pixels and with a Gaussian of σ 1 to 3, adds noise
 (photographs 2/255; fluorescence 200 photons at the peak; electron micrographs 2 %, others 1 % of
-the range), rounds to 8-bit colour or 16-bit mono, and prints the mean PSNR of input, classical
+the range), rounds to 8-bit color or 16-bit mono, and prints the mean PSNR of input, classical
 methods and model. Images are grouped by the first word of their file names. Mono results are first
 brought to the intensities of the sharp image by an affine fit.
 """
@@ -73,9 +73,9 @@ def read(path: Path, channels: int) -> np.ndarray | None:
     pixels = imread(path)
     if channels == 3:
         return pixels[:SIDE, :SIDE, :3] / 255.0 if pixels.ndim == 3 else None
-    grey = pixels[..., :3].mean(-1) if pixels.ndim == 3 else pixels.astype(float)
-    low, high = np.percentile(grey, (0.1, 99.9))
-    return ((grey[:SIDE, :SIDE] - low) / (high - low)).clip(0, 1.3)
+    gray = pixels[..., :3].mean(-1) if pixels.ndim == 3 else pixels.astype(float)
+    low, high = np.percentile(gray, (0.1, 99.9))
+    return ((gray[:SIDE, :SIDE] - low) / (high - low)).clip(0, 1.3)
 
 
 def measure(folder: Path, channels: int, model: str) -> None:

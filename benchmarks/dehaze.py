@@ -2,9 +2,9 @@
 
     python benchmarks/dehaze.py --color FOLDER --mono FOLDER [--color-model NAME …]
 
-Colour: a smooth transmission of 0.2 to 0.8; planes seen in perspective with things standing on
-them; dense, nearly even smoke that adds up in linear light. Airlight of 0.75 to 1, grey (smoke:
-0.6 to 0.8, slightly coloured), no noise, 8 bits. Mono: the image at 30 to 100 % of its brightness
+Color: a smooth transmission of 0.2 to 0.8; planes seen in perspective with things standing on
+them; dense, nearly even smoke that adds up in linear light. Airlight of 0.75 to 1, gray (smoke:
+0.6 to 0.8, slightly colored), no noise, 8 bits. Mono: the image at 30 to 100 % of its brightness
 under itself and its mirror image, blurred by σ 6 to 50, and a smooth background; 100 to 5,000
 photons, 16 bits. Prints mean PSNR, SSIM and CIEDE2000 of input, classical methods and model. Images
 are grouped by the first word of their names. Mono results are first brought to the intensities of
@@ -72,7 +72,7 @@ def veil(clear: np.ndarray, number: int) -> np.ndarray:
     return (500 + 60000 * counts).clip(0, 65535).astype(np.uint16)
 
 
-def colour_pairs(path: Path, number: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def color_pairs(path: Path, number: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     pixels = imread(path)
     if pixels.ndim == 2:
         return {}
@@ -84,10 +84,10 @@ def colour_pairs(path: Path, number: int) -> dict[str, tuple[np.ndarray, np.ndar
 
 
 def mono_pairs(path: Path, number: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    grey = imread(path).astype(float)
-    grey = grey[..., :3].mean(-1) if grey.ndim == 3 else grey
-    low, high = np.percentile(grey, (0.5, 99.9))
-    clear = ((grey[:SIDE, :SIDE] - low) / (high - low)).clip(0, 1.2)
+    gray = imread(path).astype(float)
+    gray = gray[..., :3].mean(-1) if gray.ndim == 3 else gray
+    low, high = np.percentile(gray, (0.5, 99.9))
+    clear = ((gray[:SIDE, :SIDE] - low) / (high - low)).clip(0, 1.2)
     return {"veil": (clear, veil(clear, number))}
 
 
@@ -95,7 +95,7 @@ def measure(folder: Path, kind: str, model: str) -> None:
     methods = classical_methods("dehaze", kind)
     names = ["input", *(method.name for method in methods), "model"]
     scores: dict[str, list[np.ndarray]] = defaultdict(list)
-    find = colour_pairs if kind == "color" else mono_pairs
+    find = color_pairs if kind == "color" else mono_pairs
     for number, path in enumerate(sorted(folder.rglob("*.png"))):
         for name, (clear, samples) in find(path, number).items():
             full = float(np.iinfo(samples.dtype).max)
@@ -105,7 +105,7 @@ def measure(folder: Path, kind: str, model: str) -> None:
             if kind == "mono":
                 results = [affine_fit(result, clear) for result in results]
             rows = [
-                [psnr(x, clear, 1.0), ssim(x, clear, 1.0), colour_error(x, clear)] for x in results
+                [psnr(x, clear, 1.0), ssim(x, clear, 1.0), color_error(x, clear)] for x in results
             ]
             scores[f"{path.name.split('_')[0]}, {name}"].append(np.array(rows))
     table = []
@@ -119,7 +119,7 @@ def measure(folder: Path, kind: str, model: str) -> None:
     print(format_table(["images, haze", "method", "PSNR", "SSIM", "ΔE00", "better"], table))
 
 
-def colour_error(image: np.ndarray, clear: np.ndarray) -> float:
+def color_error(image: np.ndarray, clear: np.ndarray) -> float:
     if image.ndim == 2:
         return np.nan
     return float(deltaE_ciede2000(rgb2lab(image), rgb2lab(clear)).mean())

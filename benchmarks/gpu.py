@@ -135,8 +135,8 @@ def restored(
     from napari_restore.restoration.run import restore_array
 
     options: dict[str, Any] = {"frames": 2, "exposure": 0.5} if spec.frames == 2 else {}
-    colour = "S" if spec.channels == 3 else ""
-    axes = ("T" if spec.frames == 2 else "") + "YX" + colour
+    color = "S" if spec.channels == 3 else ""
+    axes = ("T" if spec.frames == 2 else "") + "YX" + color
     asked = Options(spec.task, model=spec.name, device=device, tile=tile, **options)
     done = restore_array(image, make_plan(image, asked, axes=axes), blur=False)
     return done.data, done.provenance
@@ -283,7 +283,7 @@ def speed(bench: Bench) -> Iterator[Row]:
         tile = torch.rand(1, spec.channels, window, window)
         context = None
         if spec.view:
-            context = predictor.look(torch.rand(1, spec.channels, spec.view, spec.view), None)
+            context = predictor.encode(torch.rand(1, spec.channels, spec.view, spec.view), None)
         if bench.card:
             tile = tile.to(bench.device)
         call = partial(predictor, tile, context, torch.tensor([[0.0, 0.0, 1.0, 1.0]]))

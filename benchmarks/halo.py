@@ -3,7 +3,7 @@
     python benchmarks/halo.py IMAGES... [--models NAME ...]
 
 Prints, for several halos, the largest difference between the image restored in tiles of 128 pixels
-and in one piece, as a share of the intensity range. The halos in the catalogue are the smallest
+and in one piece, as a share of the intensity range. The halos in the catalog are the smallest
 multiples of 16 pixels that keep it below 0.5 %.
 """
 
@@ -61,8 +61,8 @@ def main() -> None:
     for spec in CATALOG:
         if spec.name not in options.models or spec.view:
             continue
-        colours = [path for path in options.images if spec.channels == 1 or imread(path).ndim == 3]
-        images = [read(path, spec.channels) for path in colours]
+        colors = [path for path in options.images if spec.channels == 1 or imread(path).ndim == 3]
+        images = [read(path, spec.channels) for path in colors]
         if spec.frames == 2:
             images = [np.stack([image, np.roll(image, (4, 7), (0, 1))]) for image in images]
         worst = []

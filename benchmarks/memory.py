@@ -85,7 +85,7 @@ class StandIn:
 
     def __init__(self, network: Any) -> None:
         self.multiple_of, self.halo, self.frames = network.multiple_of, network.halo, 1
-        self.view, self.has_gauge, self.device = 0, False, "cpu"
+        self.view, self.estimates_blur, self.device = 0, False, "cpu"
         self.takes_device_tiles = False
 
     def __call__(self, tiles: Any, *_: object) -> Any:

@@ -3,7 +3,7 @@
     python benchmarks/motion.py --sharp FOLDER [--clips FOLDER …] [--model NAME …]
 
 One frame: photographs under straight lines of 9 to 25 pixels and under shake of 6 to 18, without
-noise and with 2/255, 8 bits; in colour, and shake without noise in grey. Beside the model: unsharp
+noise and with 2/255, 8 bits; in color, and shake without noise in gray. Beside the model: unsharp
 mask, Richardson–Lucy with the line that one would guess and with the true kernel.
 
 Two frames: each folder of ``--clips`` holds consecutive sharp frames of one clip, in the order of
@@ -68,15 +68,15 @@ def one_frame(folder: Path, model: str) -> None:
         pixels = imread(path)
         if pixels.ndim != 3 or path.name.startswith("tissue"):
             continue
-        colour = pixels[:SIDE, :SIDE, :3] / 255.0
+        color = pixels[:SIDE, :SIDE, :3] / 255.0
         rng = np.random.default_rng(number)
         line = motion.kernel(motion.line(rng.uniform(9, 25), rng.uniform(0, np.pi)))
         shake = motion.kernel(motion.shake(rng, rng.uniform(6, 18), jerk=0.02))
-        grey = colour @ [0.299, 0.587, 0.114]
+        gray = color @ [0.299, 0.587, 0.114]
         sets = [
-            ("line or shake, noise 2/255", colour, (line, shake)[number % 2], 2.0),
-            ("line or shake", colour, (line, shake)[number % 2], 0.0),
-            ("shake, grey", grey, shake, 0.0),
+            ("line or shake, noise 2/255", color, (line, shake)[number % 2], 2.0),
+            ("line or shake", color, (line, shake)[number % 2], 0.0),
+            ("shake, gray", gray, shake, 0.0),
         ]
         for name, sharp, kernel, noise in sets:
             seen = to_8_bits(blur(sharp, kernel.astype(float)), noise, rng)
@@ -133,7 +133,7 @@ def pooled(flow: np.ndarray, cell: int = 16) -> np.ndarray:
     return parts.mean((2, 4)).transpose(1, 2, 0)
 
 
-def two_frames(clips: list[Path], grey: bool) -> None:
+def two_frames(clips: list[Path], gray: bool) -> None:
     errors: dict[str, list[tuple[float, float]]] = defaultdict(list)
     figures: dict[str, list[float]] = defaultdict(list)
     guesses = []
@@ -144,18 +144,18 @@ def two_frames(clips: list[Path], grey: bool) -> None:
                 imread(p)[:SIDE, :SIDE, :3] / 255.0 for p in (first, paths[STRIDE * number + 1])
             )
             frames, flow, exposure = moved(sharp, following, number)
-            if grey:
+            if gray:
                 frames = (frames @ [0.299, 0.587, 0.114]).round().astype(np.uint8)
                 sharp = sharp @ [0.299, 0.587, 0.114]
             truth, light = pooled(flow), frames / 255.0
-            planes = light if grey else light.mean(-1)
+            planes = light if gray else light.mean(-1)
             for name, method in (("TV-L1", optical_flow_tvl1), ("ILK", optical_flow_ilk)):
                 start = time.perf_counter()
                 found = pooled(method(planes[0], planes[1]))
                 seconds = time.perf_counter() - start
                 errors[name].append((np.linalg.norm(found - truth, axis=-1).mean(), seconds))
             options = Options("motion_deblur", frames=2)
-            plan = make_plan(frames, replace(options, exposure=exposure), rgb=not grey)
+            plan = make_plan(frames, replace(options, exposure=exposure), rgb=not gray)
             start = time.perf_counter()
             vectors = find_motion(frames, plan).vectors[0]
             seconds = (time.perf_counter() - start) / 2
@@ -164,12 +164,12 @@ def two_frames(clips: list[Path], grey: bool) -> None:
             errors["model"].append((distance, seconds))
             errors["none at all"].append((np.linalg.norm(truth, axis=-1).mean(), 0.0))
             two = restore_array(frames, plan, blur=False)
-            found = restore_array(frames, make_plan(frames, options, rgb=not grey), blur=False)
+            found = restore_array(frames, make_plan(frames, options, rgb=not gray), blur=False)
             guesses.append(abs(found.provenance["exposure"] - exposure))
-            one = motion_deblur(frames[0], rgb=not grey)
+            one = motion_deblur(frames[0], rgb=not gray)
             still = motion_deblur(
                 np.stack([to_8_bits(sharp, 0, np.random.default_rng(0))] * 2),
-                rgb=not grey,
+                rgb=not gray,
                 frames=2,
                 exposure=exposure,
             )
@@ -181,7 +181,7 @@ def two_frames(clips: list[Path], grey: bool) -> None:
                 ("static pair", still[0]),
             ):
                 figures[name].append(psnr(result / 255.0, sharp, 1.0))
-    kind = "grey" if grey else "colour"
+    kind = "gray" if gray else "color"
     print(f"\n{kind}, {len(figures['blurred'])} pairs of frames")
     table = [
         [n, f"{np.mean(v, 0)[0]:.2f} px", f"{np.mean(v, 0)[1]:.2f} s"] for n, v in errors.items()
@@ -207,8 +207,8 @@ def main() -> None:
     if args.sharp:
         one_frame(args.sharp, args.model)
     if args.clips:
-        for grey in (False, True):
-            two_frames(args.clips, grey)
+        for gray in (False, True):
+            two_frames(args.clips, gray)
 
 
 if __name__ == "__main__":

@@ -61,19 +61,19 @@ def _line(rng: np.random.Generator) -> np.ndarray:
 
 
 def degrade(sharp: torch.Tensor, family: str, seed: int) -> tuple[torch.Tensor, np.ndarray | None]:
-    """Blur (1, C, H, W) in light for colour, add noise, round to 8 bits."""
+    """Blur (1, C, H, W) in light for color, add noise, round to 8 bits."""
     make, noise, photons = FAMILIES[family]
     rng = np.random.default_rng(seed)
-    kernel, colour = make(rng), sharp.shape[1] == 3
+    kernel, color = make(rng), sharp.shape[1] == 3
     if kernel is None:
-        return camera.quantise(sharp), None
-    light = psf.convolve(camera.to_linear(sharp) if colour else sharp, psf.stack([kernel]))
+        return camera.quantize(sharp), None
+    light = psf.convolve(camera.to_linear(sharp) if color else sharp, psf.stack([kernel]))
     if photons:
         counts = rng.poisson(light.clamp(min=0).numpy() * photons) / photons
         return torch.from_numpy(counts.astype(np.float32)), kernel
-    seen = camera.to_srgb(light) if colour else light
+    seen = camera.to_srgb(light) if color else light
     noisy = seen + noise * torch.from_numpy(rng.normal(size=seen.shape).astype(np.float32))
-    return camera.quantise(noisy), kernel
+    return camera.quantize(noisy), kernel
 
 
 def psnr(first: torch.Tensor, second: torch.Tensor) -> float:
@@ -90,7 +90,7 @@ def psnr(first: torch.Tensor, second: torch.Tensor) -> float:
 
 
 def likeness(first: np.ndarray, second: np.ndarray) -> float:
-    """Largest normalised correlation of two kernels, over shifts."""
+    """Largest normalized correlation of two kernels, over shifts."""
     size = [2 * max(first.shape[0], second.shape[0])] * 2
     product = np.fft.rfft2(first, size) * np.fft.rfft2(second, size).conj()
     norm = np.sqrt(np.square(first).sum() * np.square(second).sum())

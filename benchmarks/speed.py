@@ -100,7 +100,7 @@ def bare(predictor: TorchPredictor, spec: ModelSpec, side: int = BARE) -> Callab
     tile = torch.rand(1, spec.channels * spec.frames, side, side)
     context = None
     if spec.view:
-        context = predictor.look(torch.rand(1, spec.channels, spec.view, spec.view), None)
+        context = predictor.encode(torch.rand(1, spec.channels, spec.view, spec.view), None)
     return lambda: predictor(tile, context, torch.tensor([[0.0, 0, 1, 1]]))
 
 
@@ -165,7 +165,7 @@ def _plot(rows: list[tuple[float, ...]], path: Path) -> None:
     sizes = [row[0] for row in rows]
     axes.semilogx(sizes, [row[3] for row in rows], "o-", label="with halo")
     axes.semilogx(sizes, [row[4] for row in rows], "s--", label="for each pixel that is seen")
-    axes.axhline(1, color="grey", linewidth=0.5)
+    axes.axhline(1, color="gray", linewidth=0.5)
     axes.set(xlabel="Mpixel", ylabel="time ÷ bare network", ylim=(0.8, None))
     axes.legend()
     figure.savefig(path, dpi=150)

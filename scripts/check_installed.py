@@ -31,7 +31,7 @@ def main() -> None:
     for spec in CATALOG:
         check(
             package in spec.path.parents and sha256(spec.path) == spec.sha256,
-            f"weights of {spec.name} are inside and are the catalogue's",
+            f"weights of {spec.name} are inside and are the catalog's",
         )
     check(package in samples_folder().parents, "samples are inside")
     for sample in SAMPLES:

@@ -51,7 +51,7 @@ def to_picture(pixels: Array, limits: tuple[float, float], rgb: bool) -> Image.I
     return Image.fromarray((shown.clip(0, 1) * 255).round().astype(np.uint8)).convert("RGB")
 
 
-def labelled(pictures: list[Image.Image], labels: list[str]) -> Image.Image:
+def labeled(pictures: list[Image.Image], labels: list[str]) -> Image.Image:
     """Pictures of one size beside each other, each under its label."""
     width, height = pictures[0].size
     sheet = Image.new("RGB", (len(pictures) * (width + _GAP) - _GAP, height + _BAR), "white")
@@ -67,7 +67,7 @@ def before_after(
 ) -> Image.Image:
     """Both at the same brightness, side by side."""
     limits = options.get("contrast_limits") or tuple(np.percentile(before, (0.1, 99.8)))
-    return labelled([to_picture(p, limits, options["rgb"]) for p in (before, after)], labels)
+    return labeled([to_picture(p, limits, options["rgb"]) for p in (before, after)], labels)
 
 
 def write_all(folder: Path) -> None:

@@ -323,7 +323,7 @@ class Worker:
         self._process = None
 
 
-# ---------------------------------------------------------------- judgement
+# ---------------------------------------------------------------- judgment
 
 
 def declared_size(path: Path, kind: str) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import dask
 import numpy as np
 import pytest
 import torch
@@ -77,7 +78,7 @@ def mono_model(write_model: Callable[..., str]) -> str:
 
 
 @pytest.fixture(scope="session")
-def colour_model(write_model: Callable[..., str]) -> str:
+def color_model(write_model: Callable[..., str]) -> str:
     return write_model("small-color", "deblur", channels=3, **SMALL)
 
 
@@ -100,9 +101,13 @@ def small_rounding() -> float:
 def dask_cluster() -> Iterator[Any]:
     """Two worker processes with a thread each, for a module: they take seconds to start."""
     distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(
+    # A worker that was killed is started anew by its nanny. Some seconds after, the cluster looks
+    # for it, and gives the nanny up if the next test has just killed it again.
+    patience = dask.config.set({"distributed.deploy.lost-worker-timeout": "1 hour"})
+    cluster = distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
-    ) as made:
+    )
+    with patience, cluster as made:
         yield made
 
 

@@ -41,7 +41,7 @@ class LocalPredictor:
     ) -> None:
         self.radius, self.multiple_of, self.view, self.device = radius, multiple_of, view, device
         self.halo = radius + multiple_of - 1 if halo is None else halo
-        self.has_gauge, self.frames = False, 1
+        self.estimates_blur, self.frames = False, 1
         self.takes_device_tiles = False
         self.shapes: list[tuple[int, ...]] = []
         self.looks = 0
@@ -62,14 +62,14 @@ class LocalPredictor:
         share: torch.Tensor = tiles.mean(1, keepdim=True) * y.view(-1, 1) * context.mean()
         return share
 
-    def look(self, view: torch.Tensor, common: torch.Tensor | None) -> torch.Tensor:
+    def encode(self, view: torch.Tensor, common: torch.Tensor | None) -> torch.Tensor:
         assert max(view.shape[-2:]) <= self.view
         self.looks += 1
         self.commons.append(common)
         mean = view.mean((2, 3), keepdim=True)
         return mean if common is None else mean + 0.01 * common
 
-    def agree(self, contexts: list[torch.Tensor]) -> torch.Tensor:
+    def merge_contexts(self, contexts: list[torch.Tensor]) -> torch.Tensor:
         return torch.stack(contexts).mean(0)
 
     def __call__(

@@ -31,15 +31,15 @@ DTYPES = [
 
 
 @pytest.fixture
-def deblur(mono_model: str, colour_model: str) -> Callable[..., Any]:
+def deblur(mono_model: str, color_model: str) -> Callable[..., Any]:
     """`restore` for deblurring with a network that changes what it sees."""
 
     def run(image: Any, model: str | None = None, **options: Any) -> Any:
         if model is None:
-            colour = plan(
+            color = plan(
                 image, "deblur", **{k: options[k] for k in options.keys() & {"axes", "rgb"}}
             )
-            model = colour_model if colour.layout.colour else mono_model
+            model = color_model if color.layout.color else mono_model
         return napari_restore.restore(image, "deblur", model=model, **options)
 
     return run
@@ -66,7 +66,7 @@ def test_shape_and_dtype_come_back_and_the_input_is_left_alone(
 
 @pytest.mark.parametrize("samples", [3, 4])
 @pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
-def test_colour_is_restored_and_alpha_carried(
+def test_color_is_restored_and_alpha_carried(
     samples: int, dtype: str, deblur: Callable[..., Any], rng: np.random.Generator
 ) -> None:
     # Nothing is hidden: hidden colors do not count.
@@ -127,14 +127,14 @@ def test_empty_arrays_come_back_empty(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("spec", CATALOG, ids=lambda spec: spec.name)
 @pytest.mark.parametrize("value", [0, 90])
 def test_images_without_contrast_come_back(spec: Any, value: int) -> None:
-    colour = spec.channels == 3
+    color = spec.channels == 3
     frames = (2,) if spec.frames == 2 else ()
-    image = np.full((*frames, 40, 40, 3) if colour else (*frames, 40, 40), value, np.uint16)
+    image = np.full((*frames, 40, 40, 3) if color else (*frames, 40, 40), value, np.uint16)
     if spec.black_is_zero and value:
-        # Between black and itself an even grey is an image like any other: haze, perhaps.
+        # Between black and itself an even gray is an image like any other: haze, perhaps.
         image[:] = 0
     result = napari_restore.restore(
-        image, spec.task, model=spec.name, rgb=colour, frames=spec.frames
+        image, spec.task, model=spec.name, rgb=color, frames=spec.frames
     )
     np.testing.assert_array_equal(result, image)
 
@@ -184,16 +184,16 @@ def test_strength_is_linear(deblur: Callable[..., Any], rng: np.random.Generator
         np.testing.assert_allclose(deblur(image, strength=strength), mixed, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["mono", "colour", "haze"])
+@pytest.mark.parametrize("kind", ["mono", "color", "haze"])
 def test_tiles_equal_the_whole(
     kind: str,
     mono_model: str,
-    colour_model: str,
+    color_model: str,
     affine_model: str,
     rng: np.random.Generator,
     small_rounding: float,
 ) -> None:
-    model = {"mono": mono_model, "colour": colour_model, "haze": affine_model}[kind]
+    model = {"mono": mono_model, "color": color_model, "haze": affine_model}[kind]
     task = "dehaze" if kind == "haze" else "deblur"
     shape = (150, 131) if kind == "mono" else (150, 131, 3)
     image = rng.random(shape)
@@ -218,16 +218,16 @@ def test_a_movie_has_one_scale_and_channels_have_their_own(
 
 
 @pytest.mark.parametrize("region", [(0, 0, 20, 30), (40, 50, 90, 101), (149, 130, 150, 131)])
-@pytest.mark.parametrize("kind", ["mono", "colour", "haze"])
+@pytest.mark.parametrize("kind", ["mono", "color", "haze"])
 def test_a_region_is_that_part_of_the_full_result(
     kind: str,
     region: tuple[int, int, int, int],
     mono_model: str,
-    colour_model: str,
+    color_model: str,
     affine_model: str,
     rng: np.random.Generator,
 ) -> None:
-    model = {"mono": mono_model, "colour": colour_model, "haze": affine_model}[kind]
+    model = {"mono": mono_model, "color": color_model, "haze": affine_model}[kind]
     shape = (2, 150, 131) if kind == "mono" else (2, 150, 131, 3)
     image = rng.integers(0, 4000, shape).astype(np.uint16)
     decided = plan(image, "dehaze" if kind == "haze" else "deblur", model=model, rgb=kind != "mono")

@@ -50,7 +50,7 @@ def test_the_plan_reads_nothing_and_decides_everything(rng: np.random.Generator)
 
     decided = plan(Unreadable(), "dehaze", device="cpu", tile=64, strength=0.5)
     assert decided.spec.name == "dehaze-color"
-    assert (decided.layout.planes, decided.layout.colour) == (5, True)
+    assert (decided.layout.planes, decided.layout.color) == (5, True)
     assert (decided.device, decided.options.strength) == ("cpu", 0.5)
     assert (decided.tiles.side, decided.tiles.fixed) == (64, True)
 
@@ -78,11 +78,11 @@ def test_provenance_says_all_that_is_needed_to_do_it_again(
     assert "torch" in record["versions"]
 
 
-def test_provenance_counts_what_was_clipped(colour_model: str, rng: np.random.Generator) -> None:
+def test_provenance_counts_what_was_clipped(color_model: str, rng: np.random.Generator) -> None:
     image = (rng.random((40, 50, 3)) > 0.5).astype(np.uint8) * 255
-    decided = plan(image, "deblur", model=colour_model)
+    decided = plan(image, "deblur", model=color_model)
     restoration = restore_array(image, decided)
-    exact = napari_restore.restore(image.astype(np.float64), "deblur", model=colour_model, rgb=True)
+    exact = napari_restore.restore(image.astype(np.float64), "deblur", model=color_model, rgb=True)
     # A float scale between percentiles that are 0 and 255 is the same scale.
     outside = (np.rint(exact) < 0) | (np.rint(exact) > 255)
     assert restoration.provenance["clipped_samples"] == np.count_nonzero(outside) > 0
@@ -106,45 +106,45 @@ def test_stopping_early_ends_the_work(mono_model: str, rng: np.random.Generator)
 
 # ---------------------------------------------------------------- errors
 
-GREY = np.zeros((20, 20), np.float32)
-COLOUR = np.zeros((20, 20, 3), np.uint8)
+GRAY = np.zeros((20, 20), np.float32)
+COLOR = np.zeros((20, 20, 3), np.uint8)
 # image, arguments, the error, what its message must name
 ERRORS: dict[str, tuple[Any, dict[str, Any], type[RestoreError], list[str]]] = {
     "list": ([[1, 2], [3, 4]], {}, RestoreError, ["list", "numpy.asarray"]),
     "nothing": (None, {}, RestoreError, ["NoneType", "numpy.asarray"]),
     "tensor": (torch.zeros(4, 4), {}, ImageError, ["Tensor", "torch.float32", "numpy.asarray"]),
-    "complex": (GREY.astype(complex), {}, ImageError, ["complex128", "modulus"]),
-    "objects": (GREY.astype(object), {}, ImageError, ["object"]),
+    "complex": (GRAY.astype(complex), {}, ImageError, ["complex128", "modulus"]),
+    "objects": (GRAY.astype(object), {}, ImageError, ["object"]),
     "0-d": (np.float32(3), {}, ImageError, ["()"]),
-    "1-d": (GREY[0], {}, ImageError, ["(20,)"]),
-    "axes": (GREY, {"axes": "TYX"}, ImageError, ["'TYX'", "(20, 20)"]),
+    "1-d": (GRAY[0], {}, ImageError, ["(20,)"]),
+    "axes": (GRAY, {"axes": "TYX"}, ImageError, ["'TYX'", "(20, 20)"]),
     "unknown chunks": (
-        da.from_array(GREY)[da.from_array(GREY[:, 0]) == 0], {}, ImageError, ["nan", "chunk"],
+        da.from_array(GRAY)[da.from_array(GRAY[:, 0]) == 0], {}, ImageError, ["nan", "chunk"],
     ),
-    "task": (GREY, {"task": "sharpen"}, ModelError, ["'sharpen'", "motion_deblur"]),
-    "model": (GREY, {"model": "magic"}, ModelError, ["'magic'", "deblur-mono"]),
-    "model of nothing": (GREY, {"model": None}, ModelError, ["None", "deblur-mono"]),
-    "model file": (GREY, {"model": "no/such.pth"}, ModelError, ["such.pth"]),
+    "task": (GRAY, {"task": "sharpen"}, ModelError, ["'sharpen'", "motion_deblur"]),
+    "model": (GRAY, {"model": "magic"}, ModelError, ["'magic'", "deblur-mono"]),
+    "model of nothing": (GRAY, {"model": None}, ModelError, ["None", "deblur-mono"]),
+    "model file": (GRAY, {"model": "no/such.pth"}, ModelError, ["such.pth"]),
     "model of another task": (
-        GREY, {"model": "dehaze-mono"}, ModelError, ["'dehaze-mono'", "not deblur", "deblur-mono"],
+        GRAY, {"model": "dehaze-mono"}, ModelError, ["'dehaze-mono'", "not deblur", "deblur-mono"],
     ),
-    "colour model": (
-        GREY, {"model": "deblur-color"}, ModelError, ["'deblur-color'", "3 channels", "mono"],
+    "color model": (
+        GRAY, {"model": "deblur-color"}, ModelError, ["'deblur-color'", "3 channels", "mono"],
     ),
     "mono model": (
-        COLOUR, {"model": "deblur-mono"}, ModelError, ["'deblur-mono'", "1 channel;", "color"],
+        COLOR, {"model": "deblur-mono"}, ModelError, ["'deblur-mono'", "1 channel;", "color"],
     ),
-    "device": (GREY, {"device": "abacus"}, DeviceError, ["'abacus'", "cpu"]),
-    "device number": (GREY, {"device": "cuda:99"}, DeviceError, ["'cuda:99'", "cpu"]),
-    "strength high": (GREY, {"strength": 1.5}, RestoreError, ["1.5", "0 and 1"]),
-    "strength low": (GREY, {"strength": -0.1}, RestoreError, ["-0.1", "0 and 1"]),
-    "strength nan": (GREY, {"strength": float("nan")}, RestoreError, ["nan", "0 and 1"]),
-    "strength text": (GREY, {"strength": "1"}, RestoreError, ["'1'", "0 and 1"]),
-    "tile small": (GREY, {"tile": 15}, RestoreError, ["15", "16"]),
-    "tile float": (GREY, {"tile": 64.0}, RestoreError, ["64.0", "'auto'"]),
-    "tile text": (GREY, {"tile": "large"}, RestoreError, ["'large'", "'auto'"]),
-    "tile truth": (GREY, {"tile": True}, RestoreError, ["True", "'auto'"]),
-    "tile pair": (GREY, {"tile": np.array([64, 64])}, RestoreError, ["64", "'auto'"]),
+    "device": (GRAY, {"device": "abacus"}, DeviceError, ["'abacus'", "cpu"]),
+    "device number": (GRAY, {"device": "cuda:99"}, DeviceError, ["'cuda:99'", "cpu"]),
+    "strength high": (GRAY, {"strength": 1.5}, RestoreError, ["1.5", "0 and 1"]),
+    "strength low": (GRAY, {"strength": -0.1}, RestoreError, ["-0.1", "0 and 1"]),
+    "strength nan": (GRAY, {"strength": float("nan")}, RestoreError, ["nan", "0 and 1"]),
+    "strength text": (GRAY, {"strength": "1"}, RestoreError, ["'1'", "0 and 1"]),
+    "tile small": (GRAY, {"tile": 15}, RestoreError, ["15", "16"]),
+    "tile float": (GRAY, {"tile": 64.0}, RestoreError, ["64.0", "'auto'"]),
+    "tile text": (GRAY, {"tile": "large"}, RestoreError, ["'large'", "'auto'"]),
+    "tile truth": (GRAY, {"tile": True}, RestoreError, ["True", "'auto'"]),
+    "tile pair": (GRAY, {"tile": np.array([64, 64])}, RestoreError, ["64", "'auto'"]),
 }  # fmt: skip
 
 

@@ -40,7 +40,7 @@ def restore(
     task : {"deblur", "dehaze", "motion_deblur"}
     axes : str, optional
         One letter for each axis, for example "TZCYX" or "YXS" (S: RGB samples, C: channels, each
-        with its own intensity scale). Without it the plane is the last two axes, before the colour
+        with its own intensity scale). Without it the plane is the last two axes, before the color
         axis.
     rgb : bool, optional
         Whether the last axis is RGB or RGBA. Without it, a last axis of 3 or 4 on uint8 is.
@@ -66,7 +66,7 @@ def restore(
     -----
     Intensities are scaled once for the whole array (each channel), and what the network changes is
     added to the original samples: units and offsets stay, alpha, NaN and infinities are untouched.
-    What says nothing of the scene (hot pixels, hidden colours, empty planes, bars along the
+    What says nothing of the scene (hot pixels, hidden colors, empty planes, bars along the
     borders) stays as it is and does not count for the scale. Integers of few counts are rounded up
     or down by a pattern that depends on the place alone, so that on average no light is lost.
     """

@@ -31,7 +31,7 @@ class Sample:
     source, licence : str
         For the layer's metadata.
     rgb : bool
-        Whether its last axis is colour.
+        Whether its last axis is color.
     scale : tuple of float or None
         Pixel size along each axis, if it is known.
     units : str or None
@@ -181,7 +181,7 @@ def load_sample(key: str) -> tuple[np.ndarray[Any, np.dtype[Any]], dict[str, Any
     Returns
     -------
     array : ndarray
-        Axes (Y, X), (Z, Y, X), (T, Y, X), or (Y, X, 3) for colour; uint8, uint16 or int16.
+        Axes (Y, X), (Z, Y, X), (T, Y, X), or (Y, X, 3) for color; uint8, uint16 or int16.
     options : dict
         Keyword arguments of a napari image layer.
 

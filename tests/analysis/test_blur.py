@@ -22,7 +22,7 @@ class Gauge(LocalPredictor):
 
     def __init__(self, log_variance: float = -4.0, multiple_of: int = 8) -> None:
         super().__init__(multiple_of=multiple_of)
-        self.has_gauge, self.log_variance = True, log_variance
+        self.estimates_blur, self.log_variance = True, log_variance
         self.sizes: list[tuple[int, ...]] = []
 
     def estimate(self, image: torch.Tensor) -> torch.Tensor:

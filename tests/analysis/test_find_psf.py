@@ -101,7 +101,7 @@ def test_large_images_are_read_in_a_bounded_number_of_windows():
     assert len(read) <= 16 and 1 <= len(windows) <= 3
 
 
-def test_colour():
+def test_color():
     image = np.stack([blurred(scene(160, 160), psf.disk(3), 0.002)] * 3, -1).clip(0, 1)
     finding = find_psf(image, tools_saying(1.5), linear=True, free_form=False)
     assert finding.psf is None or finding.psf.array.ndim == 2

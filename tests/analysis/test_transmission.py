@@ -1,4 +1,4 @@
-"""The transmission of haze: one number for each pixel of colour images, in memory and lazy."""
+"""The transmission of haze: one number for each pixel of color images, in memory and lazy."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ get_predictor = partial(LocalPredictor, view=16)
     ids=str,
 )
 def test_every_pixel_has_its_share(shape, axes, rng):
-    image = rng.integers(1, 255, shape).astype(np.uint8)  # no alpha of 0 hides a colour
+    image = rng.integers(1, 255, shape).astype(np.uint8)  # no alpha of 0 hides a color
     layout = find_layout(image, axes)
     source = Planes(image, layout)
     scales = find_scales(source)
     result = transmission_of(source, get_predictor(), scales)
     assert result.dtype == np.float32
     assert result.shape == tuple(n for n, letter in zip(shape, axes, strict=True) if letter != "S")
-    colour = axes.index("S")
-    grey = image.take(range(3), colour).mean(colour) / 255
+    color = axes.index("S")
+    gray = image.take(range(3), color).mean(color) / 255
     rows = (np.arange(layout.size[0]) + 0.5) / layout.size[0]
-    expected = grey * rows[:, None]
+    expected = gray * rows[:, None]
     ratio = result / np.maximum(expected, 1e-6)
     # What is left is the context of the plane.
     assert ratio.std(axis=(-2, -1)).max() < 1e-3

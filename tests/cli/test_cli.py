@@ -327,7 +327,7 @@ assert not heavy, heavy
 # ------------------------------------------------------------------ models, gui
 
 
-def test_models_lists_the_catalogue(capsys):
+def test_models_lists_the_catalog(capsys):
     assert main(["models"]) == 0
     out = capsys.readouterr().out
     for spec in CATALOG:
@@ -370,7 +370,7 @@ def test_gui_opens_files_after_torch(monkeypatch, tmp_path, capsys):
 
 @pytest.fixture
 def sharp(tmp_path):
-    """A folder of small colour images."""
+    """A folder of small color images."""
     sharp = tmp_path / "sharp"
     sharp.mkdir()
     for number in range(3):
@@ -432,7 +432,7 @@ def test_train_says_what_is_wrong(tmp_path, sharp, capsys, options, status, mess
 def test_train_without_images(tmp_path, capsys):
     command = ["train", "--images", str(tmp_path), "--out", str(tmp_path / "out")]
     assert main([*command, "--recipe", "dehaze-color", "--device", "cpu"]) == 1
-    assert "No colour image" in capsys.readouterr().err
+    assert "No color image" in capsys.readouterr().err
 
 
 def test_interrupted_training_can_go_on(tmp_path, sharp, capsys, monkeypatch):
@@ -469,23 +469,23 @@ def test_evaluate_prints_a_table_for_each_kind(sharp, capsys, task, methods):
     command = ["evaluate", "--sharp", str(sharp), "--task", task, "--limit", "2", "--size", "64"]
     assert main([*command, "--device", "cpu"]) == 0
     out = capsys.readouterr().out
-    colour, mono = out.split("\n\n")
-    assert colour.startswith(f"{task}, color: 2 images of 64×64 pixels")
+    color, mono = out.split("\n\n")
+    assert color.startswith(f"{task}, color: 2 images of 64×64 pixels")
     assert mono.startswith(f"{task}, mono: 2 images of 64×64 pixels")
-    rows = colour.splitlines()[3:]
+    rows = color.splitlines()[3:]
     for row, method in zip(rows, methods, strict=False):
         assert row.startswith(method)
         assert "dB" in row
     assert out.count("sharp images returned at ") == 2
     assert ("affine fit" in mono) == (task == "dehaze")
-    assert "affine fit" not in colour
+    assert "affine fit" not in color
 
 
 def test_evaluate_leaves_out_what_there_are_no_images_for(tmp_path, capsys):
-    grey = tmp_path / "grey"
-    grey.mkdir()
-    picture(grey / "a.png", (80, 80))
-    command = ["evaluate", "--sharp", str(grey), "--task", "deblur", "--size", "48"]
+    gray = tmp_path / "gray"
+    gray.mkdir()
+    picture(gray / "a.png", (80, 80))
+    command = ["evaluate", "--sharp", str(gray), "--task", "deblur", "--size", "48"]
     command += ["--device", "cpu"]
     assert main(command) == 0
     out, err = capsys.readouterr()

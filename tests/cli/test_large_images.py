@@ -82,7 +82,7 @@ def test_blocks_give_the_result_in_memory(tmp_path, image, command, mono_model, 
 
 
 @pytest.mark.parametrize("frames", [1, 2])
-def test_views_and_neighbours_reach_every_block(
+def test_views_and_neighbors_reach_every_block(
     tmp_path, affine_model, small_blocks, monkeypatch, frames
 ):
     data = np.random.default_rng(0).integers(0, 250, (3, 64, 128, 3)).astype("uint8")
@@ -106,7 +106,7 @@ def test_views_and_neighbours_reach_every_block(
     [("TYX", (2, 200, 256), "minisblack"), ("SYX", (3, 200, 256), "rgb"), ("YX", (200, 256), None)],
 )
 def test_a_large_tiff_is_written_tile_by_tile(
-    tmp_path, monkeypatch, small_blocks, axes, shape, photometric, mono_model, colour_model
+    tmp_path, monkeypatch, small_blocks, axes, shape, photometric, mono_model, color_model
 ):
     data = np.random.default_rng(0).integers(0, 4000, shape).astype("uint16")
     source, target = tmp_path / "a.ome.tif", tmp_path / "b.ome.tif"
@@ -123,7 +123,7 @@ def test_a_large_tiff_is_written_tile_by_tile(
     monkeypatch.setattr(restore, "SCRATCH_BYTES", 10)
     monkeypatch.setattr("napari_restore.io.tiff_reader.SCRATCH_BYTES", 10)
     monkeypatch.setattr("napari_restore.io.tiff_writer.CLASSIC_BYTES", 10)
-    model = colour_model if axes == "SYX" else mono_model
+    model = color_model if axes == "SYX" else mono_model
     command = ["deblur", str(source), "-o", str(target), "--model", model, "--tile", "32"]
     assert main([*command, "--device", "cpu"]) == 0
     expected = api.deblur(data, axes=axes, model=model, tile=32, device="cpu")
@@ -189,7 +189,7 @@ from zarr.storage import _local
 place, count = sys.argv[1], int(sys.argv[2])
 owner, name = {
     "chunk": (_local, "_put"),
-    "journal": (checkpoint.Unfinished, "finished"),
+    "journal": (checkpoint.Checkpoint, "finished"),
     "level": (zarr_writer.OmeZarr, "reduce"),
     "attributes": (zarr_writer.OmeZarr, "finish"),
 }[place]

@@ -12,7 +12,7 @@ import zarr
 
 from napari_restore.cli import large, main, restore
 from napari_restore.image import blocks
-from napari_restore.io.worker_readable import read_elsewhere
+from napari_restore.io.worker_readable import read_on_workers
 from napari_restore.io.zarr_writer import OmeZarr
 from napari_restore.restoration.block import BlockTask
 from napari_restore.restoration.cluster import connect
@@ -148,11 +148,11 @@ def test_a_tiff_is_that_of_this_computer(
     else:
 
         def astray(picture):
-            image = read_elsewhere(picture)
+            image = read_on_workers(picture)
             image._path = tmp_path / "on this computer alone.tif"
             return image
 
-        monkeypatch.setattr(large, "read_elsewhere", astray)
+        monkeypatch.setattr(large, "read_on_workers", astray)
     assert on(dask_cluster, *command, tmp_path / "far.tif") == 0
     assert (f"Not all workers find {source}" in capsys.readouterr().err) != seen
     assert (tmp_path / "far.tif").read_bytes() == (tmp_path / "here.tif").read_bytes()

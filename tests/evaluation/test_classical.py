@@ -20,8 +20,8 @@ def scene(size=96, seed=0):
     return gaussian_filter(image, 0.5)
 
 
-def coloured(size=96):
-    """Saturated colours, black among them, as the dark channel expects."""
+def colored(size=96):
+    """Saturated colors, black among them, as the dark channel expects."""
     channels = [scene(size, seed) for seed in range(3)]
     return np.stack(channels, -1) - 0.1
 
@@ -34,10 +34,10 @@ def coloured(size=96):
         lambda image: classical.wiener(image, classical.gaussian_kernel(1.5)),
     ],
 )
-@pytest.mark.parametrize("colour", [False, True])
-def test_sharpening_brings_a_blurred_scene_nearer(method, colour):
-    sharp = coloured() if colour else scene()
-    blurred = gaussian_filter(sharp, (1.5, 1.5, 0) if colour else 1.5)
+@pytest.mark.parametrize("color", [False, True])
+def test_sharpening_brings_a_blurred_scene_nearer(method, color):
+    sharp = colored() if color else scene()
+    blurred = gaussian_filter(sharp, (1.5, 1.5, 0) if color else 1.5)
     result = method(blurred)
     assert result.shape == sharp.shape
     assert psnr(result, sharp, 1) > psnr(blurred, sharp, 1) + 1
@@ -58,8 +58,8 @@ def test_deconvolution_with_the_true_kernel_beats_a_guess(method):
 
 
 def test_dark_channel_removes_haze():
-    sharp, air = coloured(), np.array([0.9, 0.92, 0.95])
-    sharp[:24] = air  # sky, which shows the colour of the air
+    sharp, air = colored(), np.array([0.9, 0.92, 0.95])
+    sharp[:24] = air  # sky, which shows the color of the air
     hazy = 0.5 * sharp + 0.5 * air
     result = classical.dark_channel(hazy)
     land = slice(40, None)

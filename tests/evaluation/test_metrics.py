@@ -37,11 +37,11 @@ def test_ssim_falls_with_noise_and_ignores_units(image):
     assert scaled == pytest.approx(little)
 
 
-def test_ssim_of_colour_is_the_mean_over_colours(image):
+def test_ssim_of_color_is_the_mean_over_colors(image):
     noise = np.random.default_rng(1).normal(0, 0.1, (*image.shape, 3))
-    colour = np.stack([image] * 3, -1)
+    color = np.stack([image] * 3, -1)
     each = [ssim(image + noise[..., i], image, 1) for i in range(3)]
-    assert ssim(colour + noise, colour, 1) == pytest.approx(np.mean(each))
+    assert ssim(color + noise, color, 1) == pytest.approx(np.mean(each))
 
 
 def test_ciede2000_of_black_and_white():
@@ -76,7 +76,7 @@ def test_affine_fit_of_a_constant_is_the_mean(image):
         (lambda a: psnr(a, a, 0), "more than 0"),
         (lambda a: ssim(a, a, float("nan")), "more than 0"),
         (lambda a: ssim(a[:10], a[:10], 1), "at least 11"),
-        (lambda a: ciede2000(a, a), "colours"),
+        (lambda a: ciede2000(a, a), "colors"),
         (lambda a: affine_fit(a, a.T), "one shape"),
     ],
 )

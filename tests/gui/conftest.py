@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class FakePredictor:
     """Adds 0.1 of the range to every pixel; tiles may be held back, or made to fail."""
 
-    multiple_of, halo, view, has_gauge, device = 8, 8, 0, True, "cpu"
+    multiple_of, halo, view, estimates_blur, device = 8, 8, 0, True, "cpu"
     frames = 1
     takes_device_tiles = False
 

@@ -1,4 +1,4 @@
-"""Which axis of a layer holds channels: labelled, guessed or chosen."""
+"""Which axis of a layer holds channels: labeled, guessed or chosen."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_the_dock_says_what_it_takes_for_channels_and_can_be_told(viewer, image,
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.uint16])
-def test_what_looks_like_colour_is_said_in_the_dock_and_by_the_library(session, viewer, dtype):
+def test_what_looks_like_color_is_said_in_the_dock_and_by_the_library(session, viewer, dtype):
     layer = viewer.add_image(np.zeros((40, 50, 3), dtype), rgb=False, name="photo")
     text = describe(session.jobs(DockOptions()), session.rates)
     assert "taken for planes that are 3 pixels wide" in text

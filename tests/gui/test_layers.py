@@ -122,7 +122,7 @@ def test_axis_labels_reach_the_record(image, labels, axes):
 
 def test_a_plane_that_is_not_last_is_refused(image):
     layer = Image(np.stack([image] * 2, axis=-1), axis_labels=("y", "x", "z"), name="odd")
-    with pytest.raises(RestoreError, match=r"'odd' are labelled y, x, z.*Transpose"):
+    with pytest.raises(RestoreError, match=r"'odd' are labeled y, x, z.*Transpose"):
         restore_layer(layer, "deblur")
 
 

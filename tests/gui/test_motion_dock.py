@@ -64,7 +64,7 @@ def test_the_exposure_is_found_and_said(motion, viewer, movie, qtbot):
     assert "Exposure found" in said[-1]
 
 
-def test_two_images_are_neighbours_of_each_other(motion, viewer, movie, qtbot):
+def test_two_images_are_neighbors_of_each_other(motion, viewer, movie, qtbot):
     first, second = (viewer.add_image(movie[t], name=f"t{t}") for t in range(2))
     viewer.layers.selection = {first, second}
     restored(motion, DockOptions(frames=2, exposure=0.4, show_motion=True), qtbot)
@@ -73,7 +73,7 @@ def test_two_images_are_neighbours_of_each_other(motion, viewer, movie, qtbot):
         result = viewer.layers[f"t{t} [motion deblurred]"]
         # Scales are found from both frames either way.
         np.testing.assert_array_equal(result.data, both[t])
-        assert result.metadata[METADATA_KEY]["neighbour"] == f"t{1 - t}"
+        assert result.metadata[METADATA_KEY]["neighbor"] == f"t{1 - t}"
         assert viewer.layers[f"t{t} [motion]"].ndim == 2
 
 
@@ -107,7 +107,7 @@ def test_a_lazy_movie_stays_lazy(motion, viewer, movie, qtbot):
     )
 
 
-def test_lines_of_one_frame_are_centred_on_their_places(motion, viewer, movie, qtbot):
+def test_lines_of_one_frame_are_centered_on_their_places(motion, viewer, movie, qtbot):
     viewer.add_image(movie[0], name="cells")
     restored(motion, DockOptions(show_motion=True), qtbot)
     lines = viewer.layers["cells [motion blur]"]

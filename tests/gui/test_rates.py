@@ -56,8 +56,8 @@ def test_newer_and_larger_runs_count_more(job, rates, viewer):
 
 
 def test_other_models_of_the_device_are_guessed_from_it(job, rates, viewer, image):
-    colour = np.stack([image.astype(np.uint8)] * 3, -1)
-    other = plan_layer(viewer.add_image(colour), "deblur", device="cpu")
+    color = np.stack([image.astype(np.uint8)] * 3, -1)
+    other = plan_layer(viewer.add_image(color), "deblur", device="cpu")
     before = rates.seconds(other)
     rates.learn(job, times_of(job, network=100))
     assert rates.seconds(other) > 20 * before

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
-from napari_restore.gui.tasks import FACES, DeblurWidget, DehazeWidget, MotionDeblurWidget
+from napari_restore.gui.tasks import DOCKS, DeblurWidget, DehazeWidget, MotionDeblurWidget
 from waiting import LIMIT_MS
 
 WIDGETS = {"Deblur": DeblurWidget, "Dehaze": DehazeWidget, "Motion deblur": MotionDeblurWidget}
@@ -92,8 +92,8 @@ def test_only_models_of_the_task_are_offered(widget):
 def test_unfit_model_is_said_before_the_run(widget, viewer, image, monkeypatch, qtbot):
     viewer.add_image(image, name="cells")
     qtbot.waitUntil(widget.restore_button.isEnabled, timeout=LIMIT_MS)
-    colour = next(name for name in widget.controls.model.choices if name.endswith("color"))
-    widget.controls.model.value = colour
+    color = next(name for name in widget.controls.model.choices if name.endswith("color"))
+    widget.controls.model.value = color
     assert "3 channels" in widget.summary.text()
     assert not widget.restore_button.isEnabled()
     shown = []
@@ -186,7 +186,7 @@ def test_legacy_hook_offers_the_same_three():
     manager.register(_npe1, "napari-restore")
     offered = _npe1.napari_experimental_provide_dock_widget()
     assert {options["name"]: cls for cls, options in offered} == WIDGETS
-    assert [face.title for face in FACES] == list(WIDGETS)
+    assert [face.title for face in DOCKS] == list(WIDGETS)
 
 
 def test_size_of_structures_is_as_fine_as_a_pixel(viewer, image, qtbot):

@@ -16,7 +16,7 @@ from napari_restore.image.layout import Planes, find_layout
 from napari_restore.image.tiling import Region
 from napari_restore.inference.conversion import add_residual, dither_of
 from napari_restore.inference.protocol import Report, TileOptions
-from napari_restore.inference.restraint import not_below, restrain, within_colours
+from napari_restore.inference.restraint import not_below, restrain, within_colors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,11 +84,11 @@ def test_harm_stays_where_it_is(dtype: str, harm: Harm) -> None:
     np.testing.assert_array_equal(tiled, result)
 
 
-def test_a_hot_pixel_of_8_bit_colour_is_told_by_the_range_that_is_used() -> None:
-    colour = np.stack([scene("u1") // 5 + 60] * 3, -1)
-    image = colour.copy()
+def test_a_hot_pixel_of_8_bit_color_is_told_by_the_range_that_is_used() -> None:
+    color = np.stack([scene("u1") // 5 + 60] * 3, -1)
+    image = color.copy()
     image[40, 50] = 255
-    result, expected = (restored(one, LocalPredictor(REACH), axes="YXS") for one in (image, colour))
+    result, expected = (restored(one, LocalPredictor(REACH), axes="YXS") for one in (image, color))
     far = np.ones((80, 96), bool)
     far[36:45, 46:55] = False
     np.testing.assert_array_equal(result[far], expected[far])
@@ -108,14 +108,14 @@ def test_a_declared_value_is_kept_and_counted() -> None:
 
 @pytest.mark.parametrize("hidden", [0, 255])
 @pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
-def test_hidden_colour_stays_and_does_not_count(dtype: str, hidden: int) -> None:
-    colour = np.stack([scene(dtype)] * 3 + [np.full((80, 96), 255, dtype)], -1)
-    colour[..., 0] //= 2
-    colour[30:50, 30:60, 3] = 0
-    images = [colour.copy(), colour.copy()]
+def test_hidden_color_stays_and_does_not_count(dtype: str, hidden: int) -> None:
+    color = np.stack([scene(dtype)] * 3 + [np.full((80, 96), 255, dtype)], -1)
+    color[..., 0] //= 2
+    color[30:50, 30:60, 3] = 0
+    images = [color.copy(), color.copy()]
     images[1][30:50, 30:60, :3] = hidden
     first, second = (restored(image, LocalPredictor(), axes="YXS") for image in images)
-    visible = colour[..., 3] > 0
+    visible = color[..., 3] > 0
     np.testing.assert_array_equal(first[visible], second[visible])
     np.testing.assert_array_equal(second[~visible], images[1][~visible])
 
@@ -206,30 +206,30 @@ def test_what_is_far_from_all_structure_is_not_changed() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
-def test_grey_stays_grey(dtype: str) -> None:
+def test_gray_stays_gray(dtype: str) -> None:
     class Tint(LocalPredictor):
         def __call__(self, tiles: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
             cast = torch.tensor([0.03, -0.02, 0.1]).view(1, 3, 1, 1)
             return super().__call__(tiles, *rest) + cast
 
-    grey = np.stack([scene(dtype)] * 3, -1)
-    result = restored(grey, Tint(), axes="YXS")
-    assert not np.array_equal(result, grey)
+    gray = np.stack([scene(dtype)] * 3, -1)
+    result = restored(gray, Tint(), axes="YXS")
+    assert not np.array_equal(result, gray)
     np.testing.assert_array_equal(np.ptp(result, axis=-1), 0)
 
 
-def test_no_colour_appears_that_is_not_near() -> None:
+def test_no_color_appears_that_is_not_near() -> None:
     seen = torch.rand(2, 3, 40, 50) * torch.tensor([1.0, 0.8, 0.6]).view(1, 3, 1, 1)
     restored = seen + 0.5 * torch.randn(seen.shape)
-    kept = within_colours(restored, seen)
+    kept = within_colors(restored, seen)
     near = seen[0, :, 10:19, 20:29]
-    colours = near - near.mean(0)
-    colour = kept[0, :, 14, 24] - restored[0, :, 14, 24].mean()
-    assert bool((colour >= colours.amin((1, 2)) - 1e-6).all())
-    assert bool((colour <= colours.amax((1, 2)) + 1e-6).all())
-    torch.testing.assert_close(within_colours(seen, seen), seen)
-    grey = seen[:, :1].expand(-1, 3, -1, -1)
-    kept = within_colours(restored, grey)
+    colors = near - near.mean(0)
+    color = kept[0, :, 14, 24] - restored[0, :, 14, 24].mean()
+    assert bool((color >= colors.amin((1, 2)) - 1e-6).all())
+    assert bool((color <= colors.amax((1, 2)) + 1e-6).all())
+    torch.testing.assert_close(within_colors(seen, seen), seen)
+    gray = seen[:, :1].expand(-1, 3, -1, -1)
+    kept = within_colors(restored, gray)
     torch.testing.assert_close(kept, restored.mean(1, keepdim=True).expand(-1, 3, -1, -1))
 
 

@@ -24,7 +24,7 @@ def scales_of(image: np.ndarray, from_zero: bool = False, **options: object) -> 
 # ---------------------------------------------------------------- the scale
 
 
-def test_uint8_colour_is_divided_by_255_whatever_it_holds() -> None:
+def test_uint8_color_is_divided_by_255_whatever_it_holds() -> None:
     image = np.full((9, 9, 3), 40, np.uint8)
     assert scales_of(image) == (Scale(0.0, 255.0),)
 
@@ -76,10 +76,10 @@ def test_invalid_samples_and_alpha_do_not_count(rng: np.random.Generator) -> Non
     clean = scales_of(image, rgb=True)
     image[..., 3] = 1e9
     assert scales_of(image, rgb=True) == clean
-    grey = rng.random((50, 50))
-    expected = scales_of(grey[1:])
-    grey[0] = [np.nan, np.inf] * 25
-    assert scales_of(grey) == expected
+    gray = rng.random((50, 50))
+    expected = scales_of(gray[1:])
+    gray[0] = [np.nan, np.inf] * 25
+    assert scales_of(gray) == expected
 
 
 @pytest.mark.parametrize("value", [0, 7, -3.5, np.nan, np.inf])
@@ -104,7 +104,7 @@ SAMPLED = {
     "ribbon": Layout((40, 10**6), "YX"),
     "movie": Layout((1000, 1024, 1024), "TYX"),
     "many small planes": Layout((100000, 64, 64), "TYX"),
-    "colour": Layout((9000, 7000, 3), "YXS"),
+    "color": Layout((9000, 7000, 3), "YXS"),
     "channels": Layout((50, 6, 20, 512, 512), "TCZYX"),
     "channel in front": Layout((4, 30, 3000, 3000), "CTYX"),
     "spectral": Layout((100, 4096, 4096), "CYX"),

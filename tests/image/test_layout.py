@@ -1,4 +1,4 @@
-"""Layouts: which axes are the plane, which are colour, which count planes."""
+"""Layouts: which axes are the plane, which are color, which count planes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from napari_restore.errors import ImageError
 from napari_restore.image.layout import Planes, find_layout
 from napari_restore.image.tiling import Region
 
-# shape, dtype, axes, rgb -> colour, size of the plane, planes, groups
+# shape, dtype, axes, rgb -> color, size of the plane, planes, groups
 LAYOUTS = {
     "plane": ((7, 9), "u2", None, None, False, (7, 9), 1, 1),
     "stack": ((4, 7, 9), "u2", None, None, False, (7, 9), 4, 1),
@@ -19,8 +19,8 @@ LAYOUTS = {
     "plane first": ((7, 9, 5), "f4", "YXZ", None, False, (7, 9), 5, 1),
     "plane apart": ((7, 5, 9), "f4", "YCX", None, False, (7, 9), 5, 5),
     "transposed": ((9, 7), "f4", "XY", None, False, (7, 9), 1, 1),
-    "uint8 of 3 is colour": ((7, 9, 3), "u1", None, None, True, (7, 9), 1, 1),
-    "uint8 of 4 is colour": ((7, 9, 4), "u1", None, None, True, (7, 9), 1, 1),
+    "uint8 of 3 is color": ((7, 9, 3), "u1", None, None, True, (7, 9), 1, 1),
+    "uint8 of 4 is color": ((7, 9, 4), "u1", None, None, True, (7, 9), 1, 1),
     "uint8 of 5 is not": ((7, 9, 5), "u1", None, None, False, (9, 5), 7, 1),
     "uint16 of 3 is not": ((7, 9, 3), "u2", None, None, False, (9, 3), 7, 1),
     "int8 of 3 is not": ((7, 9, 3), "i1", None, None, False, (9, 3), 7, 1),
@@ -28,10 +28,10 @@ LAYOUTS = {
     "two axes are not": ((7, 3), "u1", None, None, False, (7, 3), 1, 1),
     "rgb=False": ((7, 9, 3), "u1", None, False, False, (9, 3), 7, 1),
     "rgb=True": ((7, 9, 3), "f4", None, True, True, (7, 9), 1, 1),
-    "colour movie": ((2, 7, 9, 3), "u1", None, None, True, (7, 9), 2, 1),
+    "color movie": ((2, 7, 9, 3), "u1", None, None, True, (7, 9), 2, 1),
     "samples first": ((3, 7, 9), "u2", "SYX", None, True, (7, 9), 1, 1),
     "samples between": ((2, 7, 4, 9), "u2", "TYSX", None, True, (7, 9), 2, 1),
-    "colour and channels": ((2, 7, 9, 3), "u1", "CYXS", None, True, (7, 9), 2, 2),
+    "color and channels": ((2, 7, 9, 3), "u1", "CYXS", None, True, (7, 9), 2, 2),
     "empty": ((0, 7, 9), "f4", None, None, False, (7, 9), 0, 1),
 }
 
@@ -43,10 +43,10 @@ quiet = pytest.mark.filterwarnings("ignore:The array of shape:UserWarning")
 @quiet
 @pytest.mark.parametrize("case", LAYOUTS.values(), ids=LAYOUTS)
 def test_axes_are_read_as_documented(case: tuple) -> None:
-    shape, dtype, axes, rgb, colour, size, planes, groups = case
+    shape, dtype, axes, rgb, color, size, planes, groups = case
     layout = find_layout(np.zeros(shape, dtype), axes, rgb)
-    assert (layout.colour, layout.size, layout.planes) == (colour, size, planes)
-    assert (layout.groups, layout.channels) == (groups, 3 if colour else 1)
+    assert (layout.color, layout.size, layout.planes) == (color, size, planes)
+    assert (layout.groups, layout.channels) == (groups, 3 if color else 1)
     assert layout.pixels == planes * size[0] * size[1]
     assert len(list(layout.indices())) == planes
 
@@ -58,7 +58,7 @@ def test_planes_come_out_as_rows_columns_samples_and_go_back(case: tuple) -> Non
     image = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
     layout = find_layout(image, axes, rgb)
     # An independent way to the same planes: all other axes first, then Y, X and S.
-    samples = [layout.axes.index("S")] if layout.colour else []
+    samples = [layout.axes.index("S")] if layout.color else []
     place = [layout.axes.index("Y"), layout.axes.index("X"), *samples]
     others = [axis for axis in range(image.ndim) if axis not in place]
     expected = image.transpose(*others, *place)
@@ -113,9 +113,9 @@ ERRORS = {
     "no plane": (np.zeros((3, 4, 4)), {"axes": "ZYC"}, ["'ZYC'", "Y or X"]),
     "not letters": (np.zeros((4, 4)), {"axes": ("Y", "X")}, ["('Y', 'X')", "'TZCYX'"]),
     "a number": (np.zeros((4, 4)), {"axes": 2}, ["2", "'TZCYX'"]),
-    "colour of 5": (np.zeros((4, 4, 5)), {"rgb": True}, ["5", "(4, 4, 5)", "rgb=False"]),
+    "color of 5": (np.zeros((4, 4, 5)), {"rgb": True}, ["5", "(4, 4, 5)", "rgb=False"]),
     "samples of 2": (np.zeros((2, 4, 4)), {"axes": "SYX"}, ["2", "(2, 4, 4)", "C"]),
-    "flat colour": (np.zeros((4, 3)), {"rgb": True}, ["(4, 3)", "three"]),
+    "flat color": (np.zeros((4, 3)), {"rgb": True}, ["(4, 3)", "three"]),
     "axes against rgb": (np.zeros((4, 4, 3)), {"axes": "YXS", "rgb": False}, ["'YXS'", "False"]),
     "rgb against axes": (np.zeros((3, 4, 4)), {"axes": "ZYX", "rgb": True}, ["'ZYX'", "True"]),
     "many axes": (np.zeros((1,) * 28), {}, ["28", "in parts"]),
@@ -133,9 +133,9 @@ def test_what_is_no_image_is_refused_with_value_and_remedy(
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
-def test_likely_colour_that_is_not_8_bit_is_pointed_out(dtype: type) -> None:
+def test_likely_color_that_is_not_8_bit_is_pointed_out(dtype: type) -> None:
     with pytest.warns(UserWarning, match=r"rgb=True.*rgb=False"):
-        assert not find_layout(np.zeros((20, 30, 3), dtype)).colour
+        assert not find_layout(np.zeros((20, 30, 3), dtype)).color
 
 
 @pytest.mark.parametrize(

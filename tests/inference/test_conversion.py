@@ -175,7 +175,7 @@ def test_invalid_pixels_stay_where_they_were_and_harm_nothing_else(
         np.testing.assert_array_equal(result[y, x], np.dtype(dtype).type(value))
     assert np.isfinite(result).sum() == image.size - 4
     assert report.invalid == 4
-    # Near a gap, values of its surroundings stand in: nothing is torn towards zero.
+    # Near a gap, values of its surroundings stand in: nothing is torn toward zero.
     assert abs(result[~far & np.isfinite(image)] - expected[~far & np.isfinite(image)]).max() < 0.3
 
 

@@ -13,7 +13,7 @@ from napari_restore.image.intensity import Scale
 from napari_restore.image.tiling import Region
 from napari_restore.inference.device_transfer import are_sent
 from napari_restore.inference.protocol import Report, TileOptions
-from napari_restore.inference.tile_queue import JobQueue
+from napari_restore.inference.tile_queue import TileQueue
 
 RNG = np.random.default_rng(5)
 DTYPES = ["uint8", "int8", "uint16", "int16"]
@@ -98,13 +98,13 @@ def test_both_of_two_frames_are_sent() -> None:
 
 def test_small_tiles_are_taken_together() -> None:
     planes = [((number,), Region(0, 0, 16, 16)) for number in range(20)]
-    queue = JobQueue(planes, TileOptions(64, small=10))
+    queue = TileQueue(planes, TileOptions(64, small=10))
     assert [len(queue.take()) for _ in range(3)] == [10, 10, 0]
-    assert len(JobQueue(planes, TileOptions(64)).take()) == 1
+    assert len(TileQueue(planes, TileOptions(64)).take()) == 1
     whole = [((0,), Region(0, 0, 64, 128))]
-    queue = JobQueue(whole, TileOptions(64, small=10))
+    queue = TileQueue(whole, TileOptions(64, small=10))
     assert [len(queue.take()) for _ in range(3)] == [1, 1, 0]
-    queue = JobQueue(planes, TileOptions(64, small=10))
+    queue = TileQueue(planes, TileOptions(64, small=10))
     assert "5 tiles" in (queue.put_back_smaller(queue.take(), "cuda") or "")
     assert [len(queue.take()) for _ in range(2)] == [5, 5]
 

@@ -75,12 +75,12 @@ def test_every_layout_is_restored_plane_by_plane(axes: str, rng: np.random.Gener
     for index in layout.indices():
         key = layout.key(index, slice(None), slice(None))
         plane, done = (array[key].transpose(layout.plane_order) for array in (image, result))
-        colours = plane[..., :3] if layout.colour else plane[..., None]
-        for sample in range(colours.shape[-1]):
-            alone = restored(colours[..., sample].copy(), LocalPredictor(), scales=UNIT)
-            got = done[..., sample] if layout.colour else done
+        colors = plane[..., :3] if layout.color else plane[..., None]
+        for sample in range(colors.shape[-1]):
+            alone = restored(colors[..., sample].copy(), LocalPredictor(), scales=UNIT)
+            got = done[..., sample] if layout.color else done
             np.testing.assert_array_equal(got, alone)
-        if layout.colour:
+        if layout.color:
             np.testing.assert_array_equal(done[..., 3], plane[..., 3])
 
 

@@ -26,7 +26,7 @@ SCALES = (Scale(0.0, 1.0),)
 
 
 class Second(LocalPredictor):
-    """Returns the second of two frames: which neighbour a frame got is seen in the result."""
+    """Returns the second of two frames: which neighbor a frame got is seen in the result."""
 
     def __init__(self) -> None:
         super().__init__(radius=0, halo=8)
@@ -72,7 +72,7 @@ def test_every_frame_gets_the_next_and_the_last_the_one_before(
     np.testing.assert_allclose(restored(image, axes), expected, atol=1e-6)
 
 
-def test_colour_movies_too(rng: np.random.Generator) -> None:
+def test_color_movies_too(rng: np.random.Generator) -> None:
     image = rng.random((3, 20, 30, 3))
     np.testing.assert_allclose(restored(image, "TYXS"), image[[1, 2, 1]], atol=1e-6)
 
@@ -110,7 +110,7 @@ def lazily(source: da.Array) -> da.Array:
 
 
 @pytest.mark.parametrize(("asked", "read"), [(0, {0, 1}), (2, {2, 3}), (4, {3, 4})])
-def test_a_chunk_reads_its_frame_and_the_neighbour(
+def test_a_chunk_reads_its_frame_and_the_neighbor(
     asked: int, read: set[int], rng: np.random.Generator
 ) -> None:
     counter = Counter(rng.random((5, 20, 20)))
@@ -173,7 +173,7 @@ def test_every_cell_gets_its_motion(shape: tuple[int, ...], spacing: int) -> Non
     assert motion.vectors.shape == (shape[0], rows, columns, 2)
     assert motion.directed
     assert np.allclose(motion.vectors[:-1], [2, -3])
-    # The last frame's neighbour is the one before: the way from there.
+    # The last frame's neighbor is the one before: the way from there.
     assert np.allclose(motion.vectors[-1], [-2, 3])
     assert motion.speed == pytest.approx(13**0.5)
 

@@ -53,13 +53,13 @@ def dataset(pixels, *, series="1.2.3.4", number=1, position=None, **fields):
     ds.PatientName, ds.PatientID = "Nobody^At^All", "n-1"
     ds.Modality, ds.SeriesNumber, ds.InstanceNumber = "CT", 3, number
     ds.SeriesDescription, ds.ImageType = "Thorax 5 mm", ["ORIGINAL", "PRIMARY", "AXIAL"]
-    colour = pixels.ndim > 2 and pixels.shape[-1] == 3
-    ds.Rows, ds.Columns = pixels.shape[-3:-1] if colour else pixels.shape[-2:]
-    if pixels.ndim - colour > 2:
+    color = pixels.ndim > 2 and pixels.shape[-1] == 3
+    ds.Rows, ds.Columns = pixels.shape[-3:-1] if color else pixels.shape[-2:]
+    if pixels.ndim - color > 2:
         ds.NumberOfFrames = pixels.shape[0]
-    ds.SamplesPerPixel = 3 if colour else 1
-    ds.PhotometricInterpretation = "RGB" if colour else "MONOCHROME2"
-    if colour:
+    ds.SamplesPerPixel = 3 if color else 1
+    ds.PhotometricInterpretation = "RGB" if color else "MONOCHROME2"
+    if color:
         ds.PlanarConfiguration = 0
     ds.BitsAllocated = ds.BitsStored = 8 * pixels.itemsize
     ds.HighBit, ds.PixelRepresentation = ds.BitsStored - 1, int(pixels.dtype.kind == "i")
@@ -289,15 +289,15 @@ def test_encodings(tmp_path, name, syntax):
     flipped = before.pixel_array[..., ::-1, :]
     np.testing.assert_array_equal(after.pixel_array, flipped)
     assert after.PatientName == before.PatientName
-    assert picture.colour == (before.SamplesPerPixel == 3)
+    assert picture.color == (before.SamplesPerPixel == 3)
 
 
-def test_colours_become_rgb(tmp_path):
+def test_colors_become_rgb(tmp_path):
     rgb = words((16, 12, 3), 256, "uint8")
     ycc = pydicom.pixels.processing.convert_color_space(rgb, "RGB", "YBR_FULL")
     source = put(dataset(ycc, PhotometricInterpretation="YBR_FULL"), tmp_path / "a.dcm")
     picture, _ = copy(source, tmp_path / "b.dcm")
-    assert (picture.axes, picture.colour) == ("YXS", True)
+    assert (picture.axes, picture.color) == ("YXS", True)
     assert np.abs(picture.data.astype(int) - rgb).max() <= 2
     after = pydicom.dcmread(tmp_path / "b.dcm")
     assert (after.PhotometricInterpretation, after.PlanarConfiguration) == ("RGB", 0)
@@ -308,9 +308,9 @@ def test_palettes_become_rgb(tmp_path):
     indices = words((12, 10), 4, "uint8")
     ds = dataset(indices, PhotometricInterpretation="PALETTE COLOR")
     table = words((3, 4), 256, "uint16", seed=1) * 257
-    for colour, row in zip(("Red", "Green", "Blue"), table, strict=True):
-        setattr(ds, f"{colour}PaletteColorLookupTableDescriptor", [4, 0, 16])
-        setattr(ds, f"{colour}PaletteColorLookupTableData", row.tobytes())
+    for color, row in zip(("Red", "Green", "Blue"), table, strict=True):
+        setattr(ds, f"{color}PaletteColorLookupTableDescriptor", [4, 0, 16])
+        setattr(ds, f"{color}PaletteColorLookupTableData", row.tobytes())
     source = put(ds, tmp_path / "a.dcm")
     copy(source, tmp_path / "b.dcm")
     after = pydicom.dcmread(tmp_path / "b.dcm")
@@ -514,7 +514,7 @@ def test_values_that_are_no_integers_become_float32(tmp_path):
 
 @pytest.mark.parametrize("tilt", [0.0, 1.5])
 def test_nifti_has_every_voxel_where_dicom_has_it(tmp_path, tilt):
-    """DICOM counts towards left and posterior, NIfTI towards right and anterior."""
+    """DICOM counts toward left and posterior, NIfTI toward right and anterior."""
     before = series(tmp_path / "in", RescaleSlope=1, RescaleIntercept=-1024)
     for i, ds in enumerate(before):  # a tilted gantry shears the stack
         place = np.array(ds.ImagePositionPatient, float) + i * tilt * COLUMN

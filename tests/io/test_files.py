@@ -32,8 +32,8 @@ def samples(shape, dtype="uint8", seed=0):
 def copy(source: Path, target: Path, axes=None, rgb=None, change=None):
     """Read, plan, write: what a restoration does, without one."""
     picture = read_image(source)
-    letters, colour = picture.reading(axes, rgb)
-    layout = plan(picture.data, "deblur", axes=letters, rgb=colour, device="cpu").layout
+    letters, color = picture.reading(axes, rgb)
+    layout = plan(picture.data, "deblur", axes=letters, rgb=color, device="cpu").layout
     picture.name_axes(layout, named_by_user=axes is not None)
     data = np.array(picture.data)
     write_image(target, data if change is None else change(data), picture, PROVENANCE)
@@ -86,12 +86,12 @@ def test_ome_tiff_keeps_axes_sizes_and_channels(tmp_path, shape, axes, dtype):
     metadata = {"axes": axes, **OME, "Name": "cells α"}
     if "C" in axes:
         metadata["Channel"] = {"Name": ["DAPI", "GFP", "µ-dye"]}
-    colour = "S" in axes
+    color = "S" in axes
     tifffile.imwrite(
         source,
         samples(shape, dtype),
-        photometric="rgb" if colour else "minisblack",
-        planarconfig={"S": "separate", "Z": "contig"}.get(axes[0], "contig") if colour else None,
+        photometric="rgb" if color else "minisblack",
+        planarconfig={"S": "separate", "Z": "contig"}.get(axes[0], "contig") if color else None,
         metadata=metadata,
         resolution=(1e4 / 0.11, 1e4 / 0.12),
         resolutionunit="CENTIMETER",
@@ -352,7 +352,7 @@ def test_large_samples_are_read_in_parts(tmp_path, monkeypatch, shape, options):
     small = read_image(tmp_path / "a.tif")
     assert isinstance(large.data, StoredArray)
     assert isinstance(small.data, np.ndarray)
-    assert (large.axes, large.colour, large.extras) == (small.axes, small.colour, small.extras)
+    assert (large.axes, large.color, large.extras) == (small.axes, small.color, small.extras)
     np.testing.assert_array_equal(large.data[...], small.data)
 
 
@@ -538,10 +538,10 @@ def test_palette_png_becomes_rgb(tmp_path, transparent):
     options = {"transparency": 3} if transparent else {}
     image.save(tmp_path / "a.png", **options)
     with Image.open(tmp_path / "a.png") as read:
-        colours = np.asarray(read.convert("RGBA" if transparent else "RGB"))
+        colors = np.asarray(read.convert("RGBA" if transparent else "RGB"))
     copy(tmp_path / "a.png", tmp_path / "b.png")
     with Image.open(tmp_path / "b.png") as result:
-        np.testing.assert_array_equal(np.asarray(result), colours)
+        np.testing.assert_array_equal(np.asarray(result), colors)
 
 
 @pytest.mark.parametrize("bits", ["rgb16", "animation"])

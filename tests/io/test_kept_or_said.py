@@ -80,7 +80,7 @@ def write_ome(path, pages, **attributes):
         ("\u03bcm", "µm", "micrometer"),
         ("\\u00B5m", "µm", "micrometer"),
         ("Microns", "µm", "micrometer"),
-        ("micrometres", "µm", "micrometer"),
+        ("micrometers", "µm", "micrometer"),
         ("NM", "nm", "nanometer"),
         ("Mm", "Mm", "megameter"),
         ("\u212b", "Å", "angstrom"),
@@ -188,7 +188,7 @@ def test_imagej_calibration_that_is_no_line_is_named(tmp_path):
     assert "function 3" in copy(tmp_path / "a.tif", tmp_path / "b.npy")[1]
 
 
-def test_imagej_colours_become_those_of_channels_and_the_rest_is_named(tmp_path):
+def test_imagej_colors_become_those_of_channels_and_the_rest_is_named(tmp_path):
     tables = [np.zeros((3, 256), "uint8") for _ in range(2)]
     tables[0][0] = tables[1][1] = np.arange(256)
     meta = {"axes": "CYX", "LUTs": tables, "Labels": ["a", "b"], "Overlays": b"1234"}
@@ -205,7 +205,7 @@ def test_imagej_colours_become_those_of_channels_and_the_rest_is_named(tmp_path)
 # ----------------------------------------------------------- OME and OME-Zarr
 
 
-def test_colours_and_names_of_channels_go_both_ways(tmp_path):
+def test_colors_and_names_of_channels_go_both_ways(tmp_path):
     channel = {"Name": ["DAPI", "GFP", "RFP"], "Color": [65535, 16711935, -16776961]}
     tifffile.imwrite(
         tmp_path / "a.ome.tif", samples(3, 20, 30), metadata={"axes": "CYX", "Channel": channel}
@@ -216,9 +216,9 @@ def test_colours_and_names_of_channels_go_both_ways(tmp_path):
     assert [c["label"] for c in found] == channel["Name"]
     copy(tmp_path / "b.zarr", tmp_path / "c.ome.tif")
     picture = read_image(tmp_path / "c.ome.tif")
-    assert picture.colours == ["0000FF", "00FF00", "FF0000"]
+    assert picture.colors == ["0000FF", "00FF00", "FF0000"]
     assert picture.channels == channel["Name"]
-    assert "colours of channels" in copy(tmp_path / "b.zarr", tmp_path / "c.npy")[1]
+    assert "colors of channels" in copy(tmp_path / "b.zarr", tmp_path / "c.npy")[1]
 
 
 @pytest.mark.parametrize("size", ["INF", "-INF", "NaN", "0", "-1", "1e400", "wide"])
@@ -493,17 +493,17 @@ def test_tags_that_belong_to_their_file_are_named(tmp_path, code, named):
 
 
 @pytest.mark.parametrize(
-    ("extra", "colour", "named"),
+    ("extra", "color", "named"),
     [([0], False, "fourth sample"), ([1], True, ""), ([2], True, ""), ([2, 0], False, "alpha")],
 )
-def test_a_fourth_sample_is_alpha_if_the_file_says_so(tmp_path, extra, colour, named):
+def test_a_fourth_sample_is_alpha_if_the_file_says_so(tmp_path, extra, color, named):
     data = samples(20, 30, 3 + len(extra))
     tifffile.imwrite(tmp_path / "a.tif", data, photometric="rgb", extrasamples=extra)
     picture, notes = copy(tmp_path / "a.tif", tmp_path / "b.tif")
-    assert picture.colour == colour
+    assert picture.color == color
     assert named in notes
-    if not colour:
-        with pytest.raises(FileError, match="does not call colours"):
+    if not color:
+        with pytest.raises(FileError, match="does not call colors"):
             copy(tmp_path / "a.tif", tmp_path / "b.png")
 
 

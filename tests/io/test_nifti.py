@@ -189,14 +189,14 @@ def test_the_plane_of_acquisition(tmp_path, sizes, shape, along, axes, noted):
         assert "--axes" in picture.notes[0]
 
 
-def test_colours(tmp_path):
+def test_colors(tmp_path):
     rgb = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
     data = np.empty((30, 26, 2), rgb)
     for seed, name in enumerate("RGB"):
         data[name] = samples(data.shape, "uint8", seed)
     source = save(tmp_path / "a.nii", data)
     picture = copy(source, tmp_path / "b.nii", lambda values: values + np.uint8([1, 2, 3]))
-    assert (picture.axes, picture.colour) == ("XYZS", True)
+    assert (picture.axes, picture.color) == ("XYZS", True)
     after = raw(tmp_path / "b.nii")[1]
     for number, name in enumerate("RGB"):
         np.testing.assert_array_equal(after[name], data[name] + number + 1)

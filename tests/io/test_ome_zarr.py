@@ -67,8 +67,8 @@ def write_ngff(path, data, axes, version="0.5", levels=1, omero=None, chunks=Non
 def copy(source, target, axes=None, rgb=None, **options):
     """Read, plan, write: what a restoration does, without one."""
     picture = read_image(source)
-    letters, colour = picture.reading(axes, rgb)
-    layout = plan(picture.data, "deblur", axes=letters, rgb=colour, device="cpu").layout
+    letters, color = picture.reading(axes, rgb)
+    layout = plan(picture.data, "deblur", axes=letters, rgb=color, device="cpu").layout
     picture.name_axes(layout, named_by_user=axes is not None)
     check_target(target, picture, **options)
     write_image(target, np.asarray(picture.data[...]), picture, PROVENANCE, **options)
@@ -144,7 +144,7 @@ def test_levels_are_means_down_to_a_screen(tmp_path, monkeypatch):
     for level, array in enumerate(expected):
         assert group[str(level)].chunks[-1] <= 64
         np.testing.assert_array_equal(group[str(level)][...], array)
-    # The centre of a coarse pixel is the middle of those that it is the mean of.
+    # The center of a coarse pixel is the middle of those that it is the mean of.
     scale, shift = entry_of(tmp_path / "b.zarr")["datasets"][2]["coordinateTransformations"]
     assert (scale["scale"], shift["translation"]) == ([1, 4, 4], [0, 1.5, 1.5])
     assert [axis["name"] for axis in entry_of(tmp_path / "b.zarr")["axes"]] == list("zyx")
@@ -196,7 +196,7 @@ def test_rgb_becomes_three_channels_and_rgb_again(tmp_path):
     omero = valid(tmp_path / "b.ome.zarr")
     assert [channel.color for channel in omero.channels] == ["FF0000", "00FF00", "0000FF"]
     picture, layout = copy(tmp_path / "b.ome.zarr", tmp_path / "c.ome.zarr")
-    assert (picture.axes, picture.colour, layout.channels) == ("SYX", True, 3)
+    assert (picture.axes, picture.color, layout.channels) == ("SYX", True, 3)
     np.testing.assert_array_equal(zarr.open_array(tmp_path / "c.ome.zarr/0")[...], group["0"][...])
     copy(tmp_path / "b.ome.zarr", tmp_path / "d.tif")
     copy(tmp_path / "d.tif", tmp_path / "e.ome.zarr")
@@ -342,7 +342,7 @@ def test_blocks_of_whole_rows_follow_the_pages():
     assert block[0] == 1
 
 
-def test_blocks_read_their_halo_and_neighbours_in_time():
+def test_blocks_read_their_halo_and_neighbors_in_time():
     layout = Layout((4, 1000, 1000), "TYX")
     network = {"multiple_of": 8, "halo": 20, "frames": 2}
     last = (slice(3, 4), slice(512, 1000), slice(0, 512))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KEEP = ["--strength", "0", "--device", "cpu", "--force"]
-COLOUR = np.random.default_rng(0).integers(0, 250, (24, 33, 3)).astype(np.uint8)
+COLOR = np.random.default_rng(0).integers(0, 250, (24, 33, 3)).astype(np.uint8)
 XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><r tiff:Orientation=\"6\"/></x:xmpmeta>"
 ICC = b"profile " * 10000
 IPTC = b"Photoshop 3.0\x00 8BIM with a caption"
@@ -36,7 +36,7 @@ def segment(marker: int, body: bytes) -> bytes:
 
 
 def jpeg(path: Path, comment: bytes = b"scale=0.25um/px", extra: bytes = b"") -> Path:
-    image = Image.fromarray(COLOUR)
+    image = Image.fromarray(COLOR)
     exif = image.getexif()
     exif[0x0112], exif[0x010F] = 6, "Maker"
     options = {"exif": exif, "icc_profile": ICC, "dpi": (300, 200), "comment": comment}
@@ -45,7 +45,7 @@ def jpeg(path: Path, comment: bytes = b"scale=0.25um/px", extra: bytes = b"") ->
     return path
 
 
-def png(path: Path, chunks: list[tuple[bytes, bytes]] = [], data=COLOUR) -> Path:  # noqa: B006
+def png(path: Path, chunks: list[tuple[bytes, bytes]] = [], data=COLOR) -> Path:  # noqa: B006
     Image.fromarray(data).save(path)
     raw = path.read_bytes()
     made = b"".join(
@@ -114,12 +114,12 @@ CHUNKS = {
         struct.pack(">8I", 31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000),
     ),
     "significant bits": (b"sBIT", b"\5\6\5"),
-    "coding of colour": (b"cICP", bytes([9, 16, 0, 1])),
+    "coding of color": (b"cICP", bytes([9, 16, 0, 1])),
 }
 
 
 @pytest.mark.parametrize("said", list(CHUNKS))
-def test_a_png_says_how_its_colours_are_meant(tmp_path, capsys, said):
+def test_a_png_says_how_its_colors_are_meant(tmp_path, capsys, said):
     source = png(tmp_path / "a.png", [CHUNKS[said]])
     assert run(source, tmp_path / "b.png", capsys) == ""
     name, body = CHUNKS[said]
@@ -140,7 +140,7 @@ def test_texts_of_a_png(tmp_path, capsys):
     texts.add_text("Title", "cells")
     texts.add_itxt("Author", "Grüße σ", "de", "Verfasser")
     texts.add_text("Comment", "scale=0.25um/px", zip=True)
-    Image.fromarray(COLOUR).save(tmp_path / "a.png", pnginfo=texts)
+    Image.fromarray(COLOR).save(tmp_path / "a.png", pnginfo=texts)
     assert run(tmp_path / "a.png", tmp_path / "b.png", capsys) == ""
     with Image.open(tmp_path / "b.png") as result:
         assert result.text["Title"] == "cells"
@@ -163,15 +163,15 @@ def test_other_chunks_are_named(tmp_path, capsys):
 @pytest.mark.parametrize("ending", ["jpg", "png"])
 def test_broken_exif_with_sound_pixels(tmp_path, capsys, exif, ending):
     source = tmp_path / f"a.{ending}"
-    Image.fromarray(COLOUR).save(source, exif=b"Exif\0\0" + exif)
+    Image.fromarray(COLOR).save(source, exif=b"Exif\0\0" + exif)
     run(source, tmp_path / "b.png", capsys)
     with Image.open(source) as one, Image.open(tmp_path / "b.png") as two:
         np.testing.assert_array_equal(np.asarray(two), np.asarray(one))
 
 
 def test_photographs_with_previews_behind_them(tmp_path, capsys):
-    small = Image.fromarray(COLOUR).resize((16, 12))
-    image = Image.fromarray(COLOUR)
+    small = Image.fromarray(COLOR).resize((16, 12))
+    image = Image.fromarray(COLOR)
     image.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[small, small])
     said = run(tmp_path / "a.jpg", tmp_path / "b.jpg", capsys)
     assert "3 pictures; the first is restored" in said
@@ -188,27 +188,27 @@ def test_content_decides_where_an_ending_is_wrong(tmp_path, written, ending):
     path = tmp_path / f"a{ending}"
     if written == "NPY":
         with path.open("wb") as file:
-            np.save(file, COLOUR)
+            np.save(file, COLOR)
     else:
-        Image.fromarray(COLOUR).save(path, written)
+        Image.fromarray(COLOR).save(path, written)
     picture = read_image(path)
     assert picture.format == written.lower()
     right = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "NPY": ".npy"}[written] == ending
     assert any(written in note for note in picture.notes) != right
     if written != "JPEG":
-        np.testing.assert_array_equal(np.asarray(picture.data), COLOUR)
+        np.testing.assert_array_equal(np.asarray(picture.data), COLOR)
 
 
 @pytest.mark.parametrize("written", ["GIF", "BMP", "WEBP"])
 def test_other_formats_are_named(tmp_path, capsys, written):
     source = tmp_path / "a.png"
-    Image.fromarray(COLOUR).save(source, written)
+    Image.fromarray(COLOR).save(source, written)
     assert main(["deblur", str(source), "-o", str(tmp_path / "b.png"), *KEEP]) == 1
     assert written in capsys.readouterr().err.upper()
 
 
 def test_tiff_to_photo_keeps_profile_and_words(tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", COLOUR, iccprofile=ICC, description="cells", metadata=None)
+    tifffile.imwrite(tmp_path / "a.tif", COLOR, iccprofile=ICC, description="cells", metadata=None)
     picture = read_image(tmp_path / "a.tif")
     picture.axes = "YXS"
     for name in ("b.png", "b.jpg"):

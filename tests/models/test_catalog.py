@@ -1,4 +1,4 @@
-"""Every model of the catalogue: its weights, its network, and how it is found."""
+"""Every model of the catalog: its weights, its network, and how it is found."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 every_model = pytest.mark.parametrize("spec", CATALOG, ids=lambda spec: spec.name)
 
 
-def test_each_task_has_a_colour_and_a_mono_model() -> None:
+def test_each_task_has_a_color_and_a_mono_model() -> None:
     kinds = [(spec.task, spec.channels, spec.frames) for spec in CATALOG]
     assert set(kinds) == {
         *((task, channels, 1) for task in TASKS for channels in (1, 3)),
@@ -136,7 +136,7 @@ def test_given_its_context_a_model_with_a_view_works_pixel_by_pixel(spec: ModelS
     predictor = load_predictor(spec, "cpu")
     generator = torch.Generator().manual_seed(1)
     image = torch.rand(1, spec.channels, 40, 48, generator=generator)
-    context, box = predictor.look(image, None), torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    context, box = predictor.encode(image, None), torch.tensor([[0.0, 0.0, 1.0, 1.0]])
     other = image.clone()
     other[..., 7, 9] += 0.5
     change = (predictor(image, context, box) - predictor(other, context, box)).abs().sum((0, 1))
@@ -177,7 +177,7 @@ def test_auto_finds_the_model_for_two_frames(channels: int) -> None:
     ("task", "channels", "model", "words"),
     [
         ("sharpen", 1, "auto", ["'sharpen'", *TASKS]),
-        ("deblur", 1, "deblur-grey", ["'deblur-grey'", "deblur-mono", ".pth"]),
+        ("deblur", 1, "deblur-gray", ["'deblur-gray'", "deblur-mono", ".pth"]),
         ("deblur", 1, "X.PTH", ["X.PTH"]),
         ("deblur", 1, "", ["''", "deblur-mono"]),
         ("dehaze", 1, "deblur-mono", ["'deblur-mono'", "not dehaze", "dehaze-mono"]),

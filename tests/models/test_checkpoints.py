@@ -213,7 +213,7 @@ def test_weights_that_are_not_finite_are_refused(mono_model: str, tmp_path: Path
         load_state(tmp_path / "bad.safetensors")
 
 
-def test_a_changed_weights_file_of_the_catalogue_is_noticed(tmp_path: Path) -> None:
+def test_a_changed_weights_file_of_the_catalog_is_noticed(tmp_path: Path) -> None:
     spec = find_model("deblur", 1)
     data = bytearray(spec.path.read_bytes())
     data[-1] ^= 1

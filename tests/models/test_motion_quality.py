@@ -15,12 +15,12 @@ from napari_restore.physics import motion, psf
 SIDE = 224
 
 
-def scene(name: str, grey: bool) -> np.ndarray:
+def scene(name: str, gray: bool) -> np.ndarray:
     """Sharp crop in [0, 1], (Y, X) or (Y, X, 3), with room to move at its border."""
     pixels = getattr(data, name)()
     side = SIDE + 64
     crop = pixels[60 : 60 + side, 120 : 120 + side] / 255.0
-    return crop.mean(-1) if grey and crop.ndim == 3 else crop
+    return crop.mean(-1) if gray and crop.ndim == 3 else crop
 
 
 def moving(
@@ -49,26 +49,26 @@ SCENES = [
     ("astronaut", True, (5.0, -5.0), 0.9),
 ]
 every_scene = pytest.mark.parametrize(
-    ("name", "grey", "velocity", "exposure"), SCENES, ids=lambda value: str(value)
+    ("name", "gray", "velocity", "exposure"), SCENES, ids=lambda value: str(value)
 )
 
 
 @every_scene
 def test_two_frames_find_the_motion_and_restore_along_it(
-    name: str, grey: bool, velocity: tuple[float, float], exposure: float
+    name: str, gray: bool, velocity: tuple[float, float], exposure: float
 ) -> None:
-    movie, rest = moving(scene(name, grey), velocity, exposure)
+    movie, rest = moving(scene(name, gray), velocity, exposure)
     result, found = motion_deblur(
-        movie, rgb=not grey, frames=2, exposure=exposure, return_motion=True
+        movie, rgb=not gray, frames=2, exposure=exposure, return_motion=True
     )
-    light = movie / 255.0 if grey else (movie / 255.0).mean(-1)
+    light = movie / 255.0 if gray else (movie / 255.0).mean(-1)
     rival = np.stack(optical_flow_tvl1(*light), -1)
     errors = [
         np.linalg.norm(vectors - velocity, axis=-1)[edge:-edge, edge:-edge].mean()
         for vectors, edge in ((found.vectors[0], 1), (rival, 16))
     ]
     assert errors[0] < max(1.0, 0.7 * errors[1])
-    single = motion_deblur(movie[0], rgb=not grey)
+    single = motion_deblur(movie[0], rgb=not gray)
     before, one, two = (
         psnr((x / 255.0)[16:-16, 16:-16], rest[0][16:-16, 16:-16], 1.0)
         for x in (movie[0], single, result[0])
@@ -77,11 +77,11 @@ def test_two_frames_find_the_motion_and_restore_along_it(
     assert two > one
 
 
-@pytest.mark.parametrize("grey", [False, True])
-def test_a_static_pair_comes_back(grey: bool) -> None:
-    sharp = scene("astronaut", grey)[:SIDE, :SIDE]
+@pytest.mark.parametrize("gray", [False, True])
+def test_a_static_pair_comes_back(gray: bool) -> None:
+    sharp = scene("astronaut", gray)[:SIDE, :SIDE]
     frame = (255 * sharp).round().astype(np.uint8)
-    result = motion_deblur(np.stack([frame] * 3), rgb=not grey, frames=2, exposure=0.5)
+    result = motion_deblur(np.stack([frame] * 3), rgb=not gray, frames=2, exposure=0.5)
     assert all(psnr(x / 255.0, frame / 255.0, 1.0) > 38 for x in result)
 
 

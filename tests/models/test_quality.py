@@ -11,7 +11,7 @@ from napari_restore.samples import load_sample
 from napari_restore.training.data import SharpImage
 
 
-def colour_images() -> list[SharpImage]:
+def color_images() -> list[SharpImage]:
     pictures = (data.astronaut(), data.chelsea(), data.coffee())
     return [SharpImage(picture, "photo", str(n)) for n, picture in enumerate(pictures)]
 
@@ -45,7 +45,7 @@ LEAST = {
 @pytest.mark.parametrize("kind", ["color", "mono"])
 @pytest.mark.parametrize("task", ["deblur", "dehaze", "motion_deblur"])
 def test_model_makes_degraded_images_better_and_sharp_ones_not_worse(task: str, kind: str) -> None:
-    images = colour_images() if kind == "color" else mono_images()
+    images = color_images() if kind == "color" else mono_images()
     if (task, kind) == ("dehaze", "mono"):
         # Out-of-focus light is a matter of microscopy; see the model's card.
         images = [image for image in images if image.name != "chest_ct"]

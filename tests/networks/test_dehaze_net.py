@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_restore.networks.dehaze_net import AffineDehazer, guided_lines, place
+from napari_restore.networks.dehaze_net import DehazeNet, guided_lines, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,7 @@ WHOLE = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
 def test_coefficients_are_a_quarter_as_large_as_the_view(
     size: tuple[int, int], scramble: Scramble
 ) -> None:
-    network = scramble(AffineDehazer(3, **SMALL))
+    network = scramble(DehazeNet(3, **SMALL))
     image = torch.rand(2, 3, *size)
     with torch.inference_mode():
         field = network.coefficients(image)
@@ -53,7 +53,7 @@ def veiled(thickness: float) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_untrained_it_is_the_dark_channel_prior() -> None:
-    network = AffineDehazer(3, **SMALL).eval()
+    network = DehazeNet(3, **SMALL).eval()
     with torch.inference_mode():
         for thickness in (0.5, 1.0, 1.5):
             sharp, hazy = veiled(thickness)
@@ -62,7 +62,7 @@ def test_untrained_it_is_the_dark_channel_prior() -> None:
 
 
 def test_clear_air_and_thin_haze_are_left_alone() -> None:
-    network = AffineDehazer(3, **SMALL).eval()
+    network = DehazeNet(3, **SMALL).eval()
     with torch.inference_mode():
         sharp, _ = veiled(0)
         torch.testing.assert_close(network(sharp), sharp, atol=5e-3, rtol=0)
@@ -72,7 +72,7 @@ def test_clear_air_and_thin_haze_are_left_alone() -> None:
 
 
 def test_every_parameter_takes_part(scramble: Scramble) -> None:
-    network = scramble(AffineDehazer(3, **SMALL))
+    network = scramble(DehazeNet(3, **SMALL))
     network(torch.rand(1, 3, 32, 32)).square().mean().backward()
     still = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     assert still == []
@@ -82,7 +82,7 @@ def test_coefficients_invert_the_haze_they_stand_for() -> None:
     sharp, t = torch.rand(1, 3, 24, 36), 0.4
     air = torch.tensor([0.8, 0.85, 0.9]).view(1, 3, 1, 1)
     hazy = sharp * t + air * (1 - t)
-    network = AffineDehazer(3, **SMALL)
+    network = DehazeNet(3, **SMALL)
     log_gain = torch.full((1, 3, 5, 7), -np.log(t))
     field = torch.cat([torch.zeros(1, 3, 5, 7), log_gain, air.expand(1, 3, 5, 7)], 1)
     torch.testing.assert_close(
@@ -93,7 +93,7 @@ def test_coefficients_invert_the_haze_they_stand_for() -> None:
 
 
 def test_tiles_agree_with_the_whole(scramble: Scramble) -> None:
-    network = scramble(AffineDehazer(3, **SMALL))
+    network = scramble(DehazeNet(3, **SMALL))
     image = torch.rand(1, 3, 40, 60)
     with torch.inference_mode():
         field = network.coefficients(image)
@@ -104,7 +104,7 @@ def test_tiles_agree_with_the_whole(scramble: Scramble) -> None:
 
 
 def test_images_of_one_scene_share_the_airlight(scramble: Scramble) -> None:
-    network = scramble(AffineDehazer(3, **SMALL))
+    network = scramble(DehazeNet(3, **SMALL))
     with torch.inference_mode():
         fields = [network.coefficients(torch.rand(1, 3, 32, 40)) for _ in range(3)]
         airlight = network.mean_airlight(fields)
@@ -124,7 +124,7 @@ def test_images_of_one_scene_share_the_airlight(scramble: Scramble) -> None:
 
 
 @pytest.mark.parametrize("box", [(0.0, 0.0, 1.0, 1.0), (0.25, 0.5, 0.75, 1.5)], ids=str)
-def test_coefficients_are_interpolated_between_the_centres_of_their_cells(
+def test_coefficients_are_interpolated_between_the_centers_of_their_cells(
     box: tuple[float, float, float, float],
 ) -> None:
     rows, columns = torch.rand(3), torch.rand(5)
@@ -133,8 +133,8 @@ def test_coefficients_are_interpolated_between_the_centres_of_their_cells(
 
     def along(values: torch.Tensor, start: float, stop: float, count: int) -> torch.Tensor:
         places = start + (stop - start) * (np.arange(count) + 0.5) / count
-        centres = (np.arange(len(values)) + 0.5) / len(values)
-        return torch.from_numpy(np.interp(places, centres, values.numpy())).float()
+        centers = (np.arange(len(values)) + 0.5) / len(values)
+        return torch.from_numpy(np.interp(places, centers, values.numpy())).float()
 
     expected = along(rows, box[0], box[2], 24)[:, None] * along(columns, box[1], box[3], 35)
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
@@ -155,7 +155,7 @@ def test_guided_lines_smooth_noise_and_keep_steps_of_the_guide() -> None:
 
 
 def test_even_planes_show_no_haze_and_no_air() -> None:
-    network = AffineDehazer(3, **SMALL).eval()
+    network = DehazeNet(3, **SMALL).eval()
     _, hazy = veiled(1.0)
     even = torch.full((1, 3, 64, 64), 0.8)
     with torch.inference_mode():

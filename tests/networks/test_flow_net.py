@@ -8,7 +8,7 @@ import torch
 
 from napari_restore.models.spec import build_network
 from napari_restore.networks.flow_net import FlowNet
-from napari_restore.networks.motion_estimator import CepstralGauge
+from napari_restore.networks.motion_estimator import CepstralEstimator
 from napari_restore.networks.motion_net import FramePairRestorer, MotionRestorer
 from napari_restore.physics import motion, psf
 from napari_restore.physics.motion import warp
@@ -38,8 +38,8 @@ def test_untrained_one_frame_comes_back() -> None:
 def test_cepstra_show_the_motion() -> None:
     """A short training on white noise that moved: length and direction can be read off."""
     torch.manual_seed(0)
-    network = CepstralGauge(16)
-    optimiser = torch.optim.Adam(network.parameters(), 3e-3)
+    network = CepstralEstimator(16)
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
 
     def batch(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         rng = np.random.default_rng(seed)
@@ -53,9 +53,9 @@ def test_cepstra_show_the_motion() -> None:
     for step in range(25):
         image, truth = batch(step)
         loss = network.error(image, truth)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     image, truth = batch(10_000)
     with torch.inference_mode():
         found = network(image)[:, 0, :, 1:-1, 1:-1].mean((2, 3), keepdim=True)
@@ -77,7 +77,7 @@ def test_it_learns_to_follow_motion() -> None:
     """A few steps on moving noise: the network can express motion, and its loss teaches it."""
     torch.manual_seed(0)
     network = FlowNet(**SMALL)
-    optimiser = torch.optim.Adam(network.parameters(), 3e-3)
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
 
     def batch(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         generator = torch.Generator().manual_seed(seed)
@@ -89,9 +89,9 @@ def test_it_learns_to_follow_motion() -> None:
     for step in range(25):
         first, second, truth = batch(step)
         loss = flow_error(network(first, second), truth)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     first, second, truth = batch(10_000)
     with torch.inference_mode():
         found = network(first, second)[-1]

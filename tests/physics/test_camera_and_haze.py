@@ -71,9 +71,9 @@ def test_noise_is_drawn_for_each_image_of_a_batch_and_repeats_with_its_seed() ->
 
 
 def test_rounding_takes_the_levels_of_a_detector() -> None:
-    values = camera.quantise(torch.linspace(-0.2, 1.2, 2000))
+    values = camera.quantize(torch.linspace(-0.2, 1.2, 2000))
     torch.testing.assert_close(values.unique(), torch.arange(256) / 255)
-    assert len(camera.quantise(torch.linspace(0, 1, 2000), 15).unique()) == 16
+    assert len(camera.quantize(torch.linspace(0, 1, 2000), 15).unique()) == 16
 
 
 def test_jpeg_is_that_of_a_file_and_worse_at_lower_quality() -> None:

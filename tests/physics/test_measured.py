@@ -1,4 +1,4 @@
-"""Measured point spread functions: sizes, pixels, background, centre; and what is none."""
+"""Measured point spread functions: sizes, pixels, background, center; and what is none."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from napari_restore.physics.measured import as_psf
 from napari_restore.physics.widths import describe_widths, full_widths
 
 
-def gaussian(shape, sigma, centre=None):
+def gaussian(shape, sigma, center=None):
     """Sampled Gaussian; sigma for each axis, in pixels."""
-    centre = [(side - 1) / 2 for side in shape] if centre is None else centre
+    center = [(side - 1) / 2 for side in shape] if center is None else center
     out = np.ones(())
-    for side, s, c in zip(shape, sigma, centre, strict=True):
+    for side, s, c in zip(shape, sigma, center, strict=True):
         out = out[..., None] * np.exp(-0.5 * ((np.arange(side) - c) / s) ** 2)
     return out
 
 
 def deviations(psf):
-    """Standard deviations and centre along each axis, in pixels from the middle."""
-    widths, centres = [], []
+    """Standard deviations and center along each axis, in pixels from the middle."""
+    widths, centers = [], []
     for axis in range(psf.ndim):
         line = psf.sum(axis=tuple(a for a in range(psf.ndim) if a != axis)).astype(float)
         place = np.arange(len(line)) - len(line) // 2
-        centres.append(line @ place / line.sum())
-        widths.append(np.sqrt(line @ (place - centres[-1]) ** 2 / line.sum()))
-    return np.array(widths), np.array(centres)
+        centers.append(line @ place / line.sum())
+        widths.append(np.sqrt(line @ (place - centers[-1]) ** 2 / line.sum()))
+    return np.array(widths), np.array(centers)
 
 
 @pytest.mark.parametrize(
@@ -52,20 +52,20 @@ def test_kernels_stay_as_they_are(kernel):
 
 @pytest.mark.parametrize("shape", [(15, 15), (16, 16), (17, 20), (9, 16, 18)])
 @pytest.mark.parametrize("off", [0, 0.4, -1.3])
-def test_background_goes_and_the_centre_comes_to_the_middle(shape, off):
+def test_background_goes_and_the_center_comes_to_the_middle(shape, off):
     rng = np.random.default_rng(0)
-    centre = [(side - 1) / 2 + off for side in shape]
+    center = [(side - 1) / 2 + off for side in shape]
     sigma = (1.4,) * len(shape)
-    measured = 100 + 1000 * gaussian(shape, sigma, centre) + rng.normal(0, 3, shape)
+    measured = 100 + 1000 * gaussian(shape, sigma, center) + rng.normal(0, 3, shape)
     made = as_psf(measured, dimensions=len(shape))
     assert made.array.dtype == np.float32
     assert made.array.sum() == pytest.approx(1, abs=1e-5)
     assert all(side % 2 for side in made.array.shape)
-    widths, centres = deviations(made.array)
-    np.testing.assert_allclose(centres, 0, atol=0.1)
+    widths, centers = deviations(made.array)
+    np.testing.assert_allclose(centers, 0, atol=0.1)
     np.testing.assert_allclose(widths, 1.4, rtol=0.1)
     assert "background of" in made.notes[0]
-    assert any("centred" in note for note in made.notes) == (off != 0)
+    assert any("centered" in note for note in made.notes) == (off != 0)
 
 
 @pytest.mark.parametrize(
@@ -89,10 +89,10 @@ def test_planes_come_to_the_pixels_of_the_image(have, want, factors):
 def test_another_z_step_is_seen_to(step):
     measured = gaussian((41, 25, 25), (5, 2, 2))
     made = as_psf(measured, (0.1, 0.1, 0.1), (step, 0.1, 0.1), 3)
-    widths, centres = deviations(made.array)
+    widths, centers = deviations(made.array)
     np.testing.assert_allclose(widths[0] * step, 0.5, rtol=0.08)
     np.testing.assert_allclose(widths[1:], 2, rtol=0.02)
-    np.testing.assert_allclose(centres, 0, atol=0.02)
+    np.testing.assert_allclose(centers, 0, atol=0.02)
     assert bool(made.notes) == (step != 0.1)
 
 

@@ -25,7 +25,7 @@ def test_a_line_has_its_length_and_direction(length: float, angle: float) -> Non
     assert (kernel * across**2).sum() < 0.3
 
 
-def test_angles_run_from_x_towards_y() -> None:
+def test_angles_run_from_x_toward_y() -> None:
     path = motion.line(10, np.pi / 4)
     assert (np.diff(path[:, 0]) > 0).all()
     assert (np.diff(path[:, 1]) > 0).all()
@@ -89,7 +89,7 @@ def test_warp_fetches_from_where_it_points(rng: np.random.Generator) -> None:
     assert torch.allclose(fetched[..., 19, 5], image[..., 19, 3], atol=1e-5)
 
 
-def test_a_turn_keeps_the_centre_and_blurs_the_corners(rng: np.random.Generator) -> None:
+def test_a_turn_keeps_the_center_and_blurs_the_corners(rng: np.random.Generator) -> None:
     image = torch.from_numpy(rng.random((1, 1, 61, 81)).astype(np.float32))
     y, x = torch.meshgrid(torch.arange(61) - 30.0, torch.arange(81) - 40.0, indexing="ij")
     change = (motion.sweep(image, 0.2 * torch.stack([x, -y])[None]) - image)[0, 0].abs()

@@ -1,4 +1,4 @@
-"""Point spread functions: mass, centre, width, cut-off; and convolution with them."""
+"""Point spread functions: mass, center, width, cut-off; and convolution with them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ KERNELS: dict[str, Callable[[], np.ndarray]] = {
 
 
 def moments(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance of (y, x) about the centre of a kernel."""
+    """Mean and covariance of (y, x) about the center of a kernel."""
     half = kernel.shape[0] // 2
     places = np.stack(np.mgrid[-half : half + 1, -half : half + 1]).reshape(2, -1)
     weights = kernel.astype(float).ravel()
@@ -42,7 +42,7 @@ def moments(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("make", KERNELS.values(), ids=KERNELS)
-def test_kernels_are_distributions_with_their_mean_in_the_centre(
+def test_kernels_are_distributions_with_their_mean_in_the_center(
     make: Callable[[], np.ndarray],
 ) -> None:
     kernel = make()
@@ -117,7 +117,7 @@ def test_the_pupil_passes_frequencies_up_to_its_cutoff(cutoff: float) -> None:
 
 
 def test_a_microscope_is_given_in_its_own_units() -> None:
-    # 2 NA / wavelength x pixel size = 0.2 cycles per pixel, in micrometres as in nanometres.
+    # 2 NA / wavelength x pixel size = 0.2 cycles per pixel, in micrometers as in nanometers.
     for unit in (1, 1000):
         kernel = psf.microscope(0.5, 0.5 * unit, 0.1 * unit)
         np.testing.assert_allclose(kernel, psf.pupil(0.2), atol=1e-6)
@@ -135,7 +135,7 @@ def test_combined_blurs_add_their_variances() -> None:
     np.testing.assert_allclose(together, moments(first)[1] + moments(second)[1], atol=1e-3)
 
 
-def test_stacked_kernels_keep_their_centre() -> None:
+def test_stacked_kernels_keep_their_center() -> None:
     kernels = [psf.disk(1), psf.gaussian(3), psf.disk(0)]
     stacked = psf.stack(kernels)
     assert stacked.shape == (3, kernels[1].shape[0], kernels[1].shape[0])

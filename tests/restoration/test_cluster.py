@@ -49,14 +49,14 @@ def gathered(results: Any, like: np.ndarray) -> np.ndarray:
 
 
 def squares(image: np.ndarray, side: int = 60) -> list[Any]:
-    """Blocks of a grey image, numbered."""
+    """Blocks of a gray image, numbered."""
     return list(enumerate(blocks(image.shape, (side, side))))
 
 
 # task, shape, dtype, chunks, options
 CASES: dict[str, tuple[str, tuple[int, ...], str, tuple[int, ...], dict[str, Any]]] = {
     "mono": ("deblur", (150, 140), "u2", (75, 70), {"model": "mono_model"}),
-    "colour movie with common air": (
+    "color movie with common air": (
         *("dehaze", (3, 90, 80, 3), "u1", (1, 90, 40, 3)),
         {"model": "affine_model"},
     ),

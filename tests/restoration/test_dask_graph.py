@@ -16,7 +16,7 @@ import zarr
 from fakes import LocalPredictor, fake_plan, restored
 from napari_restore.image.intensity import Scale, find_scales
 from napari_restore.image.layout import find_layout
-from napari_restore.image.lazy import FromSample, as_dask, is_lazy
+from napari_restore.image.lazy import LazyStatistic, as_dask, is_lazy
 from napari_restore.image.sampling import SAMPLE_PIXELS
 from napari_restore.inference.protocol import TileOptions
 from napari_restore.restoration.dask_graph import SHARED, restore_lazily
@@ -84,8 +84,8 @@ STACKS = {
     "channels apart": ("CYX", (3, 40, 50), (1, 40, 20), "u2"),
     "channels together": ("CYX", (3, 40, 50), (3, 13, 50), "u2"),
     "five axes": ("TZCYX", (2, 3, 2, 30, 31), (1, 2, 1, 30, 16), "i2"),
-    "colour": ("YXS", (40, 50, 3), (20, 17, 3), "u1"),
-    "colour split": ("YXS", (40, 50, 4), (20, 17, 1), "u1"),
+    "color": ("YXS", (40, 50, 3), (20, 17, 3), "u1"),
+    "color split": ("YXS", (40, 50, 4), (20, 17, 1), "u1"),
     "samples first": ("SYX", (3, 40, 50), (1, 20, 17), "u2"),
     "plane first": ("YXZ", (40, 50, 6), (10, 50, 4), "f8"),
     "byte-swapped": ("YX", (40, 50), (19, 50), ">u2"),
@@ -157,19 +157,19 @@ def test_a_huge_array_is_planned_unread_and_in_few_tasks(side: int) -> None:
     source = Recorder((65536, 65536), "u2")
     lazy = da.from_array(source, chunks=side)
     result = lazily(lazy, radius=48, step=8)
-    # For each chunk: read, join and restore, and what is cut for its eight neighbours.
+    # For each chunk: read, join and restore, and what is cut for its eight neighbors.
     assert len(result.__dask_graph__()) < 16 * lazy.npartitions
     assert source.read == 0
     assert result.chunks == lazy.chunks
 
 
-def test_one_chunk_reads_its_neighbours_and_the_sample() -> None:
+def test_one_chunk_reads_its_neighbors_and_the_sample() -> None:
     source = Recorder((20000, 20000), "u2")
     result = lazily(da.from_array(source, chunks=250), radius=20, step=8, side=128)
     part = np.s_[5000:5250, 7500:7750]
     result[part].compute(scheduler="synchronous")
     assert 9 * 250**2 < source.read <= 9 * 250**2 + 1.1 * SAMPLE_PIXELS
-    # Once more with the scale known: the neighbours alone.
+    # Once more with the scale known: the neighbors alone.
     source.read = 0
     scales = (Scale(0.0, 250.0),)
     known = lazily(da.from_array(source, chunks=250), 20, 8, scales=scales, side=128)
@@ -252,12 +252,12 @@ def test_tasks_stay_small_however_many_there_are(view: int) -> None:
 
 def test_one_object_serves_all_tasks_of_a_process(rng: np.random.Generator) -> None:
     source = da.from_array(rng.random((60, 60)), chunks=20)
-    finds = FromSample(source, find_layout(source), find_scales)
+    finds = LazyStatistic(source, find_layout(source), find_scales)
     one, other = (cloudpickle.loads(cloudpickle.dumps(finds)) for _ in range(2))
     assert one is other
     assert one.get() == finds.get()
     known = cloudpickle.dumps(finds)
     # What was found needs the source no more.
     assert len(known) < 2000
-    different = FromSample(source + 1, find_layout(source), find_scales)
+    different = LazyStatistic(source + 1, find_layout(source), find_scales)
     assert cloudpickle.loads(cloudpickle.dumps(different)) is not one

@@ -15,7 +15,7 @@ from napari_restore.training.data import (
     CropSource,
     SharpImage,
     as_scene,
-    centre_crop,
+    center_crop,
     load_folder,
     mean_dark_channel,
     sharpness,
@@ -45,7 +45,7 @@ def folder(tmp_path: Path, rng: np.random.Generator) -> Path:
     return tmp_path
 
 
-def test_colour_leaves_grey_images_out(folder: Path) -> None:
+def test_color_leaves_gray_images_out(folder: Path) -> None:
     images = load_folder([folder], 3)
     assert {image.name for image in images} == {
         "city_1.png", "city_2.jpg", "alpha_1.png", "deep_1.tif",
@@ -81,12 +81,12 @@ def test_folders_are_read_in_one_order_and_grouped_by_name(folder: Path) -> None
     assert len(load_folder([folder / "below", folder / "below"], 1)) == 4
 
 
-@pytest.mark.parametrize("case", ["empty", "missing", "no colour"])
+@pytest.mark.parametrize("case", ["empty", "missing", "no color"])
 def test_folders_without_images_are_named(case: str, tmp_path: Path) -> None:
     if case != "missing":
         (tmp_path / "images").mkdir()
-    if case == "no colour":
-        imsave(tmp_path / "images" / "grey.png", data.camera()[:20, :20], check_contrast=False)
+    if case == "no color":
+        imsave(tmp_path / "images" / "gray.png", data.camera()[:20, :20], check_contrast=False)
     with pytest.raises(RestoreError) as caught:
         load_folder([tmp_path / "images"], 3)
     assert "images" in str(caught.value)
@@ -94,8 +94,8 @@ def test_folders_without_images_are_named(case: str, tmp_path: Path) -> None:
 
 
 ODD = {
-    "colour of floats": (np.random.default_rng(0).random((40, 50, 3)).astype("f4"), "x.tif", 3),
-    "grey with alpha": (data.camera()[:40, :50, None].repeat(2, -1), "x.png", 1),
+    "color of floats": (np.random.default_rng(0).random((40, 50, 3)).astype("f4"), "x.tif", 3),
+    "gray with alpha": (data.camera()[:40, :50, None].repeat(2, -1), "x.png", 1),
     "stack": (np.zeros((6, 40, 50), np.uint16), "x.tif", 1),
 }
 
@@ -122,9 +122,9 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 def test_sharpness_falls_with_blur() -> None:
     from scipy import ndimage
 
-    grey = data.camera()[:128, :128]
+    gray = data.camera()[:128, :128]
     values = [
-        sharpness(ndimage.gaussian_filter(grey, sigma)[..., None]) for sigma in (0.1, 1.0, 3.0)
+        sharpness(ndimage.gaussian_filter(gray, sigma)[..., None]) for sigma in (0.1, 1.0, 3.0)
     ]
     assert values[0] > values[1] > values[2] >= 0
 
@@ -189,9 +189,9 @@ def test_scenes_are_seen_whole_and_upright() -> None:
 
 
 @pytest.mark.parametrize("size", [16, 64, 300])
-def test_the_centre_is_the_centre(size: int) -> None:
+def test_the_center_is_the_center(size: int) -> None:
     image = image_of(50, "a", (65, 90))
-    crop = centre_crop(image, size)
+    crop = center_crop(image, size)
     assert crop.shape == (1, 3, size, size)
     if size == 16:
         expected = image.pixels[24:40, 37:53].transpose(2, 0, 1) / 255

@@ -18,8 +18,8 @@ from napari_restore.training.frames import FramePairBlur
 from napari_restore.training.haze_degradations import OutOfFocusLight
 from napari_restore.training.losses import (
     charbonnier,
+    estimate_error,
     fourier,
-    gauge_error,
     log_error,
     optics_error,
     restoration_loss,
@@ -163,12 +163,12 @@ def test_random_kernels_are_kernels_and_fit_the_margin(draw) -> None:  # type: i
 
 def test_recipes_are_found_by_name() -> None:
     assert [get_recipe(recipe.name) for recipe in RECIPES] == list(RECIPES)
-    with pytest.raises(ModelError, match=r"'deblur-grey'.*deblur-mono"):
-        get_recipe("deblur-grey")
+    with pytest.raises(ModelError, match=r"'deblur-gray'.*deblur-mono"):
+        get_recipe("deblur-gray")
 
 
 @every_recipe
-def test_recipes_belong_to_the_catalogue(recipe: Recipe) -> None:
+def test_recipes_belong_to_the_catalog(recipe: Recipe) -> None:
     from napari_restore.models.catalog import CATALOG, INVERTERS
     from napari_restore.models.spec import build_network
 
@@ -223,7 +223,7 @@ def test_a_gauge_is_best_where_it_is_right_and_knows_it() -> None:
 
     def error(mean: float, log_variance: float) -> float:
         estimates = torch.tensor([mean, log_variance]).view(1, 2, 1, 1, 1).expand(2, 2, 1, 4, 4)
-        return float(gauge_error(estimates, truth))
+        return float(estimate_error(estimates, truth))
 
     assert error(0.5, -3) < error(0.5, 0) < error(1.5, 0) < error(1.5, -3)
 

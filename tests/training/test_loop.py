@@ -216,7 +216,7 @@ def test_crops_grow_and_the_rate_falls_with_the_share_of_time(
     forward = trainer.network.forward
 
     def watch(image: torch.Tensor) -> torch.Tensor:
-        seen.append((tuple(image.shape), trainer.optimiser.param_groups[0]["lr"]))
+        seen.append((tuple(image.shape), trainer.optimizer.param_groups[0]["lr"]))
         return forward(image)
 
     trainer.network.forward = watch  # type: ignore[method-assign]

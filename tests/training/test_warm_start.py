@@ -19,24 +19,24 @@ SMALL = {"channels": 1, "width": 8, **BLOCKS}
 
 
 @pytest.mark.parametrize("unshuffle", [1, 2, 4])
-@pytest.mark.parametrize("direction", ["colour to mono", "mono to colour"])
-def test_channels_adapt_so_that_grey_images_come_out_the_same(
+@pytest.mark.parametrize("direction", ["color to mono", "mono to color"])
+def test_channels_adapt_so_that_gray_images_come_out_the_same(
     unshuffle: int, direction: str, scramble: Callable[[torch.nn.Module], torch.nn.Module]
 ) -> None:
     options = {**SMALL, "unshuffle": unshuffle}
-    colour, mono = (build_network("nafnet", {**options, "channels": c}) for c in (3, 1))
-    source, target = (colour, mono) if direction == "colour to mono" else (mono, colour)
+    color, mono = (build_network("nafnet", {**options, "channels": c}) for c in (3, 1))
+    source, target = (color, mono) if direction == "color to mono" else (mono, color)
     scramble(source)
     target.load_state_dict(adapt_state(source.state_dict(), target))
-    grey = torch.rand(1, 1, 16, 24)
+    gray = torch.rand(1, 1, 16, 24)
     with torch.inference_mode():
-        in_colour = colour.eval()(grey.expand(1, 3, -1, -1))
-        in_mono = mono.eval()(grey)
-    assert float((in_mono - grey).abs().max()) > 0.01
-    atol = rounding(terms_of(colour), in_mono)
-    torch.testing.assert_close(in_colour.mean(1, keepdim=True), in_mono, atol=atol, rtol=0)
-    if direction == "mono to colour":
-        torch.testing.assert_close(in_colour, in_mono.expand_as(in_colour), atol=atol, rtol=0)
+        in_color = color.eval()(gray.expand(1, 3, -1, -1))
+        in_mono = mono.eval()(gray)
+    assert float((in_mono - gray).abs().max()) > 0.01
+    atol = rounding(terms_of(color), in_mono)
+    torch.testing.assert_close(in_color.mean(1, keepdim=True), in_mono, atol=atol, rtol=0)
+    if direction == "mono to color":
+        torch.testing.assert_close(in_color, in_mono.expand_as(in_color), atol=atol, rtol=0)
 
 
 def test_weights_that_fit_are_kept_as_they_are(
@@ -98,22 +98,22 @@ def test_two_frames_begin_as_one(scramble: Callable[[torch.nn.Module], torch.nn.
             again.restorer(frames[:, :3], moves, unsure),
             single.restorer(frames[:, :3], moves, unsure),
         )
-    # It can learn to look at the neighbour.
+    # It can learn to look at the neighbor.
     both(frames, exposure).square().mean().backward()
     intro = both.restorer.network.intro.weight.grad
     assert bool((intro[:, -12:].abs().sum((0, 2, 3)) > 0).all())
 
 
-def test_pairs_of_grey_frames_come_out_the_same_in_colour(
+def test_pairs_of_gray_frames_come_out_the_same_in_color(
     scramble: Callable[[torch.nn.Module], torch.nn.Module],
 ) -> None:
-    colour = scramble(build_network("framepair", {**PAIR, "channels": 3}))
+    color = scramble(build_network("framepair", {**PAIR, "channels": 3}))
     mono = build_network("framepair", {**PAIR, "channels": 1})
-    mono.load_state_dict(adapt_state(colour.state_dict(), mono))
-    grey, exposure = torch.rand(1, 2, 32, 32), torch.full((1, 1, 1, 1), 0.7)
-    in_colour = grey.repeat_interleave(3, dim=1)
+    mono.load_state_dict(adapt_state(color.state_dict(), mono))
+    gray, exposure = torch.rand(1, 2, 32, 32), torch.full((1, 1, 1, 1), 0.7)
+    in_color = gray.repeat_interleave(3, dim=1)
     with torch.inference_mode():
-        one, three = mono(grey, exposure), colour(in_colour, exposure)
-    atol = rounding(terms_of(colour), one)
+        one, three = mono(gray, exposure), color(in_color, exposure)
+    atol = rounding(terms_of(color), one)
     torch.testing.assert_close(three.mean(1, keepdim=True), one, atol=atol, rtol=0)
-    assert float((one - grey[:, :1]).abs().max()) > 0.01
+    assert float((one - gray[:, :1]).abs().max()) > 0.01

@@ -93,7 +93,7 @@ def estimate_blur(
     BlurEstimate or None
         None if the model has no gauge, or there is too little structure to tell.
     """
-    if not predictor.has_gauge or source.layout.pixels == 0:
+    if not predictor.estimates_blur or source.layout.pixels == 0:
         return None
     windows, places = [], list(candidates(source.layout, within))
     layout = source.layout

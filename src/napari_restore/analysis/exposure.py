@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from napari_restore.image.tiling import Grid, Region, reflect
-from napari_restore.inference.conversion import normalised
+from napari_restore.inference.conversion import normalized
 from napari_restore.physics.motion import warp
 
 from .blur import candidates, structure
@@ -117,7 +117,7 @@ def _windows(source: Planes, scales: Sequence[Scale]) -> list[Window]:
     """Windows of two frames with the most structure, of an even sample."""
     layout, windows = source.layout, []
     for index, region in candidates(layout, None):
-        seen, _ = normalised(source, index, region, scales[layout.group(index)], 2)
+        seen, _ = normalized(source, index, region, scales[layout.group(index)], 2)
         windows.append((structure(seen[..., : layout.channels]), seen))
     windows.sort(key=lambda item: -item[0])
     return [seen for contrast, seen in windows[:_MEASURED] if contrast > 0]
@@ -157,8 +157,8 @@ def _motion(seen: Window, predictor: Predictor) -> tuple[torch.Tensor, torch.Ten
 def _fine(tensor: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
     """Take the derivative of the first frame along the motion, its fine structure alone."""
     way = flow / flow.norm(dim=1, keepdim=True).clamp(min=0.1)
-    grey = tensor[:, : tensor.shape[1] // 2].mean(1, keepdim=True)
-    padded = F.pad(grey, (1,) * 4, mode="replicate")
+    gray = tensor[:, : tensor.shape[1] // 2].mean(1, keepdim=True)
+    padded = F.pad(gray, (1,) * 4, mode="replicate")
     along = way[:, :1] * (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1])
     along = along + way[:, 1:] * (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2])
     # Fine structure has a short likeness of its own; a few bright edges must not decide alone.

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-#: Size that is tried first, as a share of the gauge's, and its neighbours, as shares of it. Too
+#: Size that is tried first, as a share of the gauge's, and its neighbors, as shares of it. Too
 #: large is worse than too small.
-SIZE, NEIGHBOURS = 0.97, ((0.88, 1.1), (0.95, 1.04))
+SIZE, NEIGHBORS = 0.97, ((0.88, 1.1), (0.95, 1.04))
 #: Defocus of the pupils in radians, and how much longer one axis of an ellipse is than the other.
 _DEFOCUS, _RATIO = 1.0, 1.5
 
@@ -79,9 +79,9 @@ def ellipses(sigma: float) -> list[Candidate]:
 
 
 def line(length: float, angle: float) -> Candidate:
-    """Even motion along a line; the angle in radians from the x axis towards y."""
+    """Even motion along a line; the angle in radians from the x axis toward y."""
     array = psf.combine(motion.kernel(motion.line(length, angle)), psf.gaussian(0.35))
-    return Candidate("line", psf.centred(array), {"length": length, "angle": angle})
+    return Candidate("line", psf.centered(array), {"length": length, "angle": angle})
 
 
 @lru_cache(maxsize=64)

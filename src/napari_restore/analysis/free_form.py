@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from napari_restore.physics.psf import centred, fast_length
+from napari_restore.physics.psf import centered, fast_length
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,7 +59,7 @@ def search(
     Returns
     -------
     list of ndarray
-        (support, support), float32, with sum 1 and their centre of mass in the middle.
+        (support, support), float32, with sum 1 and their center of mass in the middle.
 
     Notes
     -----
@@ -89,7 +89,7 @@ def search(
     found = []
     for kernel in kernels.numpy():
         faint = np.where(kernel < _FAINT * kernel.max(), 0, kernel)
-        found.append(_of_size(centred(faint), support))
+        found.append(_of_size(centered(faint), support))
     return found
 
 
@@ -112,7 +112,7 @@ def _enlarged(kernels: Tensor, side: int) -> Tensor:
 
 
 def _clean(kernels: Tensor) -> Tensor:
-    """Without negative samples and dust; sum 1, its centre of mass at the middle pixel."""
+    """Without negative samples and dust; sum 1, its center of mass at the middle pixel."""
     out = []
     for kernel in kernels.clamp(min=0).numpy():
         kernel = kernel / max(kernel.sum(), 1e-12)
@@ -293,7 +293,7 @@ def _periodic(image: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _taper(length: int, total: int, side: int) -> Tensor:
-    """1 inside, falling to 0 towards the border over half a kernel, 0 beyond it."""
+    """1 inside, falling to 0 toward the border over half a kernel, 0 beyond it."""
     place = torch.arange(total, dtype=torch.float32)
     depth = torch.minimum(place + 1, length - 1 - place)
     return (depth / (side // 2 + 1)).clamp(0, 1)

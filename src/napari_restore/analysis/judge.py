@@ -25,7 +25,7 @@ _RATIO, _CORRELATION, _STRENGTH = 1.3, 0.12, 100
 
 
 def sparsity(images: Tensor) -> Tensor:
-    """Normalised sparsity of the gradients of images, ‖∂x‖₁ / ‖∂x‖₂, less the more sharp edges.
+    """Compute the normalized sparsity of gradients, ‖∂x‖₁ / ‖∂x‖₂: the less, the sharper.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def sparsity(images: Tensor) -> Tensor:
 def score(restored: Tensor, image: Tensor) -> float:
     """How well one restoration (1, C, H, W) of an image does, the less the better.
 
-    Its normalised sparsity as a share of the image's, and what it has beyond the image's range.
+    Its normalized sparsity as a share of the image's, and what it has beyond the image's range.
     """
     edge = min(_BORDER, *(length // 8 for length in image.shape[-2:]))
     inner = restored[..., edge : image.shape[-2] - edge, edge : image.shape[-1] - edge]

@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_restore.device import import_torch
 from napari_restore.image.tiling import Grid, Region, reflect
-from napari_restore.inference.conversion import normalised
+from napari_restore.inference.conversion import normalized
 from napari_restore.watch import tell
 
 if TYPE_CHECKING:
@@ -97,14 +97,14 @@ def field_of_motion(
     grid, done = Grid(layout.size, CELL, predictor.halo), 0
     side = max(spacing, _TILE // spacing * spacing)
     for index in layout.indices():
-        last = predictor.frames == 2 and layout.neighbour(index) < index
+        last = predictor.frames == 2 and layout.neighbor(index) < index
         for top in range(0, height, side):
             for left in range(0, width, side):
                 tile = Region(top, left, min(top + side, height), min(left + side, width))
                 window = grid.window(tile)
                 inside = grid.inside(window)
                 scale = scales[layout.group(index)]
-                block, _ = normalised(source, index, inside, scale, predictor.frames)
+                block, _ = normalized(source, index, inside, scale, predictor.frames)
                 seen = reflect(block, inside, window, layout.size)
                 field = _field(seen, predictor, tile, window, spacing)
                 rows = slice(top // spacing, top // spacing + field.shape[0])

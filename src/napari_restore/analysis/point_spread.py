@@ -47,7 +47,7 @@ class PSF:
     Attributes
     ----------
     array : ndarray
-        (k, k), odd k, float32, sum 1, its centre of mass in the middle.
+        (k, k), odd k, float32, sum 1, its center of mass in the middle.
     family : str
         ``gaussian``, ``disk``, ``pupil``, ``line``, ``free`` (any form), or what the source says.
     parameters : mapping

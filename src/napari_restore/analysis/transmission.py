@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _TILE = 1024
 
 
-def without_colour(layout: Layout) -> Layout:
+def without_color(layout: Layout) -> Layout:
     """Layout of one number for each pixel."""
     kept = [i for i, letter in enumerate(layout.axes) if letter != "S"]
     return Layout(tuple(layout.shape[i] for i in kept), "".join(layout.axes[i] for i in kept))
@@ -48,24 +48,24 @@ def transmission_of(
     Returns
     -------
     ndarray
-        float32 in [0, 1], the source's shape without the colour axis; 1 is clear air.
+        float32 in [0, 1], the source's shape without the color axis; 1 is clear air.
     """
     layout = source.layout
-    flat = without_colour(layout)
+    flat = without_color(layout)
     out = np.ones(flat.shape, np.float32)
-    target, looks, done = Planes(out, flat), Contexts(source, scales), 0
+    target, contexts, done = Planes(out, flat), Contexts(source, scales), 0
     whole = Region(0, 0, *layout.size)
     for index in layout.indices():
         for tile in split(whole, _TILE):
             block = source.read(index, tile)
             scale = scales[layout.group(index)]
-            context = looks.get(index, predictor)
+            context = contexts.get(index, predictor)
             target.write(
                 index, tile, tile_transmission(block, layout, tile, context, predictor, scale)
             )
             done += tile.pixels
             tell(done, layout.pixels, "Showing the transmission")
-        looks.trim()
+        contexts.trim()
     return out
 
 

@@ -13,7 +13,7 @@ import torch
 from napari_restore.physics.camera import to_linear
 from napari_restore.physics.psf import stack
 
-from .families import KNOWN, NEIGHBOURS, NOTHING, SIZE, Candidate, ellipses, line, of_size
+from .families import KNOWN, NEIGHBORS, NOTHING, SIZE, Candidate, ellipses, line, of_size
 from .free_form import search
 from .judge import MARGINS, PLAIN_IS_SPARSER, ReBlur, re_blur, score
 from .noise import noise_level
@@ -164,7 +164,7 @@ class Looked:
                 # Pixels hide the form of small pupils.
                 if family != "pupil" or self.sigma > _SMALLEST_PUPIL:
                     trial.add(of_size(family, SIZE * self.sigma))
-            for sizes in NEIGHBOURS:
+            for sizes in NEIGHBORS:
                 progress(0.2)
                 trial.around(sizes)
             if trial.best.family == "gaussian":

@@ -73,13 +73,13 @@ def _kinds(task: str, model: str, wish: str | None) -> list[str]:
 
 def describe(result: Evaluation) -> str:
     """Table of an evaluation, with what its figures mean."""
-    colour = result.kind == "color"
-    header = ["method", "PSNR", "SSIM", *(["ΔE00"] if colour else []), "gain", "better"]
+    color = result.kind == "color"
+    header = ["method", "PSNR", "SSIM", *(["ΔE00"] if color else []), "gain", "better"]
     rows = []
     for row in result.rows:
         first = row is result.rows[0]
         cells = [row.method, f"{row.psnr:.2f} dB", f"{row.ssim:.4f}"]
-        if colour:
+        if color:
             cells.append(f"{row.delta_e:.2f}")
         cells += ["", ""] if first else [f"{row.gain:+.2f} dB", f"{100 * row.improved:.0f} %"]
         rows.append(cells)

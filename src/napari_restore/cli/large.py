@@ -13,12 +13,12 @@ import numpy as np
 from napari_restore.errors import FileError
 from napari_restore.image.blocks import BLOCK_BYTES, block_shape, blocks, pixels_of
 from napari_restore.inference.protocol import Report, TileOptions
-from napari_restore.io.checkpoint import Unfinished, part_of, unfinished
+from napari_restore.io.checkpoint import Checkpoint, part_of, unfinished
 from napari_restore.io.identity import identity_of, sample_hash
 from napari_restore.io.image_file import stored_axes
 from napari_restore.io.stored import few_chunks_at_a_time
 from napari_restore.io.tiff_writer import TILE, Tiles, add_provenance, write_tiff
-from napari_restore.io.worker_readable import holds, read_elsewhere
+from napari_restore.io.worker_readable import holds, read_on_workers
 from napari_restore.io.zarr_writer import OmeZarr, reduce_all
 from napari_restore.restoration.provenance import provenance
 from napari_restore.restoration.run import begin
@@ -35,15 +35,15 @@ if TYPE_CHECKING:
 
     from napari_restore.image.blocks import Block
     from napari_restore.image.layout import Layout
-    from napari_restore.io import Picture, Place
-    from napari_restore.io.worker_readable import AtPath
+    from napari_restore.io import ImageFile, Place
+    from napari_restore.io.worker_readable import WorkerReadableImage
     from napari_restore.restoration.executors import Done
     from napari_restore.restoration.plan import Plan
     from napari_restore.restoration.run import Run
 
 
 def restore_into_zarr(
-    picture: Picture,
+    picture: ImageFile,
     plan: Plan,
     place: Place,
     *,
@@ -119,11 +119,13 @@ def _with_workers(record: dict[str, Any], run: Run) -> dict[str, Any]:
     return record if run.workers is None else record | {"workers": run.workers.count}
 
 
-def _seen_by_all(picture: Picture, run: Run, todo: list[tuple[int, Block]]) -> AtPath | None:
+def _seen_by_all(
+    picture: ImageFile, run: Run, todo: list[tuple[int, Block]]
+) -> WorkerReadableImage | None:
     """Return the image as workers read it themselves, if all of them can."""
     if run.client is None or not todo:
         return None
-    image, layout = read_elsewhere(picture), run.plan.layout
+    image, layout = read_on_workers(picture), run.plan.layout
     if image is None:
         return None
     expected = sample_hash(picture.data, layout)
@@ -137,7 +139,7 @@ def _seen_by_all(picture: Picture, run: Run, todo: list[tuple[int, Block]]) -> A
 
 
 def restore_into_tiff(
-    picture: Picture, plan: Plan, place: Place, *, client: Client | None = None
+    picture: ImageFile, plan: Plan, place: Place, *, client: Client | None = None
 ) -> dict[str, Any]:
     """Restore into a tiled TIFF, written as its tiles are made; it appears whole or not at all."""
     layout, given = plan.layout, picture.axes or ""
@@ -195,7 +197,7 @@ def _tiles(restored: Iterator[Done], order: tuple[int, ...], axes: str) -> Itera
 
 def _keep(
     image: OmeZarr,
-    part: Unfinished,
+    part: Checkpoint,
     number: int,
     block: Block,
     samples: NDArray[Any],
@@ -207,7 +209,7 @@ def _keep(
 
 
 @contextmanager
-def _hint(target: Path, part: Unfinished, total: int) -> Iterator[None]:
+def _hint(target: Path, part: Checkpoint, total: int) -> Iterator[None]:
     """Say on the way out of a broken run what is kept, and how to go on."""
     try:
         yield

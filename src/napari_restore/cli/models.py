@@ -21,7 +21,7 @@ _HEADER = ("model", "task", "channels", "licence", "size", "PSNR", "better", "sh
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the catalogue."""
+    """Print the catalog."""
     failed = 0
     rows = []
     for spec in CATALOG:

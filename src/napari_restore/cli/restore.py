@@ -27,7 +27,7 @@ from napari_restore.io import (
     stays_as_stored,
     write_image,
 )
-from napari_restore.io.tiff_writer import flavour_of
+from napari_restore.io.tiff_writer import flavor_of
 from napari_restore.models.catalog import find_model
 from napari_restore.restoration.cluster import check_address, connect
 from napari_restore.restoration.options import Options
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from distributed import Client
 
-    from napari_restore.io import Inputs, Picture, Place
+    from napari_restore.io import ImageFile, Inputs, Place
     from napari_restore.restoration.plan import Plan
 
 #: Bytes of a result above which it grows in a scratch file beside its target, not in memory.
@@ -212,7 +212,7 @@ def _restore(
     print(f"{target}: {', '.join(words)}")
 
 
-def _was_finished(target: Path, picture: Picture, plan: Plan, on_cluster: bool) -> bool:
+def _was_finished(target: Path, picture: ImageFile, plan: Plan, on_cluster: bool) -> bool:
     """Whether a result is there that says that it was made as planned."""
     if file_format(target, picture) != "zarr" or not target.exists():
         return False
@@ -225,7 +225,7 @@ def _was_finished(target: Path, picture: Picture, plan: Plan, on_cluster: bool) 
 
 
 def _carry_out(
-    picture: Picture,
+    picture: ImageFile,
     plan: Plan,
     place: Place,
     args: argparse.Namespace,
@@ -263,19 +263,19 @@ def _carry_out(
     return record
 
 
-def _in_parts(picture: Picture, target: Path) -> bool:
+def _in_parts(picture: ImageFile, target: Path) -> bool:
     """Whether what is written of an image depends on no other part of it."""
     plain = picture.plain is None and picture.orientation == 1
     return picture.fit is None and (plain or stays_as_stored(picture, target))
 
 
-def _can_be_tiled(picture: Picture, target: Path) -> bool:
+def _can_be_tiled(picture: ImageFile, target: Path) -> bool:
     """Whether a TIFF can be written tile by tile."""
     # ImageJ's own TIFF is one piece, booleans are packed by the row, and alpha is joined at last.
     image = picture.data
-    flavour = flavour_of(target.name, picture, picture.axes or "", image.nbytes)
+    flavor = flavor_of(target.name, picture, picture.axes or "", image.nbytes)
     in_parts = _in_parts(picture, target)
-    return in_parts and flavour != "imagej" and image.dtype != bool and picture.alpha is None
+    return in_parts and flavor != "imagej" and image.dtype != bool and picture.alpha is None
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Plain text tables."""
+"""RescaleTransform text tables."""
 
 from __future__ import annotations
 

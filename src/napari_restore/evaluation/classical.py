@@ -51,7 +51,7 @@ def richardson_lucy(image: Image, kernel: Image, steps: int = 30) -> Image:
     Parameters
     ----------
     image : ndarray
-        (Y, X) or (Y, X, C) in [0, 1]; each colour for itself.
+        (Y, X) or (Y, X, C) in [0, 1]; each color for itself.
     kernel : ndarray
         Point spread function, of odd sides and sum 1.
     steps : int
@@ -73,7 +73,7 @@ def wiener(image: Image, kernel: Image, balance: float = 0.01) -> Image:
     Parameters
     ----------
     image : ndarray
-        (Y, X) or (Y, X, C) in [0, 1]; each colour for itself.
+        (Y, X) or (Y, X, C) in [0, 1]; each color for itself.
     kernel : ndarray
         Point spread function, of odd sides and sum 1.
     balance : float
@@ -106,7 +106,7 @@ def dark_channel(image: Image, patch: int = 15, haze: float = 0.95, floor: float
     image : ndarray
         (Y, X, 3) in [0, 1].
     patch : int
-        Side of the neighbourhood in which something is dark without haze, in pixels.
+        Side of the neighborhood in which something is dark without haze, in pixels.
     haze : float
         Share of the haze that is removed.
     floor : float
@@ -120,7 +120,7 @@ def dark_channel(image: Image, patch: int = 15, haze: float = 0.95, floor: float
     from scipy.ndimage import minimum_filter
 
     dark = minimum_filter(image.min(axis=-1), patch)
-    # The haziest thousandth of the pixels shows the colour of the air.
+    # The haziest thousandth of the pixels shows the color of the air.
     count = max(1, dark.size // 1000)
     haziest = np.argpartition(dark.ravel(), -count)[-count:]
     air = np.maximum(image.reshape(-1, 3)[haziest].mean(axis=0), 1e-3)

@@ -62,7 +62,7 @@ def ssim(result: Any, target: Any, data_range: float) -> float:
     Parameters
     ----------
     result, target : array
-        (Y, X), or (Y, X, C) for the mean over colours; sides of at least 11 pixels.
+        (Y, X), or (Y, X, C) for the mean over colors; sides of at least 11 pixels.
     data_range : float
         Difference between white and black, in the units of the images.
 
@@ -99,7 +99,7 @@ def ssim(result: Any, target: Any, data_range: float) -> float:
 
 
 def ciede2000(result: Any, target: Any) -> float:
-    """Mean colour difference ΔE00 (Sharma, Wu and Dalal, 2005).
+    """Mean color difference ΔE00 (Sharma, Wu and Dalal, 2005).
 
     Parameters
     ----------
@@ -114,13 +114,13 @@ def ciede2000(result: Any, target: Any) -> float:
     Raises
     ------
     ImageError
-        If the shapes differ or are not those of colour images.
+        If the shapes differ or are not those of color images.
     """
     from skimage.color import deltaE_ciede2000, rgb2lab
 
     first, second = _pair(result, target)
     if first.ndim != 3 or first.shape[-1] != 3:
-        raise ImageError(f"ΔE00 compares colours, (Y, X, 3); got shape {first.shape}.")
+        raise ImageError(f"ΔE00 compares colors, (Y, X, 3); got shape {first.shape}.")
     return float(
         deltaE_ciede2000(*(rgb2lab(np.clip(image, 0, 1)) for image in (second, first))).mean()
     )
@@ -148,8 +148,8 @@ def affine_fit(result: Any, target: Any) -> NDArray[np.float64]:
         If the shapes differ or the images are empty.
     """
     first, second = _pair(result, target)
-    centred = first - first.mean()
-    power = float((centred**2).sum())
-    gain = float((centred * (second - second.mean())).sum()) / power if power else 0.0
-    fitted: NDArray[np.float64] = gain * centred + second.mean()
+    centered = first - first.mean()
+    power = float((centered**2).sum())
+    gain = float((centered * (second - second.mean())).sum()) / power if power else 0.0
+    fitted: NDArray[np.float64] = gain * centered + second.mean()
     return fitted

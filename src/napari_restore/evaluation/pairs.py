@@ -30,7 +30,7 @@ def load_sharp(folders: Sequence[Any], kind: str, limit: int | None = None) -> l
     ----------
     folders : sequence of path
     kind : {"color", "mono"}
-        Colour images serve for mono too, turned to grey; grey ones do not serve for colour.
+        Color images serve for mono too, turned to gray; gray ones do not serve for color.
     limit : int, optional
 
     Raises
@@ -67,7 +67,7 @@ class DegradedPair(NamedTuple):
     Attributes
     ----------
     degraded, target, sharp : ndarray
-        (Y, X, C); colour in [0, 1]. ``target`` is what a perfect restoration gives; it differs from
+        (Y, X, C); color in [0, 1]. ``target`` is what a perfect restoration gives; it differs from
         ``sharp`` in brightness.
     kernel : ndarray or None
         What blurred it, (k, k); None for haze.
@@ -102,12 +102,12 @@ def degraded_pair(
     """
     import torch
 
-    from napari_restore.training.data import centre_crop
+    from napari_restore.training.data import center_crop
 
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     margin = recipe.degradation.margin
-    crop = centre_crop(image, size + 2 * margin)
+    crop = center_crop(image, size + 2 * margin)
     for _ in range(20):
         pair = recipe.degradation(crop.clone(), rng, generator)
         changed = float(((pair.image - pair.target) ** 2).mean()) > 10 ** (-_UNTOUCHED / 10)

@@ -94,7 +94,7 @@ def evaluate(
 ) -> Evaluation:
     """Measure a model beside classical methods.
 
-    The model runs through `napari_restore.restore`, as users run it: on 8-bit colour or 16-bit
+    The model runs through `napari_restore.restore`, as users run it: on 8-bit color or 16-bit
     mono.
 
     Parameters
@@ -135,7 +135,7 @@ def evaluate(
         results = [seen]
         known = np.ones((1, 1)) if kernel is None else kernel
         for method in methods:
-            # Classical methods want [0, 1] and, for mono, no colour axis.
+            # Classical methods want [0, 1] and, for mono, no color axis.
             normal = (seen - camera.low) / camera.span
             if method.knows_blur and linear:
                 plane = to_srgb(method.run(to_linear(normal), known))

@@ -38,13 +38,13 @@ def read_axes(
     ----------
     layer : napari.layers.Image
     moves : bool
-        Whether one of them has to be time: a single axis before the plane that is labelled neither
+        Whether one of them has to be time: a single axis before the plane that is labeled neither
         z nor channel is.
     time_axis : int, optional
         Which one it is, whatever the labels say.
     channel_axis : int, "auto" or None
         Which axis holds channels, each with an intensity scale of its own; None for none. With
-        "auto" the one that is labelled so; else, in memory, one of up to five planes of which one
+        "auto" the one that is labeled so; else, in memory, one of up to five planes of which one
         is several times as bright as another.
 
     Raises
@@ -56,7 +56,7 @@ def read_axes(
     labels = [str(label).strip().lower() for label in layer.axis_labels]
     if any(label in ("y", "x") for label in labels[:-2]):
         raise ImageError(
-            f"The axes of layer '{layer.name}' are labelled {', '.join(labels)}: the plane (y, x) "
+            f"The axes of layer '{layer.name}' are labeled {', '.join(labels)}: the plane (y, x) "
             "must be the last two. Transpose the data, or correct the labels."
         )
     neutral, letters = iter(UNNAMED), ""

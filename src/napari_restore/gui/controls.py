@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from magicgui.widgets.bases import ValueWidget
     from napari.layers import Image
 
-    from .tasks import Face
+    from .tasks import DockConfig
 
 _TIPS = {
     "strength": "0 keeps the image as it is, 1 is the full restoration.",
-    "model": "auto: the colour model for RGB layers, the mono model for all others.",
+    "model": "auto: the color model for RGB layers, the mono model for all others.",
     "place": "Where Restore computes. Previews are computed on this computer.",
     "address": "What 'dask scheduler' says when it starts. The workers need this version of "
     "napari-restore, and choose their devices themselves if Device is auto.",
@@ -32,18 +32,18 @@ _TIPS = {
     "hide_source": "Hide the source layers once they are restored.",
     "structure_size": "Single-channel images: structures up to this size stay, and only light that "
     "is smoother is removed. auto leaves it to the network.",
-    "show_removed": "Add a layer: of single-channel images the light that was removed, of colour "
+    "show_removed": "Add a layer: of single-channel images the light that was removed, of color "
     "images the share of the light that came through the haze.",
     "frames": "each alone: from its own blur. with the next: along the motion between two frames "
     "of a movie, or of two selected images of one size.",
     "exposure": "With two frames: share of the time between them that the shutter is open. auto "
     "finds it from the movie.",
-    "time_axis": "With two frames: which axis of the layer is time. auto: the one labelled t, or "
+    "time_axis": "With two frames: which axis of the layer is time. auto: the one labeled t, or "
     "the only one.",
     "keep_range": "Whether results stay between the least and the largest value of the layer. "
     "auto: where values are signed integers, as in CT.",
     "channels": "Which axis of a stack holds channels: each gets an intensity scale of its own. "
-    "auto: the one labelled c, or one of few planes of very different brightness.",
+    "auto: the one labeled c, or one of few planes of very different brightness.",
     "show_motion": "Add a layer of vectors: arrows from frame to frame, or lines along the blur.",
 }
 _CLUSTER = "dask cluster"
@@ -55,7 +55,7 @@ class Controls:
 
     Parameters
     ----------
-    face : Face
+    face : DockConfig
         Which of the three docks this is.
     devices : sequence of str
         That are known already.
@@ -64,7 +64,7 @@ class Controls:
     #: Of the cluster, for docks that are opened later.
     _last_address: ClassVar[str] = ""
 
-    def __init__(self, face: Face, devices: Sequence[str]) -> None:
+    def __init__(self, face: DockConfig, devices: Sequence[str]) -> None:
         self._face = face
         models = [spec for spec in CATALOG if spec.task == face.task]
         self.strength = FloatSlider(value=1.0, min=0.0, max=1.0, step=0.05)

@@ -10,7 +10,7 @@ import numpy as np
 from napari.layers import Image
 
 from napari_restore.errors import ImageError, RestoreError
-from napari_restore.image.layout import likely_colour
+from napari_restore.image.layout import likely_color
 from napari_restore.image.lazy import is_lazy
 from napari_restore.image.stacked import stacked
 from napari_restore.restoration.cluster import check_address
@@ -80,7 +80,7 @@ class LayerJob:
 
     @property
     def shown_levels(self) -> list[Any]:
-        """Levels of the layer itself, without the neighbour beside it."""
+        """Levels of the layer itself, without the neighbor beside it."""
         return self.levels if self.partner is None else [level[(0, ...)] for level in self.levels]
 
     def place(self, index: tuple[int, ...]) -> tuple[int, ...]:
@@ -125,7 +125,7 @@ def plan_layer(
     layer : napari.layers.Layer
     task : str
     structure_size : float, optional
-        In the layer's units, see `pixel_size`. Colour layers go without.
+        In the layer's units, see `pixel_size`. Color layers go without.
     show_removed, show_motion : bool
     time_axis : int, optional
         Axis of the frames, where two of them are used and the labels do not say it.
@@ -165,7 +165,7 @@ def plan_layer(
     state["metadata"] = _copied(layer.metadata)
     name = None if partner is None else partner.name
     assumed = (
-        "" if layer.rgb else likely_colour(tuple(_levels(layer)[0].shape), np.dtype(layer.dtype))
+        "" if layer.rgb else likely_color(tuple(_levels(layer)[0].shape), np.dtype(layer.dtype))
     )
     return LayerJob(
         layer,
@@ -177,7 +177,7 @@ def plan_layer(
         show_motion,
         name,
         address,
-        assumed and f"{assumed} If its last axis is colour, add the layer with rgb=True.",
+        assumed and f"{assumed} If its last axis is color, add the layer with rgb=True.",
     )
 
 

@@ -72,7 +72,7 @@ def result_layer(job: LayerJob, restoration: Restoration) -> Image:
     """Make the result's layer: place, units and looks of its source, and how it was made."""
     record = {"source": job.name, **restoration.provenance}
     if job.partner is not None:
-        record["neighbour"] = job.partner
+        record["neighbor"] = job.partner
     # A restoration of a restoration tells the whole story.
     if METADATA_KEY in job.state["metadata"]:
         record["previous"] = job.state["metadata"][METADATA_KEY]
@@ -149,7 +149,7 @@ def restore_layer(
         Axis of the frames, where two of them are used and the labels do not say it.
     channel_axis : int, "auto" or None
         Axis of the channels, each of which gets an intensity scale of its own; None for none. With
-        "auto" the one labelled so; else, in memory, one of up to five planes that differ much in
+        "auto" the one labeled so; else, in memory, one of up to five planes that differ much in
         brightness.
     scheduler : str, optional
         Address of a dask cluster to restore on, such as "tcp://HOST:8786".

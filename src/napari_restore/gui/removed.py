@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def removed_from(job: LayerJob, restored: Restoration) -> Any:
     """Find what a restoration removed; touches no layer, so it may run in a thread.
 
-    Of colour layers the transmission, float32 in [0, 1]; of others the difference of source and
+    Of color layers the transmission, float32 in [0, 1]; of others the difference of source and
     result, so that both together are the source exactly.
 
     Returns
@@ -34,7 +34,7 @@ def removed_from(job: LayerJob, restored: Restoration) -> Any:
         A list for multiscale layers; lazy for lazy ones. None if there is nothing to show.
     """
     layout, multiscale = job.plan.layout, job.state["multiscale"]
-    if not layout.colour:
+    if not layout.color:
         results = restored.data if multiscale else [restored.data]
         pairs = zip(job.levels, results, strict=True)
         levels = [removed_light(_array(source), result) for source, result in pairs]
@@ -57,11 +57,11 @@ def _array(level: Any) -> Any:
 
 def removed_layer(job: LayerJob, data: Any, provenance: dict[str, Any]) -> Image:
     """Make the layer of what was removed, in the place of its source."""
-    colour = job.plan.layout.colour
-    what = "transmission" if colour else "removed light"
+    color = job.plan.layout.color
+    what = "transmission" if color else "removed light"
     state = {name: job.state[name] for name in PLACE}
     looks: dict[str, Any] = {"colormap": "viridis", "contrast_limits": (0, 1)}
-    if not colour:
+    if not color:
         looks = {name: job.state[name] for name in ("colormap", "blending")}
     return Image(
         data,

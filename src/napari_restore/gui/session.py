@@ -43,7 +43,7 @@ _SAID = _NAMED - _PLACE
 
 
 def _partners(sources: Sequence[Image]) -> list[Image] | list[None]:
-    """Of two single images, each is the neighbour of the other; movies have their own frames."""
+    """Of two single images, each is the neighbor of the other; movies have their own frames."""
     if len(sources) == 2 and all(layer.ndim == 2 for layer in sources):
         return [sources[1], sources[0]]
     return [None] * len(sources)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Face:
+class DockConfig:
     """What differs between the docks.
 
     Attributes
@@ -35,20 +35,20 @@ class Face:
     follows_motion: bool = False
 
 
-DEBLUR = Face("deblur", "Deblur", "Sharpens what is out of focus or softened by the optics.")
-DEHAZE = Face(
+DEBLUR = DockConfig("deblur", "Deblur", "Sharpens what is out of focus or softened by the optics.")
+DEHAZE = DockConfig(
     "dehaze",
     "Dehaze",
-    "Removes haze and smoke from colour images, out-of-focus light from single-channel ones.",
+    "Removes haze and smoke from color images, out-of-focus light from single-channel ones.",
     removes_light=True,
 )
-MOTION_DEBLUR = Face(
+MOTION_DEBLUR = DockConfig(
     "motion_deblur",
     "Motion deblur",
     "Removes the smear of a moving camera, stage or subject.",
     follows_motion=True,
 )
-FACES = (DEBLUR, DEHAZE, MOTION_DEBLUR)
+DOCKS = (DEBLUR, DEHAZE, MOTION_DEBLUR)
 
 
 class DeblurWidget(RestoreWidget):

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from napari_restore.watch import Progress
 
     from .options import DockOptions
-    from .tasks import Face
+    from .tasks import DockConfig
 
 
 class RestoreWidget(QWidget):
@@ -47,7 +47,7 @@ class RestoreWidget(QWidget):
     ----------
     viewer : napari.viewer.Viewer
         Or a ``ViewerModel`` where there is no window.
-    face : Face
+    face : DockConfig
         Which of the three docks this is.
     """
 
@@ -55,7 +55,7 @@ class RestoreWidget(QWidget):
     devices: ClassVar[tuple[str, ...]] = ()
     _search: ClassVar[Future[tuple[str, ...]] | None] = None
 
-    def __init__(self, viewer: napari.viewer.Viewer, face: Face) -> None:
+    def __init__(self, viewer: napari.viewer.Viewer, face: DockConfig) -> None:
         super().__init__()
         self.face = face
         self.session = Session(viewer, face.task)

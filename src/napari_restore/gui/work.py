@@ -84,7 +84,7 @@ def _preview(job: LayerJob, index: tuple[int, ...], region: Region, facts: Known
         restored = restore_region(job.array, plan, place, region, known)
     blur = try_blur(job.array, plan, known.scales, Report(), (place, region))
     original = Planes(job.array, plan.layout).read(place, region)
-    original = original if plan.layout.colour else original[..., 0]
+    original = original if plan.layout.color else original[..., 0]
     times = stopwatch.times(plan.seen(region) / 1e6, region.pixels / 1e6)
     return Previewed(restored, original, blur, times)
 

@@ -58,7 +58,7 @@ def block_shape(
     shape = layout.shape
     out = [min(a, b) for a, b in zip(chunks, shape, strict=True)]
     y, x = layout.axes.index("Y"), layout.axes.index("X")
-    if layout.colour:
+    if layout.color:
         out[layout.axes.index("S")] = shape[layout.axes.index("S")]
     samples = int(np.prod([n for axis, n in enumerate(out) if axis not in (y, x)], dtype=np.int64))
     side = tiles.side
@@ -107,7 +107,7 @@ def blocks(shape: Sequence[int], block: Sequence[int]) -> list[Block]:
 
 
 def pixels_of(layout: Layout, block: Block) -> int:
-    """Pixels of all planes of a block, colour samples counted once."""
+    """Pixels of all planes of a block, color samples counted once."""
     lengths = (b.stop - b.start for b, a in zip(block, layout.axes, strict=True) if a != "S")
     return int(np.prod(list(lengths), dtype=np.int64))
 
@@ -123,7 +123,7 @@ def regions_of(layout: Layout, block: Block) -> list[tuple[tuple[int, ...], Regi
 
 
 def reading_of(layout: Layout, block: Block, multiple_of: int, halo: int, frames: int) -> Block:
-    """Find what has to be read for a block: its halo too, and the neighbours of its frames."""
+    """Find what has to be read for a block: its halo too, and the neighbors of its frames."""
     out = list(block)
     y, x = layout.axes.index("Y"), layout.axes.index("X")
     grid = Grid(layout.size, multiple_of, halo)
@@ -133,6 +133,6 @@ def reading_of(layout: Layout, block: Block, multiple_of: int, halo: int, frames
     if frames == 2:
         time = layout.axes.index("T")
         start, stop, last = block[time].start, block[time].stop, layout.shape[time]
-        # The last frame takes the one before for its neighbour.
+        # The last frame takes the one before for its neighbor.
         out[time] = slice(start - (stop == last and stop - start == 1), min(stop + 1, last))
     return tuple(out)

@@ -208,7 +208,7 @@ def edge_bars(block: NDArray[Any]) -> tuple[int, int, int, int]:
     ends = []
     for part in (block, block.transpose(1, 0, 2)):
         low, high = part.min(axis=1), part.max(axis=1)
-        # A bar may have a colour: each channel has its own value.
+        # A bar may have a color: each channel has its own value.
         even = (low == high).all(-1)
         for step in (1, -1):
             same = even[::step] & (low[::step] == low[::step][0]).all(-1)

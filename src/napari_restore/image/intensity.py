@@ -64,7 +64,7 @@ class Scale:
     ceiling: float = np.inf
     usual: tuple[float, float] | None = None
 
-    def normalise(self, block: NDArray[Any]) -> NDArray[np.float32]:
+    def normalize(self, block: NDArray[Any]) -> NDArray[np.float32]:
         """To the network's range; the difference is taken before precision is lost."""
         if self.span == 0:
             return np.zeros(block.shape, np.float32)
@@ -100,9 +100,9 @@ def find_scales(
     Returns
     -------
     tuple of Scale
-        One for each channel; one alone where there is no channel axis. 8-bit colour is /255, all
+        One for each channel; one alone where there is no channel axis. 8-bit color is /255, all
         else lies between robust percentiles of a bounded sample. What says nothing of the scene
-        does not count: NaN and infinities, values of fills, hidden colours, outliers, empty planes,
+        does not count: NaN and infinities, values of fills, hidden colors, outliers, empty planes,
         and even bars along the borders.
 
     Raises
@@ -160,7 +160,7 @@ def _scale(
 ) -> Scale:
     channels = layout.channels
     values = _joined([s.block[..., :channels][s.valid(channels, missing)] for s in samples])
-    fixed = layout.colour and values.dtype == np.uint8
+    fixed = layout.color and values.dtype == np.uint8
     if not fixed:
         missing += find_fills(values)
         values = _joined([s.block[..., :channels][s.valid(channels, missing)] for s in samples])

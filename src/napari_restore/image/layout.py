@@ -1,4 +1,4 @@
-"""From an array of any layout to planes, and back: which axes are space, which are colour."""
+"""From an array of any layout to planes, and back: which axes are space, which are color."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ class Layout:
     axes: str
 
     @property
-    def colour(self) -> bool:
+    def color(self) -> bool:
         """Whether the array holds RGB or RGBA samples."""
         return "S" in self.axes
 
     @property
     def channels(self) -> int:
-        """Channels that a network sees: 3 for colour, else 1."""
-        return 3 if self.colour else 1
+        """Channels that a network sees: 3 for color, else 1."""
+        return 3 if self.color else 1
 
     @property
     def size(self) -> tuple[int, int]:
@@ -78,14 +78,14 @@ class Layout:
 
     @property
     def pixels(self) -> int:
-        """Pixels of all planes, colour samples counted once."""
+        """Pixels of all planes, color samples counted once."""
         return self.planes * self.size[0] * self.size[1]
 
     def indices(self) -> Iterator[tuple[int, ...]]:
         """Index of each plane over the leading axes."""
         return iter(np.ndindex(*(self.shape[axis] for axis in self.leading)))
 
-    def neighbour(self, index: tuple[int, ...]) -> tuple[int, ...]:
+    def neighbor(self, index: tuple[int, ...]) -> tuple[int, ...]:
         """Plane of the next frame along T; of the last frame, the one before."""
         place = self.leading.index(self.axes.index("T"))
         time, last = index[place], self.shape[self.axes.index("T")] - 1
@@ -124,7 +124,7 @@ def find_layout(array: ArrayLike, axes: str | None = None, rgb: bool | None = No
         At least two-dimensional; NumPy, zarr or dask.
     axes : str, optional
         One letter for each axis, for example "TZCYX" or "YXS". Without it the plane is the last two
-        axes, before the colour axis.
+        axes, before the color axis.
     rgb : bool, optional
         Whether the last axis holds RGB(A) samples. Without it, a last axis of 3 or 4 on uint8 does.
 
@@ -170,15 +170,15 @@ def find_layout(array: ArrayLike, axes: str | None = None, rgb: bool | None = No
         )
     if axes is None:
         if rgb is None:
-            if assumed := likely_colour(shape, dtype):
+            if assumed := likely_color(shape, dtype):
                 warnings.warn(
-                    f"{assumed} Pass rgb=True if its last axis is colour, or rgb=False if it is "
+                    f"{assumed} Pass rgb=True if its last axis is color, or rgb=False if it is "
                     "not.",
                     stacklevel=3,
                 )
             rgb = len(shape) >= 3 and shape[-1] in (3, 4) and dtype == np.uint8
         if rgb and len(shape) < 3:
-            raise ImageError(f"A colour image needs three dimensions (Y, X, 3); got shape {shape}.")
+            raise ImageError(f"A color image needs three dimensions (Y, X, 3); got shape {shape}.")
         plain = "YXS" if rgb else "YX"
         axes = UNNAMED[: len(shape) - len(plain)] + plain
         if len(axes) != len(shape):
@@ -197,9 +197,9 @@ def find_layout(array: ArrayLike, axes: str | None = None, rgb: bool | None = No
         if rgb is not None and rgb != ("S" in axes):
             raise ImageError(f"axes '{axes}' and rgb={rgb} disagree: S is the axis of RGB samples.")
     layout = Layout(shape, axes)
-    if layout.colour and shape[axes.index("S")] not in (3, 4):
+    if layout.color and shape[axes.index("S")] not in (3, 4):
         raise ImageError(
-            f"A colour axis holds 3 or 4 samples; this one holds {shape[axes.index('S')]} (shape "
+            f"A color axis holds 3 or 4 samples; this one holds {shape[axes.index('S')]} (shape "
             f"{shape}). Pass rgb=False, or name that axis C for separate channels."
         )
     return layout
@@ -239,8 +239,8 @@ def with_time(layout: Layout) -> Layout:
     return movie
 
 
-def likely_colour(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
-    """Say what is assumed of an array that is probably colour but not 8-bit; else nothing."""
+def likely_color(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
+    """Say what is assumed of an array that is probably color but not 8-bit; else nothing."""
     if len(shape) >= 3 and shape[-1] in (3, 4) and shape[-2] > 4 and dtype != np.uint8:
         return (
             f"The array of shape {shape} and dtype {dtype} is taken for planes that are "
@@ -281,17 +281,17 @@ class Planes:
         )
 
     def read(self, index: tuple[int, ...], region: Region) -> NDArray[Any]:
-        """Read a region inside the plane: (h, w, S), S being 1 for grey images."""
+        """Read a region inside the plane: (h, w, S), S being 1 for gray images."""
         return self.canonical(self.array[self.key(index, region)])
 
     def canonical(self, block: Any) -> NDArray[Any]:
         """Bring a block of one plane from the array's order to (h, w, S)."""
         plane: NDArray[Any] = np.asarray(block).transpose(self.layout.plane_order)
-        return plane if self.layout.colour else plane[..., None]
+        return plane if self.layout.color else plane[..., None]
 
     def write(self, index: tuple[int, ...], region: Region, block: NDArray[Any]) -> None:
         """Write what `read` would return."""
-        if not self.layout.colour:
+        if not self.layout.color:
             block = block[..., 0]
         inverse = np.argsort(self.layout.plane_order)
         self.array[self.key(index, region)] = block.transpose(inverse)

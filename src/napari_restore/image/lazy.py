@@ -102,7 +102,7 @@ def _futures(image: da.Array) -> list[Any]:
     return held
 
 
-class FromSample(Generic[Found]):
+class LazyStatistic(Generic[Found]):
     """Something about a lazy array: found when first asked for, and kept.
 
     It is the same for every chunk, if the sample it is found from depends on the array's shape
@@ -150,16 +150,16 @@ class FromSample(Generic[Found]):
         return _received, (self._token, self.__dict__ | {"_lock": None})
 
 
-_RECEIVED: OrderedDict[str, FromSample[Any]] = OrderedDict()
+_RECEIVED: OrderedDict[str, LazyStatistic[Any]] = OrderedDict()
 _receiving = threading.Lock()
 
 
-def _received(token: str, state: dict[str, Any]) -> FromSample[Any]:
+def _received(token: str, state: dict[str, Any]) -> LazyStatistic[Any]:
     """Return the same object if it came before: every computation sends it anew."""
     with _receiving:
         known = _RECEIVED.get(token)
         if known is None:
-            known = FromSample.__new__(FromSample)
+            known = LazyStatistic.__new__(LazyStatistic)
             known.__dict__ |= state | {"_lock": threading.Lock()}
             _RECEIVED[token] = known
             while len(_RECEIVED) > _MOST_RECEIVED:

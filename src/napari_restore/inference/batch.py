@@ -17,7 +17,7 @@ from .conversion import (
     as_they_are,
     dither_of,
     is_even,
-    normalised,
+    normalized,
     with_alpha,
 )
 from .device_transfer import Restored, are_sent
@@ -76,7 +76,7 @@ def read_batch(
     source: Planes,
     predictor: Predictor,
     scales: Sequence[Scale],
-    looks: Contexts,
+    contexts: Contexts,
 ) -> Batch:
     """Read tiles with what is around them, as the network wants them."""
     torch = import_torch()
@@ -98,7 +98,7 @@ def read_batch(
         kept = slice(top, top + job.tile.height), slice(left, left + job.tile.width)
         if not batch.sent or around is None:
             scale = batch.scales[number]
-            around, gaps = normalised(source, job.index, inside, scale, predictor.frames, block)
+            around, gaps = normalized(source, job.index, inside, scale, predictor.frames, block)
         seen.append(reflect(around, inside, window, layout.size))
         batch.originals.append(block[kept])
         batch.gaps.append(None if gaps is None else gaps[kept])
@@ -108,7 +108,7 @@ def read_batch(
         frames = seen[group[0]][None] if len(group) == 1 else np.stack([seen[i] for i in group])
         context, boxes = None, torch.zeros(len(group), 4)
         if predictor.view:
-            context = torch.cat([looks.get(jobs[i].index, predictor) for i in group])
+            context = torch.cat([contexts.get(jobs[i].index, predictor) for i in group])
             places = [windows[i] for i in group]
             boxes = torch.tensor(
                 [

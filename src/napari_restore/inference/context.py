@@ -57,7 +57,7 @@ class Contexts:
             if self._common is None:
                 self._common = common_context(self._source, self._scales, predictor)
             view = plane_view(self._source, index, self._scales, predictor.view)
-            self._known[index] = predictor.look(view, self._common)
+            self._known[index] = predictor.encode(view, self._common)
         return self._known[index]
 
     def trim(self) -> None:
@@ -76,23 +76,23 @@ def common_context(
 ) -> torch.Tensor | None:
     """Find what all planes of an image have in common, from a few of them; None for one plane.
 
-    In a movie the air keeps its colour; found anew for every frame, it would flicker.
+    In a movie the air keeps its color; found anew for every frame, it would flicker.
     """
     layout = source.layout
     if layout.planes == 1:
         return None
     lengths = [layout.shape[axis] for axis in layout.leading]
-    looks = []
+    contexts = []
     for number in np.unique(np.linspace(0, layout.planes - 1, _LOOKS).round().astype(int)):
         index = tuple(int(i) for i in np.unravel_index(int(number), lengths))
-        looks.append(predictor.look(plane_view(source, index, scales, predictor.view), None))
-    return predictor.agree(looks)
+        contexts.append(predictor.encode(plane_view(source, index, scales, predictor.view), None))
+    return predictor.merge_contexts(contexts)
 
 
 def plane_view(
     source: Planes, index: tuple[int, ...], scales: Sequence[Scale], longest: int
 ) -> torch.Tensor:
-    """Low-resolution view of one whole plane, normalised: (1, C, h, w).
+    """Low-resolution view of one whole plane, normalized: (1, C, h, w).
 
     Very large planes are first sampled at a regular stride, so that the memory stays bounded.
     """

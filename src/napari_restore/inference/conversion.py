@@ -46,11 +46,11 @@ def as_seen(
     seen = np.empty(filled.shape, np.float32)
     for first in range(0, len(seen), BAND):
         band = slice(first, first + BAND)
-        seen[band] = scale.normalise(filled[band])
+        seen[band] = scale.normalize(filled[band])
     return seen, gaps
 
 
-def normalised(
+def normalized(
     source: Planes,
     index: tuple[int, ...],
     region: Region,
@@ -68,7 +68,7 @@ def normalised(
     seen, gaps = as_seen(block, scale, source.layout, rows, columns)
     if frames == 1:
         return seen, gaps
-    block = source.read(source.layout.neighbour(index), region)
+    block = source.read(source.layout.neighbor(index), region)
     other, _ = as_seen(block, scale, source.layout, rows, columns)
     # A frame without an image, the shutter closed or the camera blinded, shows no motion.
     return np.concatenate([seen, seen if is_even(other) else other], -1), gaps
@@ -82,11 +82,11 @@ def is_even(block: NDArray[Any]) -> bool:
 def as_they_are(
     source: Planes, index: tuple[int, ...], region: Region, frames: int, block: NDArray[Any]
 ) -> NDArray[Any]:
-    """Read the samples of what a network sees of a region; parameters as for `normalised`."""
+    """Read the samples of what a network sees of a region; parameters as for `normalized`."""
     channels = source.layout.channels
     blocks = [block]
     if frames == 2:
-        blocks.append(source.read(source.layout.neighbour(index), region))
+        blocks.append(source.read(source.layout.neighbor(index), region))
     if len(blocks) == 1 and channels == block.shape[-1]:
         return np.ascontiguousarray(block)
     return np.concatenate([part[..., :channels] for part in blocks], -1)

@@ -18,7 +18,7 @@ from .context import Contexts
 from .device_transfer import restore_samples
 from .protocol import Predictor, Report, TileOptions
 from .restraint import not_below, restrain
-from .tile_queue import JobQueue
+from .tile_queue import TileQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -81,7 +81,7 @@ def run(
     else:
         regions = list(regions)
         total = sum(region.pixels for _, region in regions)
-    queue, looks, done = JobQueue(regions, tiles), contexts or Contexts(source, scales), 0
+    queue, contexts, done = TileQueue(regions, tiles), contexts or Contexts(source, scales), 0
     jobs, batch, computed = queue.take(), None, None
     watch = Watch()
     # While a network computes, the last tiles are written and the next ones read.
@@ -90,7 +90,7 @@ def run(
         while jobs or computed:
             computing, following, changes = None, None, None
             if jobs:
-                batch = batch or _unless_full(read_batch, jobs, source, predictor, scales, looks)
+                batch = batch or _unless_full(read_batch, jobs, source, predictor, scales, contexts)
             if batch:
                 watch = Watch()
                 computing = thread.submit(
@@ -98,13 +98,15 @@ def run(
                 )
             if computed:
                 write_batch(*computed, target, strength, report)
-                looks.trim()
+                contexts.trim()
                 done += sum(job.tile.pixels for job in computed[0].jobs)
                 computed = None
                 tell(done, total, report.notes[-1] if report.notes else "")
             if computing:
                 if further := queue.take():
-                    following = _unless_full(read_batch, further, source, predictor, scales, looks)
+                    following = _unless_full(
+                        read_batch, further, source, predictor, scales, contexts
+                    )
                     if following is None:
                         # It may fit when nothing else is in memory.
                         queue.put_back(further)
@@ -124,7 +126,7 @@ def run(
                 if note is None:
                     note = f"Memory of {predictor.device} ran out; going on with the CPU."
                     predictor = predictor.to_cpu()
-                    looks.to_cpu()
+                    contexts.to_cpu()
                     report.device = predictor.device
                 report.notes.append(note)
                 jobs = queue.take()

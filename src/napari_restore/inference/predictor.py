@@ -27,7 +27,7 @@ from napari_restore.networks.motion_estimator import MOTION_UNIT
 from napari_restore.physics.motion import half_angle
 from napari_restore.watch import call_in
 
-from .restraint import within_colours
+from .restraint import within_colors
 from .smooth_change import SmoothChange
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class TorchPredictor:
             ) from error
         self.spec, self.device = spec, device
         self.multiple_of, self.halo, self.view = spec.multiple_of, spec.halo, spec.view
-        self.has_gauge, self.frames = spec.gauge == "blur", spec.frames
+        self.estimates_blur, self.frames = spec.gauge == "blur", spec.frames
         # Elsewhere it would gain little: a Mac's device shares the processor's memory.
         self.takes_device_tiles = device.startswith("cuda")
         network = network.eval().to(device)
@@ -94,11 +94,11 @@ class TorchPredictor:
         kind = self.device.partition(":")[0]
         return torch.autocast(kind, self._dtype or torch.bfloat16, enabled=self._dtype is not None)
 
-    def look(self, view: torch.Tensor, common: torch.Tensor | None) -> torch.Tensor:
+    def encode(self, view: torch.Tensor, common: torch.Tensor | None) -> torch.Tensor:
         """Global context of a plane from its view (1, C, h, w), and what all planes share."""
-        return self._run(self._look, view, common)
+        return self._run(self._encode, view, common)
 
-    def _look(self, view: torch.Tensor, common: torch.Tensor | None) -> torch.Tensor:
+    def _encode(self, view: torch.Tensor, common: torch.Tensor | None) -> torch.Tensor:
         with torch.inference_mode(), self._autocast():
             view = view.to(self.device)
             context: torch.Tensor = self._network.coefficients(view).float()
@@ -107,7 +107,7 @@ class TorchPredictor:
                 context = self._network.with_airlight(context, common.to(self.device))
         return context
 
-    def agree(self, contexts: Sequence[torch.Tensor]) -> torch.Tensor:
+    def merge_contexts(self, contexts: Sequence[torch.Tensor]) -> torch.Tensor:
         """Find what planes of one image share from the contexts of some."""
         airlight: torch.Tensor = self._network.mean_airlight(contexts)
         return airlight
@@ -155,13 +155,13 @@ class TorchPredictor:
             else:
                 with self._autocast():
                     restored = self._network(tiles)
-                restored = self._with_colours(restored.float(), tiles)
+                restored = self._with_colors(restored.float(), tiles)
             result: torch.Tensor = restored.float().to(origin)
         return result
 
-    def _with_colours(self, restored: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    def _with_colors(self, restored: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
         moved = self.spec.task == "motion_deblur" and self.spec.channels == 3
-        return within_colours(restored, seen) if moved else restored
+        return within_colors(restored, seen) if moved else restored
 
     def restore_pair(self, tiles: torch.Tensor, exposure: float) -> torch.Tensor:
         """Restore the first of two frames (N, 2 C, h, w): (N, C, h, w), where they are."""
@@ -171,7 +171,7 @@ class TorchPredictor:
                 shutter = torch.full((len(tiles), 1, 1, 1), exposure, device=self.device)
                 frames = tiles.to(self.device).contiguous(memory_format=torch.channels_last)
                 restored: torch.Tensor = self._network(frames, shutter)
-                restored = self._with_colours(restored.float(), frames[:, : self.spec.channels])
+                restored = self._with_colors(restored.float(), frames[:, : self.spec.channels])
             return restored.to(tiles.device)
 
         return self._run(run)
@@ -340,7 +340,7 @@ def find_predictor(
     device : str
     structure_size : float
         Structures up to this many pixels stay, see `SmoothChange`; 0 leaves that to the network.
-    exposure : float or FromSample, optional
+    exposure : float or LazyStatistic, optional
         For two frames, see `AtExposure`; 0 restores each alone.
     blur : KnownBlur, optional
         For models that are told the point spread function, see `WithBlur`.

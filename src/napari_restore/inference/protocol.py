@@ -22,7 +22,7 @@ class Predictor(Protocol):
         Size requirement of the network, and pixels that influence a tile.
     view : int
         Longest side of the low-resolution view of a whole plane that it wants, 0 for none.
-    has_gauge : bool
+    estimates_blur : bool
         Whether it can `estimate` how blurred an image is.
     frames : int
         How many consecutive frames it looks at to restore the first of them, 1 or 2; of two, it
@@ -35,16 +35,16 @@ class Predictor(Protocol):
     multiple_of: int
     halo: int
     view: int
-    has_gauge: bool
+    estimates_blur: bool
     frames: int
     device: str
     takes_device_tiles: bool
 
-    def look(self, view: torch.Tensor, common: torch.Tensor | None) -> torch.Tensor:
+    def encode(self, view: torch.Tensor, common: torch.Tensor | None) -> torch.Tensor:
         """Global context of a plane from its view (1, C, h, w), and what all planes share."""
         ...
 
-    def agree(self, contexts: Sequence[torch.Tensor]) -> torch.Tensor:
+    def merge_contexts(self, contexts: Sequence[torch.Tensor]) -> torch.Tensor:
         """Find what planes of one image share from the contexts of some."""
         ...
 

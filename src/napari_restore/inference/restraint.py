@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 #: Side of the blocks in pixels of which one at least is even where anything far from all structure
 #: could be.
 _BLOCK = 16
-#: Pixels around one that is neutral in neutral surroundings: colours meet by chance in one alone.
+#: Pixels around one that is neutral in neutral surroundings: colors meet by chance in one alone.
 _AROUND = 2
 #: Pixels within which light is kept.
 _LIGHT = 12
-#: Pixels within which colours are seen.
+#: Pixels within which colors are seen.
 _NEAR = 4
 
 
@@ -46,11 +46,11 @@ def restrain(change: torch.Tensor, seen: torch.Tensor, reach: int) -> torch.Tens
 
 def _neutral(change: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
     torch = import_torch()
-    coloured = (seen[:, :1] != seen[:, 1:]).any(1, keepdim=True)
-    if coloured.all():
+    colored = (seen[:, :1] != seen[:, 1:]).any(1, keepdim=True)
+    if colored.all():
         return change
     side = 2 * _AROUND + 1
-    near = torch.nn.functional.max_pool2d(coloured.float(), side, 1, _AROUND) > 0
+    near = torch.nn.functional.max_pool2d(colored.float(), side, 1, _AROUND) > 0
     neutral: Tensor = torch.where(near, change, change.mean(1, keepdim=True))
     return neutral
 
@@ -75,10 +75,10 @@ def _faded(change: torch.Tensor, seen: torch.Tensor, reach: int) -> torch.Tensor
     return change.mul_(edges)
 
 
-def within_colours(restored: Tensor, seen: Tensor) -> Tensor:
-    """Keep the colours of a restoration among those that are seen around each place.
+def within_colors(restored: Tensor, seen: Tensor) -> Tensor:
+    """Keep the colors of a restoration among those that are seen around each place.
 
-    Motion is common to the channels: what it mixed up was there, close by. Other colours beside an
+    Motion is common to the channels: what it mixed up was there, close by. Other colors beside an
     edge are channels that were restored differently.
 
     Parameters
@@ -94,9 +94,9 @@ def within_colours(restored: Tensor, seen: Tensor) -> Tensor:
     """
     pool = import_torch().nn.functional.max_pool2d
     brightness = restored.mean(1, keepdim=True)
-    colours = seen - seen.mean(1, keepdim=True)
+    colors = seen - seen.mean(1, keepdim=True)
     side = 2 * _NEAR + 1
-    most, least = pool(colours, side, 1, _NEAR), -pool(-colours, side, 1, _NEAR)
+    most, least = pool(colors, side, 1, _NEAR), -pool(-colors, side, 1, _NEAR)
     kept: Tensor = brightness + (restored - brightness).clamp(least, most)
     return kept
 

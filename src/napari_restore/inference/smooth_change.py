@@ -35,7 +35,7 @@ class SmoothChange:
     def __init__(self, predictor: Predictor, size: float) -> None:
         self._predictor, self._size, self._sigma = predictor, size, WIDTH * size
         self.multiple_of, self.view = predictor.multiple_of, predictor.view
-        self.has_gauge, self.device = predictor.has_gauge, predictor.device
+        self.estimates_blur, self.device = predictor.estimates_blur, predictor.device
         self.frames, self.takes_device_tiles = predictor.frames, False
         self.halo = halo_with(predictor.halo, size)
         # Windows begin at multiples of these.
@@ -44,13 +44,13 @@ class SmoothChange:
             coarser *= 2
         self._coarser = coarser
 
-    def look(self, view: torch.Tensor, common: torch.Tensor | None) -> torch.Tensor:
+    def encode(self, view: torch.Tensor, common: torch.Tensor | None) -> torch.Tensor:
         """As the predictor within."""
-        return self._predictor.look(view, common)
+        return self._predictor.encode(view, common)
 
-    def agree(self, contexts: Sequence[torch.Tensor]) -> torch.Tensor:
+    def merge_contexts(self, contexts: Sequence[torch.Tensor]) -> torch.Tensor:
         """As the predictor within."""
-        return self._predictor.agree(contexts)
+        return self._predictor.merge_contexts(contexts)
 
     def transmission(
         self, tiles: torch.Tensor, context: torch.Tensor, boxes: torch.Tensor

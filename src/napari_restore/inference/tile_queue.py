@@ -27,7 +27,7 @@ class Job:
     tile: Region
 
 
-class JobQueue:
+class TileQueue:
     """Tiles in order, handed out in batches.
 
     Parameters

@@ -12,7 +12,7 @@ from .conversion import as_plain, plain_form, stays_as_stored
 from .dicom import check_volume, read_dicom
 from .dicom_writer import write_dicom
 from .formats import FORMATS, NAMES, file_format, image_files, is_image_folder, known_ending
-from .image_file import Picture, stored_axes, stored_order, with_alpha
+from .image_file import ImageFile, stored_axes, stored_order, with_alpha
 from .losses import losses
 from .nifti import check_nifti, read_nifti, write_nifti
 from .npy import read_npy, write_npy
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMATS",
+    "ImageFile",
     "Inputs",
-    "Picture",
     "Place",
     "check_target",
     "file_format",
@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 
-def read_image(path: Path, series: str | None = None) -> Picture:
+def read_image(path: Path, series: str | None = None) -> ImageFile:
     """Read an image file, by the ending of its name, or a folder with a DICOM series.
 
     Parameters
@@ -60,7 +60,7 @@ def read_image(path: Path, series: str | None = None) -> Picture:
 
     Returns
     -------
-    Picture
+    ImageFile
         Uncompressed TIFF, NPY and NIfTI are memory-mapped; OME-Zarr and large TIFF are read in
         parts.
 
@@ -86,7 +86,7 @@ def read_image(path: Path, series: str | None = None) -> Picture:
     return picture
 
 
-def _read(path: Path, kind: str, series: str | None) -> Picture:
+def _read(path: Path, kind: str, series: str | None) -> ImageFile:
     if kind == "dicom":
         return read_dicom(path, series)
     if kind in ("png", "jpeg"):
@@ -101,14 +101,14 @@ def zarr_around(path: Path) -> Path | None:
 
 
 def place_for(
-    target: Path, picture: Picture, *, force: bool = False, inputs: Inputs | None = None
+    target: Path, picture: ImageFile, *, force: bool = False, inputs: Inputs | None = None
 ) -> Place:
     """Where the result for a picture goes.
 
     Parameters
     ----------
     target : Path
-    picture : Picture
+    picture : ImageFile
         The original.
     force : bool
         Whether an earlier result may be replaced.
@@ -125,14 +125,14 @@ def place_for(
 
 
 def check_target(
-    target: Path, picture: Picture, *, force: bool = False, inputs: Inputs | None = None
+    target: Path, picture: ImageFile, *, force: bool = False, inputs: Inputs | None = None
 ) -> None:
     """Raise a `FileError` unless a result can be written, before anything is computed.
 
     Parameters
     ----------
     target : Path
-    picture : Picture
+    picture : ImageFile
         The original; its axes are named.
     force : bool
         Whether an earlier result may be replaced.
@@ -174,7 +174,7 @@ def check_target(
 def write_image(
     target: Path,
     data: NDArray[Any],
-    picture: Picture,
+    picture: ImageFile,
     provenance: str,
     *,
     force: bool = False,
@@ -188,7 +188,7 @@ def write_image(
         Its ending decides the format; `check_target` says whether that can hold the image.
     data : ndarray
         The restored samples, in the shape of ``picture.data``.
-    picture : Picture
+    picture : ImageFile
         The original; its axes are named.
     provenance : str
         JSON in ASCII that says how the result was made. NPY has no place for it.

@@ -36,13 +36,13 @@ def part_of(target: Path) -> Path:
 
 
 @contextmanager
-def unfinished(place: Place, *, resume: bool) -> Iterator[Unfinished]:
+def unfinished(place: Place, *, resume: bool) -> Iterator[Checkpoint]:
     """Begin or continue a result; nobody else can until this ends.
 
     Parameters
     ----------
     place : Place
-        Of the folder that it becomes with `Unfinished.commit`. With ``force`` it begins anew where
+        Of the folder that it becomes with `Checkpoint.commit`. With ``force`` it begins anew where
         an earlier run has left something.
     resume : bool
         Whether to continue what an earlier run has left.
@@ -57,7 +57,7 @@ def unfinished(place: Place, *, resume: bool) -> Iterator[Unfinished]:
 
     target = place.target
     part = part_of(target)
-    left: Unfinished | None = None
+    left: Checkpoint | None = None
     try:
         _check_part(part, place)
         part.mkdir(exist_ok=True)
@@ -67,7 +67,7 @@ def unfinished(place: Place, *, resume: bool) -> Iterator[Unfinished]:
         except Timeout:
             raise FileError(f"Another run is writing {target} just now.") from None
         try:
-            left = Unfinished(place, part)
+            left = Checkpoint(place, part)
             if left.header and not (resume or place.force):
                 raise FileError(
                     f"An earlier run has left {part} unfinished. Continue it with --resume, or "
@@ -77,7 +77,7 @@ def unfinished(place: Place, *, resume: bool) -> Iterator[Unfinished]:
                 left.clear()
             yield left
         finally:
-            # While the lock is held: what another run makes afterwards is its own.
+            # While the lock is held: what another run makes afterward is its own.
             if left is not None and not left.header:
                 shutil.rmtree(part, ignore_errors=True)
             lock.release()
@@ -100,7 +100,7 @@ def _check_part(part: Path, place: Place) -> None:
         )
 
 
-class Unfinished:
+class Checkpoint:
     """What there is of a result; made by `unfinished`.
 
     Attributes

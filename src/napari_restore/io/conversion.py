@@ -9,21 +9,21 @@ import numpy as np
 
 from .formats import file_format
 from .image_file import stored_axes
-from .tiff_writer import flavour_of
+from .tiff_writer import flavor_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from .image_file import Picture
+    from .image_file import ImageFile
 
 #: Axes that are turned round to bring an orientation upright; from 5 on, after Y and X changed
 #: places.
 _MIRRORED = {2: "X", 3: "YX", 4: "Y", 5: "", 6: "X", 7: "YX", 8: "Y"}
 
 
-def stays_as_stored(picture: Picture, target: Path) -> bool:
+def stays_as_stored(picture: ImageFile, target: Path) -> bool:
     """Whether a result holds samples as the original's file does, with what says how to read them.
 
     That is a slope, an intercept or a calibration, and how the image is turned.
@@ -35,10 +35,12 @@ def stays_as_stored(picture: Picture, target: Path) -> bool:
         return True
     axes = picture.axes or ""
     order = "".join(axes[axis] for axis in stored_axes(axes))
-    return flavour_of(target.name, picture, order, picture.data.nbytes) == "imagej"
+    return flavor_of(target.name, picture, order, picture.data.nbytes) == "imagej"
 
 
-def as_plain(picture: Picture, data: NDArray[Any], target: Path) -> tuple[Picture, NDArray[Any]]:
+def as_plain(
+    picture: ImageFile, data: NDArray[Any], target: Path
+) -> tuple[ImageFile, NDArray[Any]]:
     """Convert restored samples to plain numbers, upright; the picture then holds these.
 
     Where the result `stays_as_stored`, nothing is converted.
@@ -62,7 +64,7 @@ def as_plain(picture: Picture, data: NDArray[Any], target: Path) -> tuple[Pictur
     return turned, turned.data
 
 
-def plain_form(picture: Picture, target: Path) -> Picture:
+def plain_form(picture: ImageFile, target: Path) -> ImageFile:
     """Shape and dtype that `as_plain` will give, without any memory for the samples."""
     if stays_as_stored(picture, target):
         return picture

@@ -12,9 +12,9 @@ from napari_restore.errors import FileError
 
 from .dicom_folder import dicom_files, look_at_imageless, look_at_others
 from .dicom_order import arrange
-from .dicom_pixels import decoded, frame_count, is_colour, open_dataset, storage_of
-from .image_file import Picture
-from .units import Plain, as_dtype, integer_dtype
+from .dicom_pixels import decoded, frame_count, is_color, open_dataset, storage_of
+from .image_file import ImageFile
+from .units import RescaleTransform, as_dtype, integer_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _STEPS = 2**20
 
 
-def read_dicom(path: Path, series: str | None = None) -> Picture:
+def read_dicom(path: Path, series: str | None = None) -> ImageFile:
     """Read a DICOM file, or the files of a series from a folder.
 
     Parameters
@@ -40,10 +40,10 @@ def read_dicom(path: Path, series: str | None = None) -> Picture:
 
     Returns
     -------
-    Picture
+    ImageFile
         Single-channel samples are floats in the units of the image (slope and intercept, of each
         slice, applied), NaN where pixels are padding, and have the opposite sign where low values
-        are shown bright. Colours are RGB. Slices are sorted along their normal. ``extras`` holds
+        are shown bright. Colors are RGB. Slices are sorted along their normal. ``extras`` holds
         ``files`` and ``storages`` in the order of the slices, ``affine`` (see `Arrangement`),
         ``uneven`` and ``depth``, words for the stored integers.
 
@@ -71,11 +71,11 @@ def read_dicom(path: Path, series: str | None = None) -> Picture:
         storages = [storages[i] for i in order]
         data = read_frames(files, storages, _float_dtype(storages))
     head = headers[0]
-    colour = is_colour(head)
+    color = is_color(head)
     notes += arrangement.notes
     if "ModalityLUTSequence" in head:
         notes.append("Its values are indices into a table (modality LUT): restored as such.")
-    axes = arrangement.axes + "S" * colour
+    axes = arrangement.axes + "S" * color
     shape = (*arrangement.shape, *data.shape[1:])
     extras = {
         "files": files,
@@ -84,9 +84,9 @@ def read_dicom(path: Path, series: str | None = None) -> Picture:
         "uneven": arrangement.uneven,
         "depth": f"{storages[0].bits} bits",
     }
-    picture = Picture(path, data.reshape(shape), axes, "dicom", colour, extras=extras)
+    picture = ImageFile(path, data.reshape(shape), axes, "dicom", color, extras=extras)
     picture.pixel_size, picture.notes = arrangement.sizes, list(dict.fromkeys(notes))
-    if not colour:
+    if not color:
         _add_units(picture, head.PhotometricInterpretation == "MONOCHROME1")
     return picture
 
@@ -100,7 +100,7 @@ def _storage(header: Any, file: Path, given: Path) -> Storage:
         raise FileError(f"{file.name}: {error}") from error
 
 
-def check_volume(picture: Picture) -> None:
+def check_volume(picture: ImageFile) -> None:
     """Raise a `FileError` if one file would make a wrong volume of the slices."""
     if picture.format == "dicom" and picture.extras["uneven"]:
         raise FileError(
@@ -201,11 +201,11 @@ def read_frames(
     for file, storage in zip(files, storages, strict=True):
         dataset = open_dataset(file)
         words = decoded(dataset, file)
-        colour = is_colour(dataset)
+        color = is_color(dataset)
         if out is None:
-            out = np.empty((total, *words.shape[1:]), words.dtype if colour else dtype)
+            out = np.empty((total, *words.shape[1:]), words.dtype if color else dtype)
         for frame, plane in enumerate(words, start):
-            if colour:
+            if color:
                 out[frame] = plane
                 continue
             stored = storage.stored(plane)
@@ -216,7 +216,7 @@ def read_frames(
     return cast("NDArray[Any]", out)
 
 
-def _add_units(picture: Picture, inverse: bool) -> None:
+def _add_units(picture: ImageFile, inverse: bool) -> None:
     """Say what range the samples have, and what they are as plain numbers."""
     storages: list[Storage] = picture.extras["storages"]
     slope = np.concatenate([storage.slope for storage in storages])
@@ -247,7 +247,7 @@ def _add_units(picture: Picture, inverse: bool) -> None:
             data = np.where(gaps, before, data)
         return as_dtype(sign * data, dtype)
 
-    picture.fit, picture.plain = fit, Plain(np.dtype(dtype), convert)
+    picture.fit, picture.plain = fit, RescaleTransform(np.dtype(dtype), convert)
 
 
 @contextmanager

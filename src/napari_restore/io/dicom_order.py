@@ -37,7 +37,7 @@ class Arrangement:
     sizes : mapping
         Size of a step along axes with its unit.
     affine : ndarray or None
-        (4, 4): from column, row and slice to millimetres towards left, posterior and head; None
+        (4, 4): from column, row and slice to millimeters toward left, posterior and head; None
         if the files do not say or no such matrix exists.
     uneven : str
         Why the slices are not evenly spaced, for people; empty if they are.

@@ -122,7 +122,7 @@ class Storage:
         return new
 
 
-def is_colour(dataset: Any) -> bool:
+def is_color(dataset: Any) -> bool:
     """Whether the pixels become RGB."""
     palette = dataset.PhotometricInterpretation == "PALETTE COLOR"
     return palette or int(dataset.get("SamplesPerPixel") or 1) == 3
@@ -166,12 +166,12 @@ def storage_of(dataset: Any) -> Storage:
             f"BitsAllocated {allocated}, BitsStored {bits} and HighBit {shift + bits - 1} "
             "contradict each other. Mend the header first."
         )
-    if is_colour(dataset) and bits != allocated:
+    if is_color(dataset) and bits != allocated:
         raise FileError(
-            f"Its colours have {bits} bits in words of {allocated}. Convert them to 8 or 16 bits."
+            f"Its colors have {bits} bits in words of {allocated}. Convert them to 8 or 16 bits."
         )
     signed = bool(dataset.get("PixelRepresentation", 0))
-    padding = None if is_colour(dataset) else _padding(dataset, signed, allocated)
+    padding = None if is_color(dataset) else _padding(dataset, signed, allocated)
     return Storage(bits, shift, signed, slope, intercept, padding)
 
 
@@ -247,11 +247,11 @@ def decoded(dataset: Any, path: Path) -> NDArray[Any]:
     FileError
         If the pixels are damaged, or need a decoder that is missing.
     """
-    pixels, colour = medical("pydicom.pixels"), is_colour(dataset)
+    pixels, color = medical("pydicom.pixels"), is_color(dataset)
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     try:
         # The unused bits of a word are needed to write it again.
-        options = {} if colour else {"raw": True, "correct_unused_bits": False}
+        options = {} if color else {"raw": True, "correct_unused_bits": False}
         array = np.asarray(pixels.pixel_array(dataset, **options))
         if dataset.PhotometricInterpretation == "PALETTE COLOR":
             array = pixels.apply_color_lut(array, dataset)
@@ -265,7 +265,7 @@ def decoded(dataset: Any, path: Path) -> NDArray[Any]:
                 "decompress the files first, for example with 'gdcmconv --raw'."
             )
         raise FileError(f"The pixels of {path.name} cannot be decoded: {said}.{remedy}") from error
-    if frame_count(dataset) == 1 and array.ndim == 2 + colour:
+    if frame_count(dataset) == 1 and array.ndim == 2 + color:
         array = array[None]
     native = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return native if colour else native.view(f"u{native.dtype.itemsize}")
+    return native if color else native.view(f"u{native.dtype.itemsize}")

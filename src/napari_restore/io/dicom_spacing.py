@@ -15,7 +15,7 @@ _CENTIMETRES = 3  # the code of physical units in ultrasound
 
 
 def pixel_spacing(header: Any, notes: list[str]) -> dict[str, tuple[float, str]]:
-    """Find the size of a pixel along Y and X, in millimetres.
+    """Find the size of a pixel along Y and X, in millimeters.
 
     Parameters
     ----------

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from napari_restore.errors import FileError
 
 from .dicom import pydicom_speaks
-from .dicom_pixels import decoded, frame_count, is_colour, open_dataset
+from .dicom_pixels import decoded, frame_count, is_color, open_dataset
 from .optional import medical
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .dicom_pixels import Storage
-    from .image_file import Picture
+    from .image_file import ImageFile
 
 #: Group of the private block that holds the provenance; its creator is "napari-restore".
 PRIVATE_GROUP = 0x0071
@@ -32,7 +32,7 @@ _STALE = (
 _PALETTE = ("Red", "Green", "Blue", "Alpha")
 
 
-def write_dicom(path: Path, data: NDArray[Any], picture: Picture, provenance: str) -> None:
+def write_dicom(path: Path, data: NDArray[Any], picture: ImageFile, provenance: str) -> None:
     """Write a DICOM file, or the files of a series into a folder.
 
     Headers are kept, but for identity, encoding and what says how the image came about. Pixels are
@@ -44,14 +44,14 @@ def write_dicom(path: Path, data: NDArray[Any], picture: Picture, provenance: st
         File, or folder that exists if ``picture.path`` is one.
     data : ndarray
         Restored samples, like ``picture.data``.
-    picture : Picture
+    picture : ImageFile
         The original, from `read_dicom`. Its files are read again.
     provenance : str
         JSON in ASCII.
     """
     pydicom = medical("pydicom")
     series = pydicom.uid.generate_uid(None)
-    planes = data.reshape(-1, *picture.data.shape[-3 if picture.colour else -2 :])
+    planes = data.reshape(-1, *picture.data.shape[-3 if picture.color else -2 :])
     start = 0
     with pydicom_speaks([]):  # what there is to say was said when it was read
         for file, storage in zip(picture.extras["files"], picture.extras["storages"], strict=True):
@@ -73,16 +73,16 @@ def write_dicom(path: Path, data: NDArray[Any], picture: Picture, provenance: st
 
 def _set_pixels(dataset: Any, frames: NDArray[Any], storage: Storage, path: Path) -> None:
     uid = medical("pydicom.uid")
-    if is_colour(dataset):
+    if is_color(dataset):
         words = frames
         dataset.PhotometricInterpretation = "RGB"
         dataset.SamplesPerPixel, dataset.PlanarConfiguration = 3, 0
         bits = 8 * words.dtype.itemsize
         dataset.BitsAllocated = dataset.BitsStored = bits
         dataset.HighBit, dataset.PixelRepresentation = bits - 1, 0
-        for colour in _PALETTE:
+        for color in _PALETTE:
             for keyword in ("Descriptor", "Data"):
-                _drop(dataset, f"{colour}PaletteColorLookupTable{keyword}")
+                _drop(dataset, f"{color}PaletteColorLookupTable{keyword}")
         _drop(dataset, "PaletteColorLookupTableUID")
     else:
         words = decoded(dataset, path)

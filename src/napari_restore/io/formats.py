@@ -13,7 +13,7 @@ from .zarr_reader import is_zarr
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .image_file import Picture
+    from .image_file import ImageFile
 
 #: File name endings and the formats that they mean.
 FORMATS = {
@@ -48,14 +48,14 @@ def known_ending(path: Path) -> str | None:
     return next((kind for ending, kind in FORMATS.items() if name.endswith(ending)), None)
 
 
-def file_format(path: Path, source: Picture | None = None) -> str:
+def file_format(path: Path, source: ImageFile | None = None) -> str:
     """Find the format of a file: a value of `FORMATS`.
 
     Parameters
     ----------
     path : Path
         Its name decides; of what is read, the content.
-    source : Picture, optional
+    source : ImageFile, optional
         What was restored, if the path is that of a result.
 
     Raises

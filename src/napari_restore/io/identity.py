@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
     from napari_restore.image.layout import Layout
 
-    from .image_file import Picture
+    from .image_file import ImageFile
 
 #: Pixels whose hash is taken.
 _SAMPLE_PIXELS = 2**20
 
 
-def identity_of(picture: Picture, layout: Layout) -> dict[str, Any]:
+def identity_of(picture: ImageFile, layout: Layout) -> dict[str, Any]:
     """Path, size and time of an input, shape and dtype, and a hash of an even sample of it.
 
     Parameters
     ----------
-    picture : Picture
+    picture : ImageFile
     layout : Layout
         How its axes are read.
 
     Returns
     -------
     dict
-        Plain types. Of a folder, the bytes and the latest change of all files in it.
+        RescaleTransform types. Of a folder, the bytes and the latest change of all files in it.
     """
     size, changed = _size_and_change(picture.path)
     return {

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
     from napari_restore.image.layout import Layout
 
-    from .units import Plain
+    from .units import RescaleTransform
 
 _RGB = 2  # TIFF's photometric interpretation
 
 
 @dataclass
-class Picture:
+class ImageFile:
     """What was read from a file, and what the file of the result should say as well.
 
     Attributes
@@ -31,14 +31,14 @@ class Picture:
     path : Path
     data : ndarray or StoredArray
         Samples as the file holds them, memory-mapped where that is possible, or read in parts;
-        without the alpha of a grey image.
+        without the alpha of a gray image.
     axes : str or None
         Axes of ``data`` as the file names them: Y, X, S (RGB or other samples of a pixel), T, Z, C,
         and Q or I where it does not say; None if it names none.
-    colour : bool
+    color : bool
         Whether the file says that the axis S is RGB or RGBA.
     alpha : ndarray or None
-        Alpha of a grey image, which is no part of what is restored.
+        Alpha of a gray image, which is no part of what is restored.
     format : str
         "tiff", "png", "jpeg", "npy", "zarr", "nifti" or "dicom".
     extras : mapping
@@ -51,8 +51,8 @@ class Picture:
         What the user should be told.
     channels : list of str
         Names of the channels along C, where the file gives them; "" for one without.
-    colours : list of str
-        Colours that the channels are shown in, "RRGGBB", where the file gives them.
+    colors : list of str
+        Colors that the channels are shown in, "RRGGBB", where the file gives them.
     said : mapping
         What else the file says, by the name that a note uses for it. Every format that can hold
         such a thing looks for it here; what the format of the result cannot hold is named in a
@@ -69,7 +69,7 @@ class Picture:
     fit : callable or None
         Brings restored samples into the range that the file can hold, in place, and returns how
         many had to be clipped; None where the dtype says it all.
-    plain : Plain or None
+    plain : RescaleTransform or None
         The samples as numbers in the units of the image, for formats without slope and intercept;
         None where they are that.
     """
@@ -78,20 +78,20 @@ class Picture:
     data: Any
     axes: str | None
     format: str
-    colour: bool = False
+    color: bool = False
     alpha: NDArray[Any] | None = None
     extras: dict[str, Any] = field(default_factory=dict)
     pixel_size: dict[str, tuple[float, str]] = field(default_factory=dict)
     dpi: tuple[float, float] | None = None
     notes: list[str] = field(default_factory=list)
     channels: list[str] = field(default_factory=list)
-    colours: list[str] = field(default_factory=list)
+    colors: list[str] = field(default_factory=list)
     said: dict[str, Any] = field(default_factory=dict)
     orientation: int = 1
     top: int | None = None
     invalid_value: float | None = None
     fit: Callable[[NDArray[Any]], int] | None = None
-    plain: Plain | None = None
+    plain: RescaleTransform | None = None
 
     def clip(self, data: NDArray[Any]) -> tuple[NDArray[Any], int]:
         """Bring restored samples down to `top`; also returns how many were above it."""
@@ -113,14 +113,14 @@ class Picture:
             return axes, rgb
         letters = self.axes
         if rgb:
-            letters = self._as_colour(letters)
-        elif "S" in letters and (rgb is False or not self.colour):
+            letters = self._as_color(letters)
+        elif "S" in letters and (rgb is False or not self.color):
             letters = letters.replace("S", "S" if "C" in letters else "C")
             if "S" in letters:
                 letters = letters.replace("S", _spare(letters))
         return _distinct(letters), rgb
 
-    def _as_colour(self, letters: str) -> str:
+    def _as_color(self, letters: str) -> str:
         sizes = dict(zip(letters, self.data.shape, strict=True))
         if "S" in letters:
             return letters
@@ -133,17 +133,17 @@ class Picture:
     def name_axes(self, layout: Layout, named_by_user: bool) -> None:
         """Note the axes that the result is written with, where the file did not name them."""
         unsure = self.axes is None or (
-            self.extras.get("flavour") in ("plain", "shaped") and set(self.axes) & set("QI")
+            self.extras.get("flavor") in ("plain", "shaped") and set(self.axes) & set("QI")
         )
         if self.axes is None:
-            plane = "YXS" if layout.colour else "YX"
+            plane = "YXS" if layout.color else "YX"
             self.axes = "Q" * (len(layout.shape) - len(plane)) + plane
-            self.colour = layout.colour
-        # What the user calls colours; a TIFF that calls them grey stays as it is.
+            self.color = layout.color
+        # What the user calls colors; a TIFF that calls them gray stays as it is.
         named = self.format != "tiff" or self.extras.get("photometric") == _RGB
-        self.colour |= named and layout.colour and "S" in self.axes
+        self.color |= named and layout.color and "S" in self.axes
         if named_by_user and unsure:
-            self.axes, self.colour = layout.axes, layout.colour
+            self.axes, self.color = layout.axes, layout.color
 
 
 def _spare(taken: str) -> str:
@@ -185,8 +185,8 @@ def stored_order(data: NDArray[Any], axes: str) -> tuple[NDArray[Any], str]:
     return data.transpose(order), "".join(axes[axis] for axis in order)
 
 
-def with_alpha(data: NDArray[Any], axes: str, picture: Picture) -> tuple[NDArray[Any], str]:
-    """Join the alpha of a grey image to its samples again."""
+def with_alpha(data: NDArray[Any], axes: str, picture: ImageFile) -> tuple[NDArray[Any], str]:
+    """Join the alpha of a gray image to its samples again."""
     if picture.alpha is None:
         return data, axes
     return np.stack([data, picture.alpha], axis=-1), axes + "S"

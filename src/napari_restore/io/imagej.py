@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .measures import as_size, length_unit, time_unit
-from .units import Plain, as_dtype, integer_dtype
+from .units import RescaleTransform, as_dtype, integer_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from .image_file import Picture
+    from .image_file import ImageFile
 
-#: What is said in a field of `Picture`, follows from the samples, or concerns how they are shown.
+#: What is said in a field of `ImageFile`, follows from the samples, or concerns how they are shown.
 _HANDLED = {
     *("ImageJ", "images", "channels", "slices", "frames", "order", "axes", "hyperstack"),
     *("mode", "loop", "fps", "unit", "yunit", "zunit", "tunit", "spacing", "finterval"),
@@ -32,13 +32,13 @@ _STRAIGHT_LINE = 0  # the calibration function c0 + c1 · value
 
 
 def take_over(
-    picture: Picture, meta: Mapping[str, Any], resolution: Sequence[float] | None
+    picture: ImageFile, meta: Mapping[str, Any], resolution: Sequence[float] | None
 ) -> None:
     """Note in a picture what ImageJ says of it.
 
     Parameters
     ----------
-    picture : Picture
+    picture : ImageFile
         Its axes and samples are as they will be.
     meta : mapping
         As tifffile reads it.
@@ -47,7 +47,7 @@ def take_over(
     """
     _sizes(picture, meta, resolution)
     _calibration(picture, meta)
-    _colours(picture, meta)
+    _colors(picture, meta)
     if meta.get("Info"):
         picture.said["comment"] = str(meta["Info"])
     for key, value in meta.items():
@@ -55,18 +55,18 @@ def take_over(
             picture.said[_NAMES.get(key, f"ImageJ's '{key}'")] = value
 
 
-def planes(meta: Mapping[str, Any], colour: bool) -> int:
+def planes(meta: Mapping[str, Any], color: bool) -> int:
     """How many planes a file has, as it says itself."""
     counts = [meta.get("frames", 1), meta.get("slices", 1)]
     # ImageJ counts the samples of a pixel among the channels or not.
-    counts += [] if colour else [meta.get("channels", 1)]
+    counts += [] if color else [meta.get("channels", 1)]
     whole = [count for count in counts if isinstance(count, int) and count > 0]
     product = int(np.prod(whole, dtype=np.int64))
     images = meta.get("images", 1)
     return max(product, images) if isinstance(images, int) and product == 1 else product
 
 
-def _sizes(picture: Picture, meta: Mapping[str, Any], resolution: Sequence[float] | None) -> None:
+def _sizes(picture: ImageFile, meta: Mapping[str, Any], resolution: Sequence[float] | None) -> None:
     given = {"X": meta.get("unit"), "Y": meta.get("yunit"), "Z": meta.get("zunit")}
     steps: dict[str, float | None] = dict.fromkeys("XYZ")
     if resolution:
@@ -97,7 +97,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _calibration(picture: Picture, meta: Mapping[str, Any]) -> None:
+def _calibration(picture: ImageFile, meta: Mapping[str, Any]) -> None:
     """Say what the samples are as calibrated numbers (ImageJ stores int16 so, for one)."""
     if "cf" not in meta and "c0" not in meta:
         return
@@ -123,24 +123,24 @@ def _calibration(picture: Picture, meta: Mapping[str, Any]) -> None:
         )
         return as_dtype(stored * slope + start, target)
 
-    picture.plain = Plain(target, convert)
+    picture.plain = RescaleTransform(target, convert)
 
 
-def _colours(picture: Picture, meta: Mapping[str, Any]) -> None:
+def _colors(picture: ImageFile, meta: Mapping[str, Any]) -> None:
     tables = meta.get("LUTs")
     if tables is None or not len(tables):
         return
     ramp = np.arange(256)[None] / 255
-    colours = []
+    colors = []
     for table in tables:
         last = np.asarray(table)[:, -1:].astype(float)
         if np.abs(np.asarray(table) - last * ramp).max() > 2:
             picture.said["look-up tables"] = tables
             return
-        colours.append("".join(f"{int(value):02X}" for value in last.ravel()))
+        colors.append("".join(f"{int(value):02X}" for value in last.ravel()))
     axes = picture.axes or ""
-    if len(colours) == (picture.data.shape[axes.index("C")] if "C" in axes else 1):
-        picture.colours = colours
+    if len(colors) == (picture.data.shape[axes.index("C")] if "C" in axes else 1):
+        picture.colors = colors
     else:
         picture.said["look-up tables"] = tables
 

@@ -13,11 +13,11 @@ from .measures import as_size, for_ngff, ngff_name, unit_along
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .image_file import Picture
+    from .image_file import ImageFile
 
 _TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
-#: Labels of channels that are the samples of RGB or RGBA colour.
-_COLOURS = (["r", "g", "b"], ["r", "g", "b", "a"], ["red", "green", "blue"])
+#: Labels of channels that are the samples of RGB or RGBA color.
+_COLORS = (["r", "g", "b"], ["r", "g", "b", "a"], ["red", "green", "blue"])
 #: Longest side of the coarsest level in pixels.
 COARSEST = 512
 
@@ -74,20 +74,20 @@ def in_ngff(sizes: Mapping[str, tuple[float, str]]) -> dict[str, tuple[float, st
     return {axis: for_ngff(*size) for axis, size in sizes.items()}
 
 
-def is_colour(omero: Mapping[str, Any], channels: int) -> bool:
+def is_color(omero: Mapping[str, Any], channels: int) -> bool:
     """Whether the channels are named as the samples of RGB or RGBA."""
     labels = [str(channel.get("label", "")).lower() for channel in omero.get("channels") or []]
-    return len(labels) == channels and labels in _COLOURS
+    return len(labels) == channels and labels in _COLORS
 
 
-def colours_of(omero: Mapping[str, Any]) -> list[str]:
-    """Colours "RRGGBB" of the channels; empty if no channel has one."""
+def colors_of(omero: Mapping[str, Any]) -> list[str]:
+    """Colors "RRGGBB" of the channels; empty if no channel has one."""
     found = [str(channel.get("color", "")) for channel in omero.get("channels") or []]
     # Some writers give alpha as well, or a leading "#".
-    plain = [colour.lstrip("#")[:6].upper() for colour in found]
+    plain = [color.lstrip("#")[:6].upper() for color in found]
     valid = [
-        colour if len(colour) == 6 and set(colour) <= set("0123456789ABCDEF") else "FFFFFF"
-        for colour in plain
+        color if len(color) == 6 and set(color) <= set("0123456789ABCDEF") else "FFFFFF"
+        for color in plain
     ]
     return valid if any(found) else []
 
@@ -95,7 +95,7 @@ def colours_of(omero: Mapping[str, Any]) -> list[str]:
 def said(
     extras: Mapping[str, Any], omero: Mapping[str, Any], sizes: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Collect what an OME-Zarr says beside what `Picture` has fields for, named as in notes."""
+    """Collect what an OME-Zarr says beside what `ImageFile` has fields for, named as in notes."""
     out: dict[str, Any] = {}
     if any("window" in channel for channel in omero.get("channels") or []):
         out["display ranges"] = omero
@@ -170,16 +170,16 @@ def _is_fraction(finer: tuple[int, ...], coarser: tuple[int, ...]) -> bool:
 
 
 def restored_attributes(
-    picture: Picture, axes: str, shapes: Sequence[tuple[int, ...]], provenance: Mapping[str, Any]
+    picture: ImageFile, axes: str, shapes: Sequence[tuple[int, ...]], provenance: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Attributes of the group of a restored image.
 
     Parameters
     ----------
-    picture : Picture
+    picture : ImageFile
         The original. Of an OME-Zarr, everything that its attributes say is kept.
     axes : str
-        Axes as they are stored; S is the axis of colours.
+        Axes as they are stored; S is the axis of colors.
     shapes : sequence of tuple
         Of all levels, in the order of ``axes``.
     provenance : mapping
@@ -217,7 +217,7 @@ def restored_attributes(
     return other | {"ome": ome | {"version": version, "multiscales": [entry]}}
 
 
-def version_of(picture: Picture) -> str:
+def version_of(picture: ImageFile) -> str:
     """Version of the result: 0.4 for an image of 0.4 or before, else 0.5."""
     kept = picture.extras.get("ngff", {})
     return "0.4" if kept and kept["zarr_format"] == 2 else "0.5"
@@ -234,26 +234,26 @@ def _axis(letter: str, sizes: Mapping[str, tuple[float, str]]) -> dict[str, str]
     return axis
 
 
-def _omero(picture: Picture, axes: str, scales: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """Names, colours and ranges of channels, where the original names them."""
+def _omero(picture: ImageFile, axes: str, scales: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Names, colors and ranges of channels, where the original names them."""
     given = picture.axes or ""
-    count = max(len(picture.channels), len(picture.colours))
+    count = max(len(picture.channels), len(picture.colors))
     if count != (picture.data.shape[given.index("C")] if "C" in given else 1):
         count = 0  # the user named other axes than the file
     labels = picture.channels[:count] or [f"Channel {number}" for number in range(count)]
-    colours = picture.colours[:count] or ["FFFFFF"] * count
+    colors = picture.colors[:count] or ["FFFFFF"] * count
     if "S" in axes:
         count = picture.data.shape[given.index("S")]
         labels = list("RGBA")[:count]
-        colours = ["FF0000", "00FF00", "0000FF", "FFFFFF"][:count]
+        colors = ["FF0000", "00FF00", "0000FF", "FFFFFF"][:count]
     dtype = np.dtype(picture.data.dtype)
     channels = []
-    for number, (label, colour) in enumerate(zip(labels, colours, strict=True)):
+    for number, (label, color) in enumerate(zip(labels, colors, strict=True)):
         # What was black and white for the network is a good range to look at.
         start, end = scales[min(number, len(scales) - 1)] if scales else (0.0, 1.0)
         limits = (start, end)
         if dtype.kind in "iu":
             limits = (float(np.iinfo(dtype).min), float(np.iinfo(dtype).max))
         window = {"min": limits[0], "max": limits[1], "start": start, "end": end}
-        channels.append({"label": label, "color": colour, "active": True, "window": window})
+        channels.append({"label": label, "color": color, "active": True, "window": window})
     return {"channels": channels, "rdefs": {"model": "color"}} if channels else {}

@@ -11,10 +11,10 @@ import numpy as np
 
 from napari_restore.errors import FileError
 
-from .image_file import Picture
+from .image_file import ImageFile
 from .listening import listening_to
 from .optional import medical
-from .units import Plain, as_dtype, integer_dtype
+from .units import RescaleTransform, as_dtype, integer_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ _SPACE_UNITS = {"meter": "m", "mm": "mm", "micron": "µm"}
 _TIME_UNITS = {"sec": "s", "msec": "ms", "usec": "µs"}
 
 
-def read_nifti(path: Path) -> Picture:
+def read_nifti(path: Path) -> ImageFile:
     """Read a NIfTI-1 or NIfTI-2 file.
 
     Parameters
@@ -41,7 +41,7 @@ def read_nifti(path: Path) -> Picture:
 
     Returns
     -------
-    Picture
+    ImageFile
         The samples as they are stored, in the order (x, y, z, …); memory-mapped where the file is
         not compressed. Slope and intercept stay in the header (``extras["header"]``): a restoration
         commutes with them. With a negative slope the samples are turned round, so that bright is
@@ -76,9 +76,9 @@ def read_nifti(path: Path) -> Picture:
     axes, notes = _axes(header, stored.shape)
     notes += said
     data = _as_bytes(stored) if stored.dtype.fields else stored
-    picture = Picture(path, data, axes, "nifti", extras=extras, notes=notes)
+    picture = ImageFile(path, data, axes, "nifti", extras=extras, notes=notes)
     if stored.dtype.fields:
-        picture.axes, picture.colour = axes + "S", True
+        picture.axes, picture.color = axes + "S", True
     elif slope is not None and (slope, intercept) != (1, 0):
         picture.data = _turned(stored, slope)
         picture.plain = _plain(stored.dtype, slope, intercept)
@@ -185,7 +185,7 @@ def _turned(stored: NDArray[Any], slope: float) -> NDArray[Any]:
     return -stored if stored.dtype.kind == "f" else ~stored
 
 
-def _plain(dtype: np.dtype[Any], slope: float, intercept: float) -> Plain:
+def _plain(dtype: np.dtype[Any], slope: float, intercept: float) -> RescaleTransform:
     whole = dtype.kind in "iu" and slope == round(slope) and intercept == round(intercept)
     target = np.dtype(np.float32 if dtype.itemsize <= 2 or dtype == np.float32 else np.float64)
     if dtype.kind in "iu":
@@ -197,10 +197,10 @@ def _plain(dtype: np.dtype[Any], slope: float, intercept: float) -> Plain:
     def convert(samples: NDArray[Any]) -> NDArray[Any]:
         return as_dtype(_turned(samples, slope).astype(np.float64) * slope + intercept, target)
 
-    return Plain(target, convert)
+    return RescaleTransform(target, convert)
 
 
-def check_nifti(picture: Picture) -> None:
+def check_nifti(picture: ImageFile) -> None:
     """Raise a `FileError` unless the result can become NIfTI."""
     if picture.format == "nifti":
         return
@@ -209,13 +209,13 @@ def check_nifti(picture: Picture) -> None:
             "NIfTI says where an image lies in the body, and this file does not. Name the result "
             ".tif."
         )
-    if picture.colour or picture.extras["affine"] is None:
-        why = picture.extras["uneven"] or "Colour or unplaced DICOM images are not written so."
+    if picture.color or picture.extras["affine"] is None:
+        why = picture.extras["uneven"] or "Color or unplaced DICOM images are not written so."
         raise FileError(f"The result cannot become NIfTI. {why} Name a folder, for DICOM.")
 
 
 def write_nifti(
-    path: Path, name: str, data: NDArray[Any], picture: Picture, provenance: str
+    path: Path, name: str, data: NDArray[Any], picture: ImageFile, provenance: str
 ) -> None:
     """Write NIfTI: with the header of the original, or made from the geometry of a DICOM series.
 
@@ -227,7 +227,7 @@ def write_nifti(
         File name of the result; ``.gz`` asks for compression.
     data : ndarray
         Restored samples, like ``picture.data``.
-    picture : Picture
+    picture : ImageFile
         The original, as `check_nifti` allows.
     provenance : str
         JSON in ASCII, for a comment (code 6) among the header's extensions.
@@ -249,8 +249,8 @@ def write_nifti(
             file.write(np.ascontiguousarray(plane, dtype).tobytes())
 
 
-def _stored(data: NDArray[Any], picture: Picture) -> NDArray[Any]:
-    if picture.colour:
+def _stored(data: NDArray[Any], picture: ImageFile) -> NDArray[Any]:
+    if picture.color:
         dtype = picture.extras["header"].get_data_dtype()
         turned = np.ascontiguousarray(data.transpose(*range(data.ndim - 2, -1, -1), data.ndim - 1))
         records: NDArray[Any] = turned.view(dtype)[..., 0].T
@@ -259,14 +259,14 @@ def _stored(data: NDArray[Any], picture: Picture) -> NDArray[Any]:
     return data if slope is None else _turned(data, slope)
 
 
-def _from_dicom(data: NDArray[Any], picture: Picture) -> tuple[Any, NDArray[Any]]:
+def _from_dicom(data: NDArray[Any], picture: ImageFile) -> tuple[Any, NDArray[Any]]:
     nifti1 = medical("nibabel.nifti1")
-    plain = cast("Plain", picture.plain).convert(data)
+    plain = cast("RescaleTransform", picture.plain).convert(data)
     stored = plain.T if plain.ndim > 2 else plain.T[..., None]
     header = nifti1.Nifti1Header()
     header.set_data_dtype(stored.dtype)
     header.set_data_shape(stored.shape)
-    # DICOM counts towards left and posterior, NIfTI towards right and anterior.
+    # DICOM counts toward left and posterior, NIfTI toward right and anterior.
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ picture.extras["affine"]
     header.set_sform(affine, 1)
     # A quaternion cannot say that the slices are sheared, as under a tilted gantry.

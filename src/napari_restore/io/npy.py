@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_restore.errors import FileError
 
-from .image_file import Picture
+from .image_file import ImageFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _START = 1024
 
 
-def read_npy(path: Path) -> Picture:
+def read_npy(path: Path) -> ImageFile:
     """Read an NPY file, memory-mapped.
 
     Raises
@@ -41,7 +41,7 @@ def read_npy(path: Path) -> Picture:
         raise FileError(f"The file cannot be read as NPY: {error or repr(error)}.") from error
     if not isinstance(data, np.ndarray):
         raise FileError("The file is an archive of arrays (NPZ). Save the one that is meant.")
-    return Picture(path, data, None, "npy")
+    return ImageFile(path, data, None, "npy")
 
 
 def write_npy(path: Path, data: NDArray[Any]) -> None:

@@ -30,8 +30,8 @@ class Facts:
     ----------
     pixel_size : dict
         Axis to (size, unit), where the document gives a size above 0 with a unit.
-    channels, colours : list of str
-        Names, "" for a channel without, and colours, "RRGGBB"; empty if no channel has any.
+    channels, colors : list of str
+        Names, "" for a channel without, and colors, "RRGGBB"; empty if no channel has any.
     bits : int or None
         Significant bits of a sample.
     comment : str
@@ -44,7 +44,7 @@ class Facts:
 
     pixel_size: dict[str, tuple[float, str]] = field(default_factory=dict)
     channels: list[str] = field(default_factory=list)
-    colours: list[str] = field(default_factory=list)
+    colors: list[str] = field(default_factory=list)
     bits: int | None = None
     comment: str = ""
     others: list[str] = field(default_factory=list)
@@ -80,7 +80,7 @@ def facts(xml: str) -> Facts:
     names = [channel.get("Name", "") for channel in channels]
     found.channels = names if any(names) else []
     if any("Color" in channel.attrib for channel in channels):
-        found.colours = [_hexadecimal(channel.get("Color", "-1")) for channel in channels]
+        found.colors = [_hexadecimal(channel.get("Color", "-1")) for channel in channels]
     bits = pixels.get("SignificantBits", "")
     found.bits = int(bits) if bits.isdigit() and int(bits) > 0 else None
     described = next(_children(image, "Description"), None)
@@ -106,18 +106,18 @@ def _is_own(element: Element) -> bool:
     return len(element) > 0 and all(child.get("Namespace") == PROVENANCE for child in element)
 
 
-def _hexadecimal(colour: str) -> str:
-    """OME-XML's colour, a signed integer of red, green, blue and alpha, as "RRGGBB"."""
+def _hexadecimal(color: str) -> str:
+    """OME-XML's color, a signed integer of red, green, blue and alpha, as "RRGGBB"."""
     try:
-        number = int(colour)
+        number = int(color)
     except ValueError:
         return "FFFFFF"
     return f"{(number & 0xFFFFFFFF) >> 8:06X}"
 
 
-def colour_number(colour: str) -> int:
-    """Colour "RRGGBB" as the signed integer of OME-XML, opaque."""
-    number = int(colour, 16) << 8 | 0xFF
+def color_number(color: str) -> int:
+    """Color "RRGGBB" as the signed integer of OME-XML, opaque."""
+    number = int(color, 16) << 8 | 0xFF
     return number - 2**32 if number >= 2**31 else number
 
 

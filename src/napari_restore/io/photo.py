@@ -10,7 +10,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from napari_restore.errors import FileError
 
-from .image_file import Picture
+from .image_file import ImageFile
 from .photo_said import RAW_EXIF, said_by
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ FORMATS = {"png": "PNG", "jpeg": "JPEG"}
 _MODES = ("1", "L", "LA", "I;16", "RGB", "RGBA")
 
 
-def read_photo(path: Path, kind: str) -> Picture:
+def read_photo(path: Path, kind: str) -> ImageFile:
     """Read a PNG or a JPEG file, upright.
 
     Parameters
@@ -32,8 +32,8 @@ def read_photo(path: Path, kind: str) -> Picture:
 
     Returns
     -------
-    Picture
-        Palettes become RGB; transparent colours become alpha. ``said`` holds what is known to
+    ImageFile
+        Palettes become RGB; transparent colors become alpha. ``said`` holds what is known to
         several formats, ``extras`` what PNG and JPEG keep for their own kind (`said_by`).
 
     Raises
@@ -74,7 +74,7 @@ def read_photo(path: Path, kind: str) -> Picture:
         # As it is after turning: without the orientation.
         said["XMP"] = _as_bytes(upright.info["xmp"])
     axes = "YXS" if data.ndim == 3 else "YX"
-    picture = Picture(path, data, axes, kind, data.ndim == 3, alpha, extras)
+    picture = ImageFile(path, data, axes, kind, data.ndim == 3, alpha, extras)
     picture.said, picture.notes = said, list(dict.fromkeys(notes))
     _keep_sizes(picture, image, upright.size != image.size)
     return picture
@@ -124,7 +124,7 @@ def _orientation(image: Image.Image) -> int:
     return int(found) if found in _TURNS else 1
 
 
-def _keep_sizes(picture: Picture, image: Image.Image, swapped: bool) -> None:
+def _keep_sizes(picture: ImageFile, image: Image.Image, swapped: bool) -> None:
     """Note how fine the image was recorded, and pixels that are not square."""
     info = image.info
     dpi = info.get("dpi")
@@ -158,16 +158,16 @@ def _refuse(image: Image.Image, path: Path, kind: str, notes: list[str]) -> None
     if image.mode not in (*_MODES, "P", "PA", "I"):
         raise FileError(
             f"Its samples are stored as {image.mode}, which are no intensities. Convert it to "
-            "RGB or grey."
+            "RGB or gray."
         )
     if kind == "png":
-        # The header: 8 bytes of signature, then length, name, width, height, bits and colour type.
+        # The header: 8 bytes of signature, then length, name, width, height, bits and color type.
         with path.open("rb") as file:
             header = file.read(26)
-        bits, colour = header[24], header[25]
-        if bits == 16 and colour != 0:
+        bits, color = header[24], header[25]
+        if bits == 16 and color != 0:
             raise FileError(
-                "PNG with 16-bit colour or alpha would lose bits here. Convert it to TIFF."
+                "PNG with 16-bit color or alpha would lose bits here. Convert it to TIFF."
             )
 
 

@@ -45,9 +45,9 @@ def said_by(
     Returns
     -------
     said : dict
-        For `Picture.said`. IPTC is the segments of JPEG that hold it.
+        For `ImageFile.said`. IPTC is the segments of JPEG that hold it.
     extras : dict
-        For the writer of the same format: ``chunks`` of PNG about colour, name and bytes;
+        For the writer of the same format: ``chunks`` of PNG about color, name and bytes;
         ``encoding`` of the comment of a JPEG.
     """
     info = image.info
@@ -74,13 +74,13 @@ def said_by(
     primaries = info.get("chromaticity", _SRGB)
     if np.abs(np.subtract(primaries, _SRGB)).max() > 0.005:
         said["chromaticities"] = primaries
-    names = {b"cICP": "coding of colour (cICP)", b"sBIT": "significant bits (sBIT)"}
+    names = {b"cICP": "coding of color (cICP)", b"sBIT": "significant bits (sBIT)"}
     said |= {names[name]: body for name, body in chunks if name in names}
     return said, {"chunks": chunks}
 
 
 def _chunks(path: Path) -> tuple[list[tuple[bytes, bytes]], list[str]]:
-    """Chunks about colour, as they are, and the names of those that are not carried over."""
+    """Chunks about color, as they are, and the names of those that are not carried over."""
     kept: list[tuple[bytes, bytes]] = []
     others: dict[str, None] = {}
     with path.open("rb") as file:

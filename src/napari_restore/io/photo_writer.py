@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .image_file import Picture
+    from .image_file import ImageFile
 
 _JPEG_SIDE = 65500
 #: Bytes that one segment of a JPEG holds.
@@ -27,30 +27,30 @@ _COMMENT_BYTES = 2**15
 _XMP_MARK = b"http://ns.adobe.com/xap/1.0/\0"
 
 
-def check_photo(kind: str, picture: Picture, axes: str) -> None:
+def check_photo(kind: str, picture: ImageFile, axes: str) -> None:
     """Raise a `FileError` if PNG or JPEG cannot hold the image, naming a format that can."""
     data, name = picture.data, FORMATS[kind]
     remedy = "Name the result .tif."
     if axes not in ("YX", "YXS") or not data.size:
         raise FileError(f"{name} holds one plane; this image has shape {data.shape}. {remedy}")
-    colour = axes == "YXS"
-    if colour and not (picture.colour and data.shape[-1] in (3, 4)):
+    color = axes == "YXS"
+    if color and not (picture.color and data.shape[-1] in (3, 4)):
         raise FileError(
-            f"{name} holds grey or RGB(A); this image has {data.shape[-1]} samples that the file "
-            f"does not call colours. {remedy}"
+            f"{name} holds gray or RGB(A); this image has {data.shape[-1]} samples that the file "
+            f"does not call colors. {remedy}"
         )
     fitting = ["uint8"]
-    if kind == "png" and not colour:
+    if kind == "png" and not color:
         fitting += ["bool"] if picture.alpha is None else []
         fitting += ["uint16"] if picture.alpha is None else []
     if data.dtype.name not in fitting:
-        what = "colour" if colour else "grey"
+        what = "color" if color else "gray"
         raise FileError(
             f"{name} holds {what} as {' or '.join(fitting)}; this image is {data.dtype.name}. "
             f"{remedy}"
         )
     if kind == "jpeg":
-        if picture.alpha is not None or (colour and data.shape[-1] == 4):
+        if picture.alpha is not None or (color and data.shape[-1] == 4):
             raise FileError("JPEG has no alpha. Name the result .png or .tif.")
         if max(data.shape[:2]) > _JPEG_SIDE:
             raise FileError(
@@ -59,11 +59,11 @@ def check_photo(kind: str, picture: Picture, axes: str) -> None:
             )
 
 
-def unheld_by_photo(kind: str, picture: Picture) -> list[str]:
-    """Name what `write_photo` leaves out of `Picture.said`."""
+def unheld_by_photo(kind: str, picture: ImageFile) -> list[str]:
+    """Name what `write_photo` leaves out of `ImageFile.said`."""
     if kind == "png":
         held = {"ICC profile", "EXIF", "XMP", "comment", "texts", "gamma"}
-        # The chunks about colour are copied.
+        # The chunks about color are copied.
         return [name for name in picture.said if name not in held and picture.format != "png"]
     return [name for name, value in picture.said.items() if not _fits_jpeg(name, value)]
 
@@ -78,9 +78,9 @@ def _fits_jpeg(name: str, value: Any) -> bool:
 
 
 def write_photo(
-    path: Path, kind: str, data: NDArray[Any], picture: Picture, provenance: str
+    path: Path, kind: str, data: NDArray[Any], picture: ImageFile, provenance: str
 ) -> None:
-    """Write a PNG or a JPEG file (quality 95, colours not subsampled).
+    """Write a PNG or a JPEG file (quality 95, colors not subsampled).
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def write_photo(
     kind : {"png", "jpeg"}
     data : ndarray
         (Y, X) or (Y, X, S), as `check_photo` allows.
-    picture : Picture
+    picture : ImageFile
         The original.
     provenance : str
         JSON in ASCII, for a text chunk or a comment.
@@ -113,7 +113,7 @@ def write_photo(
     Image.fromarray(native).save(path, FORMATS[kind], **options)
 
 
-def _encoded(comment: str, picture: Picture) -> bytes:
+def _encoded(comment: str, picture: ImageFile) -> bytes:
     """Encode a comment as that of the original is, where it holds no more than that can."""
     encoding = picture.extras.get("encoding", "utf-8")
     try:
@@ -127,7 +127,7 @@ def _segment(marker: int, body: bytes) -> bytes:
 
 
 def _png_chunks(
-    picture: Picture, data: NDArray[Any], said: dict[str, Any], provenance: str
+    picture: ImageFile, data: NDArray[Any], said: dict[str, Any], provenance: str
 ) -> PngImagePlugin.PngInfo:
     chunks = PngImagePlugin.PngInfo()
     samples = data.shape[2] if data.ndim > 2 else 1

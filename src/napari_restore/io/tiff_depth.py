@@ -10,19 +10,19 @@ from tifffile import PHOTOMETRIC
 from .stored import Inverted, invert, white
 
 if TYPE_CHECKING:
-    from .image_file import Picture
+    from .image_file import ImageFile
 
 #: MaxSampleValue, and the other tags that say which values occur.
 _LARGEST = 281
 _STATISTICS = (_LARGEST, 340, 341)
 
 
-def find_depth(picture: Picture, page: Any, significant: int | None, room: int) -> None:
+def find_depth(picture: ImageFile, page: Any, significant: int | None, room: int) -> None:
     """Find which range the samples have; turn them round where zero is white.
 
     Parameters
     ----------
-    picture : Picture
+    picture : ImageFile
         Gets ``top``, notes, and samples in which zero is black.
     page : tifffile.TiffPage
     significant : int or None
@@ -56,7 +56,7 @@ def find_depth(picture: Picture, page: Any, significant: int | None, room: int) 
         picture.invalid_value = top - picture.invalid_value
 
 
-def _checked_top(picture: Picture, page: Any, significant: int | None, room: int) -> int | None:
+def _checked_top(picture: ImageFile, page: Any, significant: int | None, room: int) -> int | None:
     """Largest value by what the file says, if its samples keep to that."""
     data, dtype = picture.data, np.dtype(picture.data.dtype)
     largest = int(np.iinfo(dtype).max)

@@ -10,7 +10,7 @@ from tifffile import PHOTOMETRIC, TiffFile
 from napari_restore.errors import FileError
 
 from . import imagej, ome, tiff_tags
-from .image_file import Picture
+from .image_file import ImageFile
 from .measures import as_size, length_unit
 from .stored import StoredArray
 from .tiff_depth import find_depth
@@ -30,7 +30,7 @@ _SEGMENT_BYTES = 2**26
 _MESSAGES = 5
 
 
-def read_tiff(path: Path) -> Picture:
+def read_tiff(path: Path) -> ImageFile:
     """Read the first image of a TIFF file.
 
     Parameters
@@ -39,9 +39,9 @@ def read_tiff(path: Path) -> Picture:
 
     Returns
     -------
-    Picture
-        ``extras`` holds ``flavour`` ("ome", "imagej", "shaped" for files with tifffile's shape
-        notes, "plain"), how the samples are stored, and the metadata of the flavour.
+    ImageFile
+        ``extras`` holds ``flavor`` ("ome", "imagej", "shaped" for files with tifffile's shape
+        notes, "plain"), how the samples are stored, and the metadata of the flavor.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def read_tiff(path: Path) -> Picture:
     return picture
 
 
-def _read(tif: TiffFile, path: Path, notes: list[str], messages: list[str]) -> Picture:
+def _read(tif: TiffFile, path: Path, notes: list[str], messages: list[str]) -> ImageFile:
     series = main_image(tif, notes)
     page = series.keyframe
     if series.is_multifile or page.parent is not tif:
@@ -77,29 +77,29 @@ def _read(tif: TiffFile, path: Path, notes: list[str], messages: list[str]) -> P
     extras, axes = _storage(page, series), series.axes
     document = None
     if tif.is_ome and series.kind == "ome":
-        extras |= {"flavour": "ome", "xml": tif.ome_metadata}
+        extras |= {"flavor": "ome", "xml": tif.ome_metadata}
         document = ome.facts(extras["xml"])
         if not set(axes) <= set("TZCYXS"):
             notes.append("Of the OME metadata, the result keeps axes and pixel sizes alone.")
     elif series.kind == "imagej":
-        extras |= {"flavour": "imagej", "imagej": dict(tif.imagej_metadata or {})}
+        extras |= {"flavor": "imagej", "imagej": dict(tif.imagej_metadata or {})}
     elif series.kind == "shaped":
         kept = dict((tif.shaped_metadata or ({},))[0])
-        extras |= {"flavour": "shaped", "shaped": kept}
+        extras |= {"flavor": "shaped", "shaped": kept}
     else:
-        extras |= {"flavour": "plain"}
+        extras |= {"flavor": "plain"}
         if series.kind not in ("generic", "uniform"):
             notes.append(
                 f"Of the {series.kind} metadata, the result keeps axes and pixel sizes alone."
             )
-    picture = Picture(path, _samples(tif, series, path), axes, "tiff", extras=extras, notes=notes)
+    picture = ImageFile(path, _samples(tif, series, path), axes, "tiff", extras=extras, notes=notes)
     picture.orientation = tiff_tags.orientation(page)
     tiff_tags.take_over(picture, page, extras["tags"])
     _interpret(picture, page)
     find_depth(picture, page, None if document is None else document.bits, SCRATCH_BYTES)
     if document is not None:
         _take_over_ome(picture, document)
-    elif extras["flavour"] == "imagej":
+    elif extras["flavor"] == "imagej":
         imagej.take_over(picture, extras["imagej"], extras["resolution"])
     elif series.kind in ("lsm", "stk"):
         picture.pixel_size = _sizes_of_microscope(tif)
@@ -108,10 +108,10 @@ def _read(tif: TiffFile, path: Path, notes: list[str], messages: list[str]) -> P
     return picture
 
 
-def _take_over_ome(picture: Picture, document: ome.Facts) -> None:
+def _take_over_ome(picture: ImageFile, document: ome.Facts) -> None:
     picture.pixel_size, axes = document.pixel_size, picture.axes or ""
     count = picture.data.shape[axes.index("C")] if "C" in axes else 1
-    for name, found in (("channels", document.channels), ("colours", document.colours)):
+    for name, found in (("channels", document.channels), ("colors", document.colors)):
         if len(found) == count and "S" not in axes:
             setattr(picture, name, found)
         elif found and name == "channels":
@@ -123,12 +123,12 @@ def _take_over_ome(picture: Picture, document: ome.Facts) -> None:
 
 
 def _sizes_of_microscope(tif: TiffFile) -> dict[str, tuple[float, str]]:
-    """Pixel sizes of Zeiss (metres, seconds) and MetaMorph (micrometres, as a rule)."""
+    """Pixel sizes of Zeiss (meters, seconds) and MetaMorph (micrometers, as a rule)."""
     found: dict[str, tuple[Any, str]] = {}
     if tif.is_lsm:
         meta = tif.lsm_metadata or {}
         found = {axis: (meta.get(f"VoxelSize{axis}"), "µm") for axis in "XYZ"}
-        # In metres in the file.
+        # In meters in the file.
         found = {axis: (1e6 * size, unit) for axis, (size, unit) in found.items() if size}
         found["T"] = (meta.get("TimeIntervall", meta.get("TimeInterval")), "s")
     elif tif.is_stk:
@@ -140,13 +140,13 @@ def _sizes_of_microscope(tif: TiffFile) -> dict[str, tuple[float, str]]:
     return {axis: (size, unit) for axis, size, unit in sizes if size}
 
 
-def _look_at_other_pages(picture: Picture, series: Any) -> None:
+def _look_at_other_pages(picture: ImageFile, series: Any) -> None:
     """Keep the tags of pages that have their own, or say which are lost."""
     pages = tiff_tags.differing(series)
     if not pages:
         return
     extras = picture.extras
-    if extras["flavour"] == "plain" and len(pages) == len(series.pages):
+    if extras["flavor"] == "plain" and len(pages) == len(series.pages):
         extras["pages"] = pages
         return
     first = {code: (count, value) for code, _, count, value, _ in pages[0][1]}
@@ -157,7 +157,7 @@ def _look_at_other_pages(picture: Picture, series: Any) -> None:
         if first.get(code) != (count, value)
     }
     names = [tiff_tags.name_of(code) for code in sorted(differ)]
-    if extras["flavour"] == "plain" and any(text != pages[0][0] for text, _ in pages):
+    if extras["flavor"] == "plain" and any(text != pages[0][0] for text, _ in pages):
         names.append("descriptions of pages")
     if names:
         picture.notes.append(
@@ -185,8 +185,8 @@ def _samples(tif: TiffFile, series: Any, path: Path) -> Any:
 def _has_alpha_or_palette(series: Any) -> bool:
     """Whether the samples are not restored as the file holds them."""
     page = series.keyframe
-    grey_and_alpha = page.photometric != PHOTOMETRIC.RGB and bool(page.extrasamples)
-    return grey_and_alpha or page.photometric == PHOTOMETRIC.PALETTE
+    gray_and_alpha = page.photometric != PHOTOMETRIC.RGB and bool(page.extrasamples)
+    return gray_and_alpha or page.photometric == PHOTOMETRIC.PALETTE
 
 
 def _storage(page: Any, series: Any) -> dict[str, Any]:
@@ -208,38 +208,38 @@ def _storage(page: Any, series: Any) -> dict[str, Any]:
     }
 
 
-def _interpret(picture: Picture, page: Any) -> None:
-    """Decide what the samples of a pixel are: grey, RGB, indices into colours."""
+def _interpret(picture: ImageFile, page: Any) -> None:
+    """Decide what the samples of a pixel are: gray, RGB, indices into colors."""
     extras, photometric = picture.extras, page.photometric
     if photometric == PHOTOMETRIC.YCBCR and page.is_jfif | (page.compression in (6, 7)):
         photometric = extras["photometric"] = PHOTOMETRIC.RGB  # decoded so
-    grey = (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.PALETTE)
-    if photometric not in (*grey, PHOTOMETRIC.RGB):
+    gray = (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.PALETTE)
+    if photometric not in (*gray, PHOTOMETRIC.RGB):
         name = getattr(photometric, "name", photometric)
         raise FileError(
             f"Its samples are stored as {name}, which are no intensities. Convert it to RGB or "
-            "grey."
+            "gray."
         )
     axes, data = picture.axes or "", picture.data
-    if photometric == PHOTOMETRIC.PALETTE and extras["flavour"] in ("shaped", "plain"):
-        # ImageJ and OME colour their intensities so; elsewhere the samples are indices.
+    if photometric == PHOTOMETRIC.PALETTE and extras["flavor"] in ("shaped", "plain"):
+        # ImageJ and OME color their intensities so; elsewhere the samples are indices.
         table = page.colormap.T
         table = (table >> 8 if table.max() > 255 else table).astype(np.uint8)
-        picture.data, picture.axes, picture.colour = table[data], axes + "S", True
+        picture.data, picture.axes, picture.color = table[data], axes + "S", True
         extras |= {"photometric": PHOTOMETRIC.RGB, "colormap": None}
-        picture.notes.append("The colours of the palette became RGB.")
+        picture.notes.append("The colors of the palette became RGB.")
         return
     if "S" not in axes:
         return
     samples = data.shape[axes.index("S")]
     is_alpha = [int(kind) in (1, 2) for kind in extras["extrasamples"]]
     rgb = photometric == PHOTOMETRIC.RGB
-    picture.colour = rgb and (samples == 3 or (samples == 4 and is_alpha == [True]))
-    if photometric in grey and samples == 2 and axes.endswith("S") and is_alpha == [True]:
+    picture.color = rgb and (samples == 3 or (samples == 4 and is_alpha == [True]))
+    if photometric in gray and samples == 2 and axes.endswith("S") and is_alpha == [True]:
         picture.data, picture.alpha, picture.axes = data[..., 0], data[..., 1], axes[:-1]
-    elif not picture.colour and any(is_alpha):
+    elif not picture.color and any(is_alpha):
         picture.notes.append("Every sample of a pixel is restored by itself, alpha among them.")
-    elif rgb and samples == 4 and not picture.colour:
+    elif rgb and samples == 4 and not picture.color:
         picture.notes.append(
             "The file does not say that the fourth sample of a pixel is alpha: all four are "
             "restored, each by itself. If it is, use --rgb."
@@ -248,7 +248,7 @@ def _interpret(picture: Picture, page: Any) -> None:
         picture.notes.append(f"The {samples} samples of a pixel are restored, each by itself.")
 
 
-def _find_dpi(picture: Picture) -> None:
+def _find_dpi(picture: ImageFile) -> None:
     resolution = picture.extras["resolution"]
     factor = {2: 1.0, 3: 2.54}.get(picture.extras["unit"])
     if resolution and factor and all(as_size(value) for value in resolution):

@@ -10,7 +10,7 @@ from tifffile import TIFF
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .image_file import Picture
+    from .image_file import ImageFile
 
 #: Tag of tifffile's `extratags`: code, type, count, value, whether on the first page alone.
 Tag = tuple[int, int, int, Any, bool]
@@ -78,12 +78,12 @@ def orientation(page: Any) -> int:
     return value if value in range(1, 9) else 1
 
 
-def take_over(picture: Picture, page: Any, tags: Iterable[Tag]) -> None:
+def take_over(picture: ImageFile, page: Any, tags: Iterable[Tag]) -> None:
     """Note in a picture what the tags of its first page say.
 
     Parameters
     ----------
-    picture : Picture
+    picture : ImageFile
     page : tifffile.TiffPage
     tags : iterable of Tag
         Those that are carried over.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .image_file import Picture
+    from .image_file import ImageFile
 
 #: Bytes of samples that a classic TIFF holds beside its tags; more needs BigTIFF.
 CLASSIC_BYTES = 2**32 - 2**25
@@ -56,14 +56,14 @@ class Tiles:
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
 
-def flavour_of(name: str, picture: Picture, axes: str, nbytes: int) -> str:
+def flavor_of(name: str, picture: ImageFile, axes: str, nbytes: int) -> str:
     """Which kind of TIFF the result becomes: "ome", "imagej", "shaped" or "plain".
 
     Parameters
     ----------
     name : str
         File name of the result.
-    picture : Picture
+    picture : ImageFile
     axes : str
         Axes of the array as it is written.
     nbytes : int
@@ -71,21 +71,21 @@ def flavour_of(name: str, picture: Picture, axes: str, nbytes: int) -> str:
     """
     if name.lower().endswith((".ome.tif", ".ome.tiff")):
         return "ome"
-    flavour = picture.extras.get("flavour", "plain") if picture.format == "tiff" else "plain"
+    flavor = picture.extras.get("flavor", "plain") if picture.format == "tiff" else "plain"
     named = len(set(axes)) == len(axes) and set(axes) <= set("TZCYXS")
-    if named and (picture.format == "zarr" or (flavour == "plain" and picture.pixel_size)):
+    if named and (picture.format == "zarr" or (flavor == "plain" and picture.pixel_size)):
         # Both keep the names of axes, and OME the pixel sizes along all of them.
         return "ome" if picture.data.dtype.name in _OME_DTYPES else "shaped"
-    if flavour == "imagej" and not set(axes) <= set("TZCYXS"):
+    if flavor == "imagej" and not set(axes) <= set("TZCYXS"):
         return "shaped"
-    if flavour == "imagej" and nbytes > CLASSIC_BYTES:
+    if flavor == "imagej" and nbytes > CLASSIC_BYTES:
         return "ome"  # ImageJ's own TIFF ends at 4 GB
-    if flavour == "plain" and (set(axes) & set("TZC") or len(axes.replace("S", "")) > 3):
+    if flavor == "plain" and (set(axes) & set("TZC") or len(axes.replace("S", "")) > 3):
         return "shaped"  # bare pages have but one axis, without a name
-    return str(flavour)
+    return str(flavor)
 
 
-def check_tiff(name: str, picture: Picture, axes: str) -> None:
+def check_tiff(name: str, picture: ImageFile, axes: str) -> None:
     """Raise a `FileError` if TIFF, or this kind of TIFF, cannot hold the image."""
     data = picture.data
     if data.size == 0:
@@ -94,7 +94,7 @@ def check_tiff(name: str, picture: Picture, axes: str) -> None:
         )
     if data.dtype.kind == "f" and data.dtype.itemsize > 8:
         raise FileError(f"TIFF cannot hold {data.dtype} samples. Name the result .npy.")
-    if flavour_of(name, picture, axes, data.nbytes) != "ome":
+    if flavor_of(name, picture, axes, data.nbytes) != "ome":
         return
     if data.dtype.name not in _OME_DTYPES:
         raise FileError(
@@ -102,7 +102,7 @@ def check_tiff(name: str, picture: Picture, axes: str) -> None:
             ".ome."
         )
     unknown = set(axes) - set("TZCYXS") or len(set(axes)) != len(axes)
-    if unknown and picture.extras.get("flavour") != "ome":
+    if unknown and picture.extras.get("flavor") != "ome":
         raise FileError(
             f"OME-TIFF names its axes T, Z and C; those of this image are '{axes}' (Q: unknown). "
             "Give them with --axes, for example ZYX, or name the result .tif without .ome."
@@ -114,7 +114,7 @@ def write_tiff(
     name: str,
     data: NDArray[Any] | Tiles,
     axes: str,
-    picture: Picture,
+    picture: ImageFile,
     provenance: str = _LATER,
 ) -> None:
     """Write a TIFF file.
@@ -128,7 +128,7 @@ def write_tiff(
     data : ndarray or Tiles
     axes : str
         Of ``data``; the last are YX, YXS or SYX.
-    picture : Picture
+    picture : ImageFile
         The original.
     provenance : str
         JSON in ASCII. It goes into the Software tag, and where people look for such things: a
@@ -137,16 +137,16 @@ def write_tiff(
     """
     from napari_restore import __version__
 
-    flavour = flavour_of(name, picture, axes, data.nbytes)
+    flavor = flavor_of(name, picture, axes, data.nbytes)
     extras = picture.extras if picture.format == "tiff" else {}
     options = _storage(data, axes, extras, picture)
     options["software"] = f"napari-restore {__version__} {provenance}"
-    if flavour == "imagej" and isinstance(data, np.ndarray):
+    if flavor == "imagej" and isinstance(data, np.ndarray):
         data, options["metadata"] = imagej.restored_metadata(
             data, axes, extras["imagej"], provenance
         )
         options |= {"imagej": True, "compression": None, "bigtiff": False}
-    elif flavour == "ome" and extras.get("flavour") == "ome" and set(axes) <= set("TZCYXS"):
+    elif flavor == "ome" and extras.get("flavor") == "ome" and set(axes) <= set("TZCYXS"):
         of_planes = [n for n, letter in zip(data.shape, axes, strict=True) if letter not in "YXS"]
         planes = int(np.prod(of_planes, dtype=np.int64))
         bits = None
@@ -155,7 +155,7 @@ def write_tiff(
             bits = held if picture.top is None else picture.top.bit_length()
         xml = ome.restored_document(extras["xml"], axes, planes, provenance, bits)
         options |= {"description": xml.encode(), "metadata": None, "ome": False, "shaped": False}
-    elif flavour == "ome":
+    elif flavor == "ome":
         comment = {"Namespace": ome.PROVENANCE, "Value": provenance}
         options["metadata"] = {
             "axes": axes,
@@ -172,7 +172,7 @@ def write_tiff(
         kept = {
             k: v for k, v in extras.get("shaped", {}).items() if k not in ("shape", "truncated")
         }
-        options["metadata"] = None if flavour == "plain" else kept | {"axes": axes}
+        options["metadata"] = None if flavor == "plain" else kept | {"axes": axes}
     top = extras.get("inverted")
     samples: Any = data if top is None or isinstance(data, Tiles) else invert(data, top)
     if isinstance(data, Tiles):
@@ -180,7 +180,7 @@ def write_tiff(
         options |= {"shape": data.shape, "dtype": data.dtype, "tile": (TILE, TILE)}
     pages = extras.get("pages", ())
     try:
-        if pages and flavour == "plain" and isinstance(data, np.ndarray):
+        if pages and flavor == "plain" and isinstance(data, np.ndarray):
             _write_pages(path, samples, axes, pages, options)
         else:
             tifffile.imwrite(path, samples, **options)
@@ -206,14 +206,14 @@ def _write_pages(
             writer.write(samples, **own | {"description": description.encode() or None})
 
 
-def _channels(shape: tuple[int, ...], axes: str, picture: Picture) -> dict[str, Any]:
-    """Names and colours of channels, as tifffile takes them for OME."""
+def _channels(shape: tuple[int, ...], axes: str, picture: ImageFile) -> dict[str, Any]:
+    """Names and colors of channels, as tifffile takes them for OME."""
     count = shape[axes.index("C")] if "C" in axes else 1
     found: dict[str, Any] = {}
     if len(picture.channels) == count:
         found["Name"] = picture.channels
-    if len(picture.colours) == count:
-        found["Color"] = [ome.colour_number(colour) for colour in picture.colours]
+    if len(picture.colors) == count:
+        found["Color"] = [ome.color_number(color) for color in picture.colors]
     return {"Channel": found} if found and "S" not in axes else {}
 
 
@@ -229,15 +229,15 @@ def add_provenance(path: Path, provenance: str) -> None:
 
 
 def _storage(
-    data: NDArray[Any] | Tiles, axes: str, extras: dict[str, Any], picture: Picture
+    data: NDArray[Any] | Tiles, axes: str, extras: dict[str, Any], picture: ImageFile
 ) -> dict[str, Any]:
     """Arguments of `tifffile.imwrite` about samples and tags."""
     samples = data.shape[axes.index("S")] if "S" in axes else 1
-    colours = 3 if picture.colour and samples > 2 else 1
-    photometric = "rgb" if colours == 3 else "minisblack"
-    if colours == 1 and extras.get("colormap") is not None and data.dtype.kind == "u":
+    colors = 3 if picture.color and samples > 2 else 1
+    photometric = "rgb" if colors == 3 else "minisblack"
+    if colors == 1 and extras.get("colormap") is not None and data.dtype.kind == "u":
         photometric = "palette"
-    elif colours == 1 and extras.get("photometric") == tifffile.PHOTOMETRIC.MINISWHITE:
+    elif colors == 1 and extras.get("photometric") == tifffile.PHOTOMETRIC.MINISWHITE:
         photometric = "miniswhite"
     tags = list(extras.get("tags", ()))
     if picture.orientation != 1:
@@ -255,11 +255,11 @@ def _storage(
     }
     if photometric == "palette":
         options["colormap"] = extras["colormap"]
-    if samples > colours:
+    if samples > colors:
         kinds = extras.get("extrasamples", ())
-        alpha = picture.alpha is not None or (picture.colour and samples == 4)
-        if len(kinds) != samples - colours:
-            kinds = (2 if alpha else 0,) * (samples - colours)
+        alpha = picture.alpha is not None or (picture.color and samples == 4)
+        if len(kinds) != samples - colors:
+            kinds = (2 if alpha else 0,) * (samples - colors)
         options["extrasamples"] = [int(kind) for kind in kinds]
     if extras.get("resolution"):
         options |= {"resolution": extras["resolution"], "resolutionunit": extras["unit"]}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Plain:
+class RescaleTransform:
     """How the samples of a picture become numbers in the units of the image (Hounsfield, say).
 
     Attributes

@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
     from napari_restore.image.layout import Layout
 
-    from .image_file import Picture
+    from .image_file import ImageFile
 
 
-class AtPath:
+class WorkerReadableImage:
     """The samples of an image file, opened where they are read: sent to a worker, it is a path.
 
     Parameters
     ----------
-    picture : Picture
+    picture : ImageFile
         As it was read from the file.
     """
 
-    def __init__(self, picture: Picture) -> None:
+    def __init__(self, picture: ImageFile) -> None:
         self._path: Path = picture.path.resolve()
         self.shape: tuple[int, ...] = tuple(picture.data.shape)
         self.dtype = np.dtype(picture.data.dtype)
@@ -62,22 +62,22 @@ class AtPath:
         return self.__dict__ | {"_array": None}
 
 
-def read_elsewhere(picture: Picture) -> AtPath | None:
+def read_on_workers(picture: ImageFile) -> WorkerReadableImage | None:
     """Make what is sent of a picture that workers can read in parts; None if they cannot."""
     data = picture.data
     mapped = getattr(data, "filename", None)
     # Not the scratch file that a compressed TIFF was decoded into.
     if isinstance(data, StoredArray) or (mapped and picture.path.samefile(mapped)):
-        return AtPath(picture)
+        return WorkerReadableImage(picture)
     return None
 
 
-def holds(image: AtPath, layout: Layout, expected: str) -> bool:
+def holds(image: WorkerReadableImage, layout: Layout, expected: str) -> bool:
     """Whether the file is there, on the machine where this is called, and is the same.
 
     Parameters
     ----------
-    image : AtPath
+    image : WorkerReadableImage
     layout : Layout
     expected : str
         Hash of `napari_restore.io.identity.sample_hash`.

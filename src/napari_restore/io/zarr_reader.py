@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from napari_restore.errors import FileError
 
 from . import ngff
-from .image_file import Picture
+from .image_file import ImageFile
 from .stored import StoredArray
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def is_zarr_folder(path: Path) -> bool:
     return any((path / mark).is_file() for mark in _MARKS)
 
 
-def read_zarr(path: Path) -> Picture:
+def read_zarr(path: Path) -> ImageFile:
     """Read the full size of an OME-Zarr image, or a plain zarr array, lazily.
 
     Parameters
@@ -40,7 +40,7 @@ def read_zarr(path: Path) -> Picture:
 
     Returns
     -------
-    Picture
+    ImageFile
         ``data`` is read in parts. ``extras["ngff"]`` holds what the attributes say: ``axes``,
         ``letters``, ``scale`` and ``translation`` of the full size, ``shapes`` of all levels,
         ``name``, ``ome`` and ``other`` (all other attributes), ``provenance`` of an image that was
@@ -70,14 +70,14 @@ def read_zarr(path: Path) -> Picture:
         raise FileError(f"The metadata of the OME-Zarr are damaged: {error!r}.") from error
 
 
-def _bare(path: Path, array: Any) -> Picture:
+def _bare(path: Path, array: Any) -> ImageFile:
     """Take an array without a group, which may name its axes."""
     attributes = array.attrs.asdict()
     names = getattr(array.metadata, "dimension_names", None) or attributes.pop(
         "_ARRAY_DIMENSIONS", None
     )
     axes = ngff.letters_of(names) if names and all(names) else ""
-    picture = Picture(path, StoredArray(array), None, "zarr")
+    picture = ImageFile(path, StoredArray(array), None, "zarr")
     named = [letter for letter in axes if letter != "Q"]
     if {"Y", "X"} <= set(named) and len(axes) == array.ndim and len(set(named)) == len(named):
         picture.axes = axes
@@ -87,7 +87,7 @@ def _bare(path: Path, array: Any) -> Picture:
     return picture
 
 
-def _read(path: Path, group: Any, attributes: dict[str, Any], ome: dict[str, Any]) -> Picture:
+def _read(path: Path, group: Any, attributes: dict[str, Any], ome: dict[str, Any]) -> ImageFile:
     if "image-label" in ome:
         raise FileError("It holds labels, which are no intensities. Name the image itself.")
     notes = []
@@ -104,9 +104,7 @@ def _read(path: Path, group: Any, attributes: dict[str, Any], ome: dict[str, Any
     letters = ngff.letters_of(axes)
     scale, shift = ngff.transform_of(entry, 0, data.ndim)
     sizes = ngff.pixel_size(axes, letters, scale)
-    colour = "C" in letters and ngff.is_colour(
-        ome.get("omero") or {}, data.shape[letters.index("C")]
-    )
+    color = "C" in letters and ngff.is_color(ome.get("omero") or {}, data.shape[letters.index("C")])
     if "labels" in group:
         notes.append("The labels of the OME-Zarr are not carried over.")
     described = [dict(axis) if isinstance(axis, dict) else {"name": axis} for axis in axes]
@@ -136,17 +134,17 @@ def _read(path: Path, group: Any, attributes: dict[str, Any], ome: dict[str, Any
     }  # fmt: skip
     omero = ome.get("omero") or {}
     channels = [str(channel.get("label", "")) for channel in omero.get("channels") or []]
-    return Picture(
+    return ImageFile(
         path,
         data,
-        letters.replace("C", "S") if colour else letters,
+        letters.replace("C", "S") if color else letters,
         "zarr",
-        colour,
+        color,
         extras={"ngff": extras},
         pixel_size=sizes,
         notes=notes,
         channels=channels if any(channels) else [],
-        colours=[] if colour else ngff.colours_of(omero),
+        colors=[] if color else ngff.colors_of(omero),
         said=ngff.said(extras, omero, sizes),
     )
 

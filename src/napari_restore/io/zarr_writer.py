@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .checkpoint import Unfinished
-    from .image_file import Picture
+    from .checkpoint import Checkpoint
+    from .image_file import ImageFile
     from .replacing import Place
 
 #: Side of the chunks in the plane, unless those of the original are kept.
@@ -34,7 +34,7 @@ _KEPT_SIDES, _KEPT_SAMPLES = (256, 2048), 2**24
 _REDUCED = 2**21
 
 
-def check_zarr(picture: Picture) -> None:
+def check_zarr(picture: ImageFile) -> None:
     """Raise a `FileError` if OME-Zarr cannot hold the image."""
     data = picture.data
     if data.size == 0:
@@ -46,7 +46,7 @@ def check_zarr(picture: Picture) -> None:
         raise FileError(f"OME-Zarr cannot hold {data.dtype} samples. Name the result .npy.")
     if picture.alpha is not None:
         raise FileError(
-            "OME-Zarr has no place for the alpha of a grey image. Name the result .tif."
+            "OME-Zarr has no place for the alpha of a gray image. Name the result .tif."
         )
     ngff.stored_order(picture.axes or "")
 
@@ -58,7 +58,7 @@ class OmeZarr:
     ----------
     folder : Path
         Of the group.
-    picture : Picture
+    picture : ImageFile
         The original; its axes are named.
 
     Attributes
@@ -67,7 +67,7 @@ class OmeZarr:
         Of the full size, for each axis of the original. Blocks that are written end at chunks.
     """
 
-    def __init__(self, folder: Path, picture: Picture) -> None:
+    def __init__(self, folder: Path, picture: ImageFile) -> None:
         self._folder, self._picture = folder, picture
         axes = picture.axes or ""
         self._order = ngff.stored_order(axes)
@@ -104,7 +104,7 @@ class OmeZarr:
         self._levels = [group[str(level)] for level in range(len(self._shapes))]
 
     def write(self, block: Block, data: NDArray[Any]) -> None:
-        """Write a block of the full size; afterwards it is on disk.
+        """Write a block of the full size; afterward it is on disk.
 
         Parameters
         ----------
@@ -172,7 +172,7 @@ class OmeZarr:
         _to_disk([path for path in files if path.exists()])
 
 
-def _chunks(picture: Picture, axes: str) -> tuple[int, ...]:
+def _chunks(picture: ImageFile, axes: str) -> tuple[int, ...]:
     own = getattr(picture.data, "chunks", None) if picture.format == "zarr" else None
     low, high = _KEPT_SIDES
     if own and int(np.prod(own)) <= _KEPT_SAMPLES:
@@ -197,7 +197,7 @@ def _to_disk(paths: Iterable[Path]) -> None:
             os.close(handle)
 
 
-def reduce_all(image: OmeZarr, part: Unfinished) -> Iterator[tuple[int, Block]]:
+def reduce_all(image: OmeZarr, part: Checkpoint) -> Iterator[tuple[int, Block]]:
     """Compute every coarser block that is not finished; gives each when it is on disk."""
     for level, todo in image.coarser():
         for number, block in enumerate(todo):
@@ -208,7 +208,7 @@ def reduce_all(image: OmeZarr, part: Unfinished) -> Iterator[tuple[int, Block]]:
 
 
 def write_zarr(
-    place: Place, data: NDArray[Any], picture: Picture, provenance: Mapping[str, Any]
+    place: Place, data: NDArray[Any], picture: ImageFile, provenance: Mapping[str, Any]
 ) -> None:
     """Write a whole array as OME-Zarr.
 
@@ -218,7 +218,7 @@ def write_zarr(
         Of its folder. It appears whole, or not at all.
     data : ndarray
         In the shape of ``picture.data``.
-    picture : Picture
+    picture : ImageFile
         The original; its axes are named.
     provenance : mapping
         How the result was made.

@@ -1,1 +1,1 @@
-"""What can be run: networks, the catalogue of models, and their weights."""
+"""What can be run: networks, the catalog of models, and their weights."""

@@ -31,7 +31,7 @@ _ALONG_MOTION: dict[str, object] = {
 }
 #: Options of the networks that restore one frame along its motion, but for their channels.
 MOTION_DEBLURRER: dict[str, object] = {"restorer": _ALONG_MOTION}
-#: Options of the networks that restore a frame along the motion to its neighbour.
+#: Options of the networks that restore a frame along the motion to its neighbor.
 FRAME_PAIR: dict[str, object] = {
     "flow": {"widths": (24, 32, 48, 64), "decoder": (80, 64, 48), "radius": 4},
     "restorer": _ALONG_MOTION,
@@ -200,7 +200,7 @@ def find_model(task: str, channels: int, model: str = "auto", frames: int = 1) -
     channels : {1, 3}
         What the image has.
     model : str
-        "auto" for the first of the catalogue that fits, a name of the catalogue, or the path of
+        "auto" for the first of the catalog that fits, a name of the catalog, or the path of
         weights in ``.safetensors`` or of a published NAFNet checkpoint in ``.pth``.
     frames : {1, 2}
         How many consecutive frames it looks at to restore one.

@@ -1,4 +1,4 @@
-"""What a model is, as the catalogue states it."""
+"""What a model is, as the catalog states it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ARCHITECTURES = {
     "nafnet": "napari_restore.networks.nafnet:NAFNet",
     "resunet": "napari_restore.networks.resunet:ResUNet",
     "inverter": "napari_restore.networks.inverter:Inverter",
-    "affine": "napari_restore.networks.dehaze_net:AffineDehazer",
+    "affine": "napari_restore.networks.dehaze_net:DehazeNet",
     "motion": "napari_restore.networks.motion_net:MotionRestorer",
     "framepair": "napari_restore.networks.motion_net:FramePairRestorer",
 }
@@ -32,7 +32,7 @@ WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One model of the catalogue.
+    """One model of the catalog.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class ModelSpec:
     task : str
         One of `TASKS`.
     channels : int
-        3 for colour, 1 for mono.
+        3 for color, 1 for mono.
     architecture : str
         Key of `ARCHITECTURES`.
     weights : str
@@ -92,7 +92,7 @@ class ModelSpec:
     @property
     def goes_by_rows(self) -> bool:
         """Whether a processor needs no more memory for a large tile, see `models.by_rows`."""
-        return self.architecture != "nafnet" and not self.options.get("normalise")
+        return self.architecture != "nafnet" and not self.options.get("normalize")
 
     @property
     def kind(self) -> str:

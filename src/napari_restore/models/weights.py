@@ -87,7 +87,7 @@ def load_state(path: Path, expected_sha256: str | None = None) -> dict[str, Tens
         raise ModelError(f"No weights at {path}. Reinstall the package or name another file.")
     if expected_sha256 is not None and sha256(path) != expected_sha256:
         raise ModelError(
-            f"{path} is damaged: its SHA-256 is not the catalogue's. Reinstall the package."
+            f"{path} is damaged: its SHA-256 is not the catalog's. Reinstall the package."
         )
     try:
         state: Any

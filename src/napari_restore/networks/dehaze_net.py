@@ -57,19 +57,19 @@ def guided_lines(field: Tensor, guide: Tensor, radius: int, eps: float) -> tuple
     return _box_mean(slope, radius), _box_mean(mean_field - slope * mean_guide, radius)
 
 
-class AffineDehazer(nn.Module):
+class DehazeNet(nn.Module):
     """Find transmission and airlight at low resolution, take the haze away at full.
 
     Haze is smooth and its inversion is affine, J = A + (I - A) / t, so a view of 256 pixels of the
     whole image holds all that is needed, the cost hardly depends on the size of the image, and
     tiles agree by construction since they share the coefficients. The logarithm of 1 / t is itself
-    an affine function of the image's brightness within a neighbourhood, which carries the edges of
+    an affine function of the image's brightness within a neighborhood, which carries the edges of
     what stands before the haze over to full resolution (fast guided filter, He and Sun, 2015).
 
     Light of the air lies on everything, so that what is darkest around a place bounds how much of
     it there can be, and most clear scenes have something black everywhere (dark channel prior, He,
     Sun and Tang, 2011). The network starts from that: it finds how much of the bound is haze, and
-    how far the airlight is from the colour of the haziest place. Untrained it is the prior.
+    how far the airlight is from the color of the haziest place. Untrained it is the prior.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ class AffineDehazer(nn.Module):
     least_contrast = 0.02
     #: Radius in coarse pixels, and variance, of the guided filter.
     _radius, _eps = 3, 2e-3
-    #: Half the side of the neighbourhood in which something is dark, in pixels of the view.
+    #: Half the side of the neighborhood in which something is dark, in pixels of the view.
     _dark_radius = 3
     #: How much more the haziest places count for the airlight.
     _selectivity = 30.0
@@ -113,17 +113,17 @@ class AffineDehazer(nn.Module):
             middle_blocks,
             decoder_blocks,
             unshuffle,
-            normalise=True,
+            normalize=True,
         )
-        # The whole scene tells the colour of the air.
+        # The whole scene tells the color of the air.
         deep = widths[-1]
         self.scene = nn.Sequential(nn.Linear(2 * deep, deep), nn.ReLU(), nn.Linear(deep, deep))
         self.air = nn.Linear(deep, channels)
         self.norm = ChannelNorm(widths[0])
-        self._initialise()
+        self._initialize()
         self.multiple_of = 1
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         # What the whole scene says has to reach the top: keep the features' scale on the way.
         for name, part in self.trunk.named_modules():
             if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -179,7 +179,7 @@ class AffineDehazer(nn.Module):
         return torch.cat([slope, intercept, smooth], 1)
 
     def _haziest(self, image: Tensor, darkest: Tensor) -> Tensor:
-        """Colour (N, C) of the places where even what is darkest is bright."""
+        """Color (N, C) of the places where even what is darkest is bright."""
         weights = (self._selectivity * darkest.amin(1, keepdim=True)).flatten(2).softmax(-1)
         return (image.flatten(2) * weights).sum(-1)
 
@@ -285,14 +285,14 @@ def place(coefficients: Tensor, shape: Sequence[int], box: Tensor) -> Tensor:
     Returns
     -------
     Tensor
-        (N, K, H, W), bilinear between the centres of the cells.
+        (N, K, H, W), bilinear between the centers of the cells.
     """
     count, (height, width) = shape[0], shape[-2:]
     grid = []
     for start, end, length in ((0, 2, height), (1, 3, width)):
-        centres = (torch.arange(length, device=box.device) + 0.5) / length
+        centers = (torch.arange(length, device=box.device) + 0.5) / length
         span = (box[:, end] - box[:, start])[:, None]
-        grid.append(2 * (box[:, start][:, None] + span * centres) - 1)
+        grid.append(2 * (box[:, start][:, None] + span * centers) - 1)
     y = grid[0][:, :, None].expand(-1, height, width)
     x = grid[1][:, None, :].expand(-1, height, width)
     return F.grid_sample(

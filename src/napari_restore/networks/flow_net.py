@@ -88,8 +88,8 @@ class FlowNet(nn.Module):
             quarter of the resolution. What is at x in the first is at x + motion in the second.
         """
         count = len(first)
-        grey = torch.cat([first, second]).float().mean(1, keepdim=True)
-        x = self.intro(F.pixel_unshuffle(_contrast(grey), 2))
+        gray = torch.cat([first, second]).float().mean(1, keepdim=True)
+        x = self.intro(F.pixel_unshuffle(_contrast(gray), 2))
         levels = []
         for down, features in zip(self.downs, self.features, strict=True):
             x = features(down(x))
@@ -117,12 +117,12 @@ class FlowNet(nn.Module):
         return flows
 
 
-def _contrast(grey: Tensor) -> Tensor:
+def _contrast(gray: Tensor) -> Tensor:
     """Take the surroundings out of (N, 1, H, W), in units of how much they vary.
 
     Motion shows in structure, however bright the place and faint the structure.
     """
-    quarter = F.avg_pool2d(grey, 4)
+    quarter = F.avg_pool2d(gray, 4)
 
     def around(field: Tensor) -> Tensor:
         return F.avg_pool2d(field, 7, 1, 3, count_include_pad=False)
@@ -132,7 +132,7 @@ def _contrast(grey: Tensor) -> Tensor:
     both = F.interpolate(
         torch.cat([level, spread], 1), scale_factor=4, mode="bilinear", align_corners=False
     )
-    return ((grey - both[:, :1]) / both[:, 1:]).clamp(-4, 4)
+    return ((gray - both[:, :1]) / both[:, 1:]).clamp(-4, 4)
 
 
 def _compare(first: Tensor, second: Tensor, radius: int) -> Tensor:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Channels beside the bank: logarithm of the noise level, and which round it is.
 _FACTS = 2
-#: Pixels of the neighbourhoods whose mean the physics alone decides.
+#: Pixels of the neighborhoods whose mean the physics alone decides.
 _WIDE = 40
 
 
@@ -37,7 +37,7 @@ class Inverter(nn.Module):
         Channels of the image, in and out.
     rounds : int
     strengths : sequence of float
-        Regularisation of the Wiener filters, in units of the noise's variance.
+        Regularization of the Wiener filters, in units of the noise's variance.
     keep_light : bool
         Take means over some 40 pixels from the data step, so that light is moved but neither made
         nor lost. Not for images whose samples are no measure of light (with a tone curve).
@@ -47,7 +47,7 @@ class Inverter(nn.Module):
     Notes
     -----
     Unrolled splitting after Zhang, Van Gool and Timofte, "Deep Unfolding Network for Image
-    Super-Resolution", CVPR 2020; several regularised inverses as input after Dong, Roth and
+    Super-Resolution", CVPR 2020; several regularized inverses as input after Dong, Roth and
     Schiele, "Deep Wiener Deconvolution", NeurIPS 2020.
     """
 

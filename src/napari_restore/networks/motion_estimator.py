@@ -25,14 +25,14 @@ _ANGLES = 40
 _SPREAD, _RELATIVE_SPREAD = 0.4, 0.08
 
 
-class CepstralGauge(nn.Module):
+class CepstralEstimator(nn.Module):
     """Find the length and the direction of motion blur in the cepstra of overlapping windows.
 
     The spectrum of a blurred image is that of the sharp one times that of the kernel. Their
     logarithms add up, and those of sharp images are much alike; so do the transforms of these, the
     cepstra, in which motion leaves a dip at its length and direction (Rom, "On the Cepstrum of
     Two-Dimensional Functions", IEEE Transactions on Information Theory 1975). Spectra are means
-    over neighbouring windows (Welch, 1967), of their powers and of their logarithms (Cannon, "Blind
+    over neighboring windows (Welch, 1967), of their powers and of their logarithms (Cannon, "Blind
     Deconvolution of Spatially Invariant Image Blurs with Phase", IEEE Transactions on Acoustics,
     Speech and Signal Processing 1976).
 
@@ -146,7 +146,7 @@ class CepstralGauge(nn.Module):
         there: Tensor = polar.unflatten(3, (height, width))
         return there
 
-    def _power(self, grey: Tensor, portion: int) -> Iterator[tuple[Tensor, bool]]:
+    def _power(self, gray: Tensor, portion: int) -> Iterator[tuple[Tensor, bool]]:
         """Power spectra of the windows around all cells, some rows at a time.
 
         Yields
@@ -154,9 +154,9 @@ class CepstralGauge(nn.Module):
         power, last
             (N, frequencies, h, w), and whether no more come.
         """
-        height, width = (length // self.cell for length in grey.shape[-2:])
+        height, width = (length // self.cell for length in gray.shape[-2:])
         margin = (self.side - self.cell) // 2
-        padded = F.pad(grey, (margin,) * 4, mode="replicate")
+        padded = F.pad(gray, (margin,) * 4, mode="replicate")
         portion = portion or height
         for top in range(0, height, portion):
             rows = min(portion, height - top)

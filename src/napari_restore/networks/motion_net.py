@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from napari_restore.physics.motion import Telescope, double_angle, half_angle, warp
 
 from .flow_net import FlowNet
-from .motion_estimator import MOTION_UNIT, CepstralGauge
+from .motion_estimator import MOTION_UNIT, CepstralEstimator
 from .resunet import ResUNet
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class MotionRestorer(nn.Module):
     restorer : mapping
         Arguments of `ResUNet` but for its channels.
     gauge : mapping
-        Arguments of `CepstralGauge`.
+        Arguments of `CepstralEstimator`.
     """
 
     def __init__(
@@ -74,16 +74,16 @@ class MotionRestorer(nn.Module):
     ) -> None:
         super().__init__()
         self.channels = channels
-        self.gauge = CepstralGauge(**(gauge or {}))
+        self.gauge = CepstralEstimator(**(gauge or {}))
         self.restorer = _Restorer(channels, 0, restorer or {})
-        self.multiple_of = max(CepstralGauge.cell, self.restorer.network.multiple_of)
+        self.multiple_of = max(CepstralEstimator.cell, self.restorer.network.multiple_of)
 
     def forward(self, image: Tensor) -> Tensor:
         """Restore (N, C, H, W), about [0, 1]; H and W multiples of ``multiple_of``."""
         return self.restore_and_estimate(image)[0]
 
     def estimate(self, image: Tensor) -> Tensor:
-        """Estimate the motion; see `CepstralGauge`."""
+        """Estimate the motion; see `CepstralEstimator`."""
         estimates: Tensor = self.gauge(image)
         return estimates
 
@@ -104,7 +104,7 @@ class MotionRestorer(nn.Module):
 
 
 class FramePairRestorer(nn.Module):
-    """Restore a frame with the help of its neighbour: find the motion, then restore along it.
+    """Restore a frame with the help of its neighbor: find the motion, then restore along it.
 
     The blur of an exposure is the mean over the motion within it; its length and direction come
     from the motion between the frames and the exposure's share of the time between them.
@@ -128,7 +128,7 @@ class FramePairRestorer(nn.Module):
         super().__init__()
         self.channels = channels
         self.flow = FlowNet(**(flow or {}))
-        # It also gets the neighbour, as if nothing had moved.
+        # It also gets the neighbor, as if nothing had moved.
         self.restorer = _Restorer(channels, channels, restorer or {})
         self.multiple_of = max(self.flow.multiple_of, self.restorer.network.multiple_of)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class LayerNorm2d(nn.Module):
-    """Normalise over the channels of every pixel, independent of its neighbours."""
+    """Normalize over the channels of every pixel, independent of its neighbors."""
 
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class LayerNorm2d(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (N, C, H, W)."""
+        """Normalize (N, C, H, W)."""
         # In channels_last memory the permutation is free and the fused kernel applies.
         nhwc = x.permute(0, 2, 3, 1)
         out = F.layer_norm(nhwc, nhwc.shape[-1:], self.weight, self.bias, self.eps)
@@ -30,7 +30,7 @@ class LayerNorm2d(nn.Module):
 
 
 class WindowMean(nn.Module):
-    """Channel means over the image while training, over a fixed window afterwards.
+    """Channel means over the image while training, over a fixed window afterward.
 
     Published NAFNet weights use the mean over a whole training crop. Keeping a window of about
     that size at inference makes the result independent of the image size and of the tile it is
@@ -112,7 +112,7 @@ class NAFNet(nn.Module):
     Source: Chen et al., "Simple Baselines for Image Restoration", ECCV 2022. Published checkpoints
     load with ``unshuffle=1`` and an ``attention_window``; the bundled models work on
     pixel-unshuffled images without attention, so that every output pixel depends on a bounded
-    neighbourhood only and tiles agree with the whole image.
+    neighborhood only and tiles agree with the whole image.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """U-Net of plain residual blocks: the bundled networks that sharpen.
 
 Dense 3×3 convolutions keep matrix units busy, on graphics cards as on processors with bfloat16,
-where normalisations and depthwise convolutions wait for memory: at equal time such a network has
+where normalizations and depthwise convolutions wait for memory: at equal time such a network has
 several times the multiplications of a NAFNet.
 """
 
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .cpu.row_streaming import change_by_rows, deep_by_rows
+from .cpu.row_streaming import stream_change, stream_deep_features
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 class ResidualBlock(nn.Module):
     """Two 3×3 convolutions around a rectifier, added to what comes in.
 
-    Source: Lim et al., "Enhanced Deep Residual Networks", CVPRW 2017: no normalisation, unless it
+    Source: Lim et al., "Enhanced Deep Residual Networks", CVPRW 2017: no normalization, unless it
     is asked for; then over the channels of each pixel, which stay independent of each other.
     """
 
-    def __init__(self, width: int, normalise: bool = False) -> None:
+    def __init__(self, width: int, normalize: bool = False) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        self.norm = ChannelNorm(width) if normalise else None
+        self.norm = ChannelNorm(width) if normalize else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Refine features (N, C, H, W)."""
@@ -41,10 +41,10 @@ class ResidualBlock(nn.Module):
 
 
 class ChannelNorm(nn.LayerNorm):
-    """Layer normalisation over the channels of (N, C, H, W)."""
+    """Layer normalization over the channels of (N, C, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise each pixel."""
+        """Normalize each pixel."""
         out: Tensor = super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return out
 
@@ -52,7 +52,7 @@ class ChannelNorm(nn.LayerNorm):
 class ResUNet(nn.Module):
     """U-Net of residual blocks that adds a learned residual to its input.
 
-    Every output pixel depends on a bounded neighbourhood, so that tiles agree with the whole
+    Every output pixel depends on a bounded neighborhood, so that tiles agree with the whole
     image. Source of the shape: Zhang et al., "Plug-and-Play Image Restoration with Deep Denoiser
     Prior", TPAMI 2021.
 
@@ -71,8 +71,8 @@ class ResUNet(nn.Module):
     keep_mean : bool
         Take the local mean out of the residual, so that light is moved but neither made nor lost;
         see `_without_local_mean`.
-    normalise : bool
-        Normalise the channels of each pixel before each block.
+    normalize : bool
+        Normalize the channels of each pixel before each block.
     estimates : int
         Quantities of the degradation that are estimated from the lowest level, see `estimate`.
     extra : int
@@ -88,7 +88,7 @@ class ResUNet(nn.Module):
         decoder_blocks: Sequence[int] = (2, 1),
         unshuffle: int = 2,
         keep_mean: bool = False,
-        normalise: bool = False,
+        normalize: bool = False,
         estimates: int = 0,
         extra: int = 0,
     ) -> None:
@@ -101,13 +101,13 @@ class ResUNet(nn.Module):
             )
         self.channels, self.unshuffle, self.keep_mean = channels, unshuffle, keep_mean
         self.multiple_of = unshuffle * 2**levels
-        self.by_rows = not normalise
+        self.by_rows = not normalize
         inside = channels * unshuffle**2
         self.intro = nn.Conv2d(inside + extra * unshuffle**2, widths[0], 3, padding=1)
         self.ending = nn.Conv2d(widths[0], inside, 3, padding=1)
 
         def blocks(width: int, count: int) -> nn.Sequential:
-            return nn.Sequential(*(ResidualBlock(width, normalise) for _ in range(count)))
+            return nn.Sequential(*(ResidualBlock(width, normalize) for _ in range(count)))
 
         pairs = list(pairwise(widths))
         self.encoders = nn.ModuleList(map(blocks, widths[:-1], encoder_blocks))
@@ -123,7 +123,7 @@ class ResUNet(nn.Module):
         )
 
     def _begin(self) -> None:
-        """Initialise so that features are as large at every level.
+        """Initialize so that features are as large at every level.
 
         By torch's default each convolution makes them smaller; what is wide, as the blur of motion,
         is seen by the lowest levels, and would be learned last.
@@ -164,7 +164,7 @@ class ResUNet(nn.Module):
             return part if further is None else torch.cat([part, further(top, bottom)], 1)
 
         if self._goes_by_rows(image):
-            return self._restored(image, change_by_rows(self, rows, image))
+            return self._restored(image, stream_change(self, rows, image))
         return self._restored(image, self._change(*self.encode(rows(0, image.shape[2]))))
 
     def estimate(self, image: Tensor) -> Tensor:
@@ -182,7 +182,9 @@ class ResUNet(nn.Module):
             variances.
         """
         by_rows = self._goes_by_rows(image)
-        return self._estimates(deep_by_rows(self, image) if by_rows else self.encode(image)[0])
+        return self._estimates(
+            stream_deep_features(self, image) if by_rows else self.encode(image)[0]
+        )
 
     def restore_and_estimate(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Both `forward` and `estimate`, for the cost of the first."""

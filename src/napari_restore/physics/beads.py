@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: A bead stands out from the noise by so many of its standard deviations.
 CLEAR = 8.0
-#: Share of a bead's brightness from which a neighbour spoils it.
+#: Share of a bead's brightness from which a neighbor spoils it.
 RIVAL = 0.1
 #: Most beads that are averaged, the brightest: more bring little.
 MOST = 200
@@ -39,7 +39,7 @@ class BeadPsf:
     array : ndarray
         (Y, X) or (Z, Y, X), float32, odd sides, sum 1, in the pixels of the image of beads.
     places : ndarray
-        (N, 2) or (N, 3), centres of the beads that were used, in pixels.
+        (N, 2) or (N, 3), centers of the beads that were used, in pixels.
     rejected : dict
         How many beads were not used, by reason.
     notes : tuple of str
@@ -68,7 +68,7 @@ def psf_from_beads(
         default.
     clip : float, optional
         Samples of this value or more were cut off by the camera. By default the end of the range
-        of integers, and a greatest value that neighbours share.
+        of integers, and a greatest value that neighbors share.
 
     Raises
     ------
@@ -206,15 +206,15 @@ def _sorted_out(
     return good, reasons
 
 
-def _crop(values: Floats, centre: Sequence[float] | NDArray[Any], size: Sequence[int]) -> Floats:
-    """Cut a bead out about a centre between pixels, its background removed and its sum 1."""
-    whole = np.rint(np.asarray(centre, float)).astype(int)
+def _crop(values: Floats, center: Sequence[float] | NDArray[Any], size: Sequence[int]) -> Floats:
+    """Cut a bead out about a center between pixels, its background removed and its sum 1."""
+    whole = np.rint(np.asarray(center, float)).astype(int)
     margin = 2
     window = tuple(
         slice(max(0, c - h - margin), c + h + margin + 1) for c, h in zip(whole, size, strict=True)
     )
     grids = np.meshgrid(
-        *(np.arange(-h, h + 1) + c - w.start for h, c, w in zip(size, centre, window, strict=True)),
+        *(np.arange(-h, h + 1) + c - w.start for h, c, w in zip(size, center, window, strict=True)),
         indexing="ij",
     )
     crop = ndimage.map_coordinates(values[window], grids, order=3, mode="nearest")
@@ -256,25 +256,25 @@ def _alike(
 def _registered(
     values: Floats, peaks: list[NDArray[np.intp]], crops: list[Floats], size: Sequence[int]
 ) -> tuple[Floats, Floats]:
-    """Average of the beads after each was moved onto it, and where their centres are."""
+    """Average of the beads after each was moved onto it, and where their centers are."""
     from skimage.registration import phase_cross_correlation
 
-    centres = np.asarray(peaks, float)
+    centers = np.asarray(peaks, float)
     middle = np.asarray(size, float)
     for _ in range(3):
         mean = np.mean(crops, axis=0)
         soft = ndimage.gaussian_filter(mean, 1.0)
-        # The average may drift: its own centre of light is what lies in the middle.
+        # The average may drift: its own center of light is what lies in the middle.
         bright = np.where(mean > 0.2 * mean.max(), mean, 0)
         drift = np.asarray(ndimage.center_of_mass(bright)) - middle
         for index, crop in enumerate(crops):
             shift, *_ = phase_cross_correlation(
                 soft, ndimage.gaussian_filter(crop, 1.0), upsample_factor=20, normalization=None
             )
-            centres[index] += np.clip(drift - shift, -1.5, 1.5)
-        crops = [_crop(values, centre, size) for centre in centres]
+            centers[index] += np.clip(drift - shift, -1.5, 1.5)
+        crops = [_crop(values, center, size) for center in centers]
     mean = np.mean(crops, axis=0)
-    return mean, centres
+    return mean, centers
 
 
 def _cleaned(mean: Floats) -> NDArray[np.float32]:

@@ -55,13 +55,13 @@ def add_noise(
     return shot / photons + light.clamp(max=0) + unit * read_noise
 
 
-def quantise(image: torch.Tensor, levels: int = 255) -> torch.Tensor:
+def quantize(image: torch.Tensor, levels: int = 255) -> torch.Tensor:
     """Clip to [0, 1] and round to ``levels`` steps."""
     return (image.clamp(0, 1) * levels).round() / levels
 
 
 def jpeg(image: torch.Tensor, quality: int) -> torch.Tensor:
-    """Compress and decompress one colour image (3, H, W) in [0, 1]."""
+    """Compress and decompress one color image (3, H, W) in [0, 1]."""
     from PIL import Image
 
     pixels = (image.detach().cpu().permute(1, 2, 0).clamp(0, 1) * 255).round().to(torch.uint8)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .inverse import WienerBank, centred_in
+from .inverse import WienerBank, centered_in
 from .psf import fast_length
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class _Blur:
         # Beyond the margin whatever wraps around misses the image.
         self._size = [fast_length(n + 2 * h) for n, h in zip(shape, half, strict=True)]
         self.inside = tuple(slice(h, h + n) for n, h in zip(shape, half, strict=True))
-        self._transfer = torch.fft.rfftn(centred_in(psf[None], self._size)[0])
+        self._transfer = torch.fft.rfftn(centered_in(psf[None], self._size)[0])
 
     def __call__(self, estimate: torch.Tensor) -> torch.Tensor:
         """Blur an estimate of the size at work; what the image shows of it."""

@@ -1,6 +1,6 @@
 """Light of a point behind an objective: scalar and vectorial diffraction, as profiles along r.
 
-Lengths are in micrometres. Objective, coverslip and sample are round about the axis, so that a
+Lengths are in micrometers. Objective, coverslip and sample are round about the axis, so that a
 profile along the distance from it says all. Nothing is computed by a discrete Fourier transform in
 the plane, so nothing wraps around and nothing is aliased.
 """

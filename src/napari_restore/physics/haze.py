@@ -44,7 +44,7 @@ def patches(
 ) -> torch.Tensor:
     """Patchwork (H, W) in [0, 1] whose edges follow those of an image, as depth does.
 
-    Every pixel takes the value of the nearest of ``count`` seeds, nearest in place and in colour.
+    Every pixel takes the value of the nearest of ``count`` seeds, nearest in place and in color.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def patches(
         (C, H, W) in [0, 1].
     count : int
     compactness : float
-        Difference of colour that counts as much as the whole width of the image.
+        Difference of color that counts as much as the whole width of the image.
     """
     height, width = image.shape[-2:]
     y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")

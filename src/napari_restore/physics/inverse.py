@@ -59,7 +59,7 @@ class WienerBank:
         self._margin = half
         self._size = [fast_length(n + 2 * h) for n, h in zip(shape, half, strict=True)]
         self._inside = tuple(slice(h, h + n) for n, h in zip(shape, half, strict=True))
-        kernel = centred_in(psf.to(blurred.device).float(), self._size)
+        kernel = centered_in(psf.to(blurred.device).float(), self._size)
         transfer = torch.fft.rfftn(kernel, dim=self._axes)[:, None]
         gradient = 4 * _squared_sines(self._size, blurred.device)
         power = transfer.real**2 + transfer.imag**2
@@ -99,8 +99,8 @@ class WienerBank:
         return candidates
 
 
-def centred_in(psf: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Place kernels (N, …) in (N, *size) with their centre at the origin, wrapped around."""
+def centered_in(psf: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Place kernels (N, …) in (N, *size) with their center at the origin, wrapped around."""
     sides, axes = psf.shape[1:], tuple(range(-len(size), 0))
     frame = psf.new_zeros(len(psf), *size)
     frame[(slice(None), *(slice(side) for side in sides))] = psf

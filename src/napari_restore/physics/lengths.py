@@ -1,4 +1,4 @@
-"""Lengths with units, as micrometres, and fields of dataclasses that hold them."""
+"""Lengths with units, as micrometers, and fields of dataclasses that hold them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     Length = float | str | pint.Quantity[Any]
 
 
-def micrometres(length: Length, name: str) -> float:
+def micrometers(length: Length, name: str) -> float:
     """Convert a length.
 
     Parameters
     ----------
     length : float, str or pint.Quantity
-        Numbers, and texts without a unit, are micrometres.
+        Numbers, and texts without a unit, are micrometers.
     name : str
         What it is, for messages.
 
@@ -91,7 +91,7 @@ class _Range:
     def checked(self, given: Length) -> float:
         """Convert a number, or say why it cannot be."""
         if self.length:
-            value = micrometres(given, self.name)
+            value = micrometers(given, self.name)
         else:
             try:
                 value = float(given)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from scipy import interpolate, ndimage
 
 from napari_restore.errors import PsfError
 
-from .lengths import micrometres
+from .lengths import micrometers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +52,7 @@ def as_psf(
     dimensions: int = 2,
     *,
     image_shape: Sequence[int] | None = None,
-    centre: bool | None = None,
+    center: bool | None = None,
 ) -> MeasuredPsf:
     """Make a measured point spread function fit for an image.
 
@@ -68,8 +68,8 @@ def as_psf(
         2 or 3.
     image_shape : sequence of int, optional
         (Y, X) or (Z, Y, X).
-    centre : bool, optional
-        Whether the centre of mass is brought to the middle. By default it is, unless the
+    center : bool, optional
+        Whether the center of mass is brought to the middle. By default it is, unless the
         array is plainly a kernel already: odd sides, no background, nothing below 0, pixels of the
         image. Then its middle is where the point was, whatever its shape.
 
@@ -85,10 +85,10 @@ def as_psf(
     factors = _factors(pixel_size, image_pixel_size, dimensions)
     middle = [(side - 1) / 2 for side in values.shape]
     exact = exact and not removed and all(factor == 1 for factor in factors)
-    if centre or (centre is None and not exact):
-        middle, moved = _centre(values)
+    if center or (center is None and not exact):
+        middle, moved = _center(values)
         notes += moved
-    if not exact or centre:
+    if not exact or center:
         values, resampled = _resampled(values, middle, factors)
         notes += resampled
     if image_shape is not None:
@@ -123,7 +123,7 @@ def _plain(array: Any, dimensions: int) -> tuple[Floats, list[str]]:
         count = int((~np.isfinite(values)).sum())
         raise PsfError(
             f"The PSF holds {count} samples that are NaN or infinite. Replace them by 0, or by the "
-            "mean of their neighbours."
+            "mean of their neighbors."
         )
     if not values.any():
         raise PsfError(f"The PSF of shape {values.shape} is 0 everywhere. Choose another.")
@@ -180,7 +180,7 @@ def _factors(have: Sizes | None, want: Sizes | None, dimensions: int) -> list[fl
 def _each(size: Sizes, dimensions: int, name: str) -> list[float]:
     several = isinstance(size, (tuple, list)) or (isinstance(size, np.ndarray) and size.ndim == 1)
     each = list(size) if several else [size] * dimensions  # type: ignore[arg-type]
-    lengths = [micrometres(length, f"pixel size of the {name}") for length in each]
+    lengths = [micrometers(length, f"pixel size of the {name}") for length in each]
     if len(lengths) != dimensions or min(lengths) <= 0:
         raise PsfError(
             f"The pixel size of the {name} is {size!r}. Give one length above 0 for all axes, or "
@@ -189,15 +189,15 @@ def _each(size: Sizes, dimensions: int, name: str) -> list[float]:
     return lengths
 
 
-def _centre(values: Floats) -> tuple[list[float], list[str]]:
-    """Centre of the light, without what is faint: noise far out weighs most."""
+def _center(values: Floats) -> tuple[list[float], list[str]]:
+    """Center of the light, without what is faint: noise far out weighs most."""
     bright = np.where(values >= 0.1 * values.max(), values, 0)
     middle = [float(place) for place in ndimage.center_of_mass(bright)]
     moves = [m - (side - 1) / 2 for m, side in zip(middle, values.shape, strict=True)]
     if max(map(abs, moves)) < 0.05:
         return middle, []
     text = ", ".join(f"{move:+.2f}" for move in moves)
-    return middle, [f"The PSF was centred; its centre lay {text} pixels from the middle."]
+    return middle, [f"The PSF was centered; its center lay {text} pixels from the middle."]
 
 
 def _resampled(
@@ -205,13 +205,13 @@ def _resampled(
 ) -> tuple[Floats, list[str]]:
     """Sample anew with the point in the middle of an odd number of pixels along each axis."""
     sides = values.shape
-    for axis, (centre, factor) in enumerate(zip(middle, factors, strict=True)):
+    for axis, (center, factor) in enumerate(zip(middle, factors, strict=True)):
         side = values.shape[axis]
-        half = math.ceil(max(centre, side - 1 - centre) * factor - 1e-6)
+        half = math.ceil(max(center, side - 1 - center) * factor - 1e-6)
         # Pixels larger than those measured hold the mean of several.
         parts = 1 if factor >= 1 else 2 * math.ceil(1 / factor)
         line = np.arange(-half, half + 1)[:, None] + (np.arange(parts) + 0.5) / parts - 0.5
-        places = line / factor + centre
+        places = line / factor + center
         weights = _spline_weights(side, places)
         values = np.moveaxis(np.tensordot(weights, values, (1, axis)), 0, axis)
     values = _trimmed(values.clip(0))

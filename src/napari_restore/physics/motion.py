@@ -20,16 +20,16 @@ def line(length: float, angle: float, samples: int = 64) -> Path:
     Parameters
     ----------
     length : float
-        Pixels travelled during the exposure.
+        Pixels traveled during the exposure.
     angle : float
-        Direction in radians, from the x axis towards y.
+        Direction in radians, from the x axis toward y.
     samples : int
         Points of the path, evenly spaced in time.
 
     Returns
     -------
     ndarray
-        (samples, 2) positions (y, x) in pixels, centred on their mean.
+        (samples, 2) positions (y, x) in pixels, centered on their mean.
     """
     along = np.linspace(-length / 2, length / 2, samples)
     return np.stack([along * np.sin(angle), along * np.cos(angle)], 1)
@@ -41,9 +41,9 @@ def arc(length: float, angle: float, bend: float, samples: int = 64) -> Path:
     Parameters
     ----------
     length : float
-        Pixels travelled during the exposure.
+        Pixels traveled during the exposure.
     angle : float
-        Direction in the middle, in radians, from the x axis towards y.
+        Direction in the middle, in radians, from the x axis toward y.
     bend : float
         Radians by which the direction turns in all.
     samples : int
@@ -52,13 +52,13 @@ def arc(length: float, angle: float, bend: float, samples: int = 64) -> Path:
     Returns
     -------
     ndarray
-        (samples, 2) positions (y, x) in pixels, centred on their mean.
+        (samples, 2) positions (y, x) in pixels, centered on their mean.
     """
     heading = angle + np.linspace(-bend / 2, bend / 2, samples)
     steps = np.stack([np.sin(heading), np.cos(heading)], 1) * length / max(1, samples - 1)
     path = np.cumsum(steps, axis=0)
-    centred: Path = path - path.mean(0)
-    return centred
+    centered: Path = path - path.mean(0)
+    return centered
 
 
 def shake(
@@ -79,7 +79,7 @@ def shake(
     Returns
     -------
     ndarray
-        (samples, 2) positions (y, x) in pixels, centred on their mean.
+        (samples, 2) positions (y, x) in pixels, centered on their mean.
 
     Notes
     -----
@@ -101,8 +101,8 @@ def shake(
         path[index] = position
     extent = np.ptp(path, axis=0).max()
     path *= length / max(extent, 1e-6)
-    centred: Path = path - path.mean(0)
-    return centred
+    centered: Path = path - path.mean(0)
+    return centered
 
 
 def wander(rng: np.random.Generator, length: float, samples: int = 96) -> Path:
@@ -119,7 +119,7 @@ def wander(rng: np.random.Generator, length: float, samples: int = 96) -> Path:
     Returns
     -------
     ndarray
-        (samples, 2) positions (y, x) in pixels, centred on their mean.
+        (samples, 2) positions (y, x) in pixels, centered on their mean.
     """
     from scipy.interpolate import CubicSpline
 
@@ -129,8 +129,8 @@ def wander(rng: np.random.Generator, length: float, samples: int = 96) -> Path:
     times = np.concatenate([[0], np.cumsum(rng.lognormal(0, 0.6, count - 1))])
     path: Path = CubicSpline(times, places)(np.linspace(0, times[-1], samples))
     path *= length / max(np.ptp(path, axis=0).max(), 1e-6)
-    centred: Path = path - path.mean(0)
-    return centred
+    centered: Path = path - path.mean(0)
+    return centered
 
 
 def kernel(path: Path) -> NDArray[np.float32]:
@@ -139,7 +139,7 @@ def kernel(path: Path) -> NDArray[np.float32]:
     Parameters
     ----------
     path : ndarray
-        (n, 2) positions (y, x) in pixels, about the centre, evenly spaced in time.
+        (n, 2) positions (y, x) in pixels, about the center, evenly spaced in time.
 
     Returns
     -------
@@ -174,7 +174,7 @@ def blur_vector(psf: NDArray[np.floating]) -> NDArray[np.float32]:
     Returns
     -------
     ndarray
-        (2,): length in pixels times cosine and sine of twice the angle from x towards y. Even
+        (2,): length in pixels times cosine and sine of twice the angle from x toward y. Even
         motion along a line gives its length; a round kernel gives 0.
     """
     half = psf.shape[0] // 2
@@ -247,7 +247,7 @@ class Telescope:
     image : Tensor
         (N, C, H, W), blurred.
     displacement : Tensor
-        (N, 2, H, W), pixels (y, x) travelled during the exposure.
+        (N, 2, H, W), pixels (y, x) traveled during the exposure.
     steps : int
         How many differences on either side.
     """
@@ -306,7 +306,7 @@ def sweep(
     image : Tensor
         (N, C, H, W).
     displacement : Tensor
-        (N, 2, H, W), pixels (y, x) travelled in a unit of time.
+        (N, 2, H, W), pixels (y, x) traveled in a unit of time.
     start, stop : float
         When the exposure begins and ends; at 0 the image is where it is.
 

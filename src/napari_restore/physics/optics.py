@@ -29,7 +29,7 @@ STEEP = 0.64
 KEPT = 0.98
 #: Planes as faint as this, beside the brightest, are left out of a PSF of automatic size.
 FAINT = 0.01
-#: Most pixels to each side of the centre of a PSF of automatic size: in Z, in Y and X.
+#: Most pixels to each side of the center of a PSF of automatic size: in Z, in Y and X.
 MOST = (32, 48)
 
 
@@ -37,8 +37,8 @@ MOST = (32, 48)
 class Optics:
     """A microscope, and the point spread functions that follow from it.
 
-    Lengths are numbers in micrometres, texts with a unit ("520 nm") or quantities of pint; they are
-    kept as micrometres. Sizes of pixels and steps are those in the sample.
+    Lengths are numbers in micrometers, texts with a unit ("520 nm") or quantities of pint; they are
+    kept as micrometers. Sizes of pixels and steps are those in the sample.
 
     Attributes
     ----------
@@ -262,7 +262,7 @@ class Optics:
         return over_disk(wide, seen, hole, radii) * lit[:, : len(radii)]
 
     def _half(self, step: float) -> tuple[int, int, int]:
-        """Pixels to each side of the centre, (Z, Y, X), that hold nearly all light."""
+        """Pixels to each side of the center, (Z, Y, X), that hold nearly all light."""
         size = self.pixel_size
         radii = self._radii((MOST[1] + 0.5) * size)
         profiles = self._stack(radii, MOST[0], step)

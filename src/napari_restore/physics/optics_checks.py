@@ -75,7 +75,7 @@ def step(optics: Optics) -> float:
 
 
 def half(shape: int | Sequence[int], dimensions: int) -> tuple[int, ...]:
-    """Pixels to each side of the centre of a PSF of a shape."""
+    """Pixels to each side of the center of a PSF of a shape."""
     sides = (shape,) * dimensions if isinstance(shape, int) else tuple(shape)
     if len(sides) != dimensions or any(side < 1 or side % 2 == 0 for side in sides):
         raise PsfError(

@@ -1,6 +1,6 @@
 """Point spread functions, in pixels, and convolution with them.
 
-Every kernel is a float32 array (k, k) with odd k that sums to 1, centred.
+Every kernel is a float32 array (k, k) with odd k that sums to 1, centered.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Kernel = NDArray[np.float32]
 
 
-def _normalised(kernel: NDArray[np.floating]) -> Kernel:
+def _normalized(kernel: NDArray[np.floating]) -> Kernel:
     normal: Kernel = (kernel / kernel.sum()).astype(np.float32)
     return normal
 
@@ -44,7 +44,7 @@ def disk(radius: float) -> Kernel:
     y, x = _grid(half, oversample)
     fine = (np.hypot(y, x) <= max(radius, 1 / oversample)).astype(np.float64)
     size = 2 * half + 1
-    return _normalised(fine.reshape(size, oversample, size, oversample).mean((1, 3)))
+    return _normalized(fine.reshape(size, oversample, size, oversample).mean((1, 3)))
 
 
 def gaussian(sigma_y: float, sigma_x: float | None = None, angle: float = 0.0) -> Kernel:
@@ -61,7 +61,7 @@ def gaussian(sigma_y: float, sigma_x: float | None = None, angle: float = 0.0) -
     sigma_y, sigma_x = max(sigma_y, 1e-3), max(sigma_x, 1e-3)
     y, x = _grid(int(np.ceil(3.5 * max(sigma_y, sigma_x))))
     u, v = y * np.cos(angle) - x * np.sin(angle), y * np.sin(angle) + x * np.cos(angle)
-    return _normalised(np.exp(-0.5 * ((u / sigma_y) ** 2 + (v / sigma_x) ** 2)))
+    return _normalized(np.exp(-0.5 * ((u / sigma_y) ** 2 + (v / sigma_x) ** 2)))
 
 
 #: Low-order Zernike terms (Noll order 4 to 11), as functions of the pupil's polar coordinates.
@@ -106,12 +106,12 @@ def pupil(cutoff: float, aberrations: dict[str, float] | None = None, half: int 
         phase += coefficient * _ZERNIKE[name](radius, angle)
     field = np.fft.ifft2((radius <= 1) * np.exp(1j * phase))
     intensity = np.fft.fftshift(np.abs(field) ** 2)
-    # Average over a pixel that is `oversample` samples wide, centred on each sample.
+    # Average over a pixel that is `oversample` samples wide, centered on each sample.
     intensity = ndimage.convolve1d(intensity, [0.25, 0.5, 0.25], axis=0)
     intensity = ndimage.convolve1d(intensity, [0.25, 0.5, 0.25], axis=1)
     middle = count // 2
     pick = slice(middle - half * oversample, middle + half * oversample + 1, oversample)
-    return _normalised(intensity[pick, pick])
+    return _normalized(intensity[pick, pick])
 
 
 def microscope(
@@ -149,18 +149,18 @@ def combine(first: Kernel, second: Kernel) -> Kernel:
     """Kernel of two blurs in a row."""
     from scipy.signal import fftconvolve
 
-    return _normalised(np.clip(fftconvolve(first, second), 0, None))
+    return _normalized(np.clip(fftconvolve(first, second), 0, None))
 
 
 def shifted(kernel: NDArray[np.floating], offset: Sequence[float]) -> Kernel:
     """Move a kernel by (y, x) pixels, bilinearly; it grows as far as it needs to."""
     margin = math.ceil(max(abs(float(length)) for length in offset))
     padded = np.pad(kernel, margin) if margin else kernel
-    return _normalised(ndimage.shift(padded, offset, order=1, mode="constant"))
+    return _normalized(ndimage.shift(padded, offset, order=1, mode="constant"))
 
 
-def centred(kernel: NDArray[np.floating]) -> Kernel:
-    """Bring the centre of mass of a kernel to its middle, and its sum to 1."""
+def centered(kernel: NDArray[np.floating]) -> Kernel:
+    """Bring the center of mass of a kernel to its middle, and its sum to 1."""
     if kernel.sum() <= 0:
         return np.ones((1, 1), np.float32)
     middle = [(length - 1) / 2 for length in kernel.shape]
@@ -177,7 +177,7 @@ def resized(kernel: NDArray[np.floating], factor: float) -> Kernel:
     y, x = np.meshgrid(line / factor + middle, line / factor + middle, indexing="ij")
     values = ndimage.map_coordinates(kernel, [y, x], order=1, mode="constant")
     size = 2 * half + 1
-    return _normalised(values.reshape(size, fine, size, fine).mean((1, 3)) + 1e-12)
+    return _normalized(values.reshape(size, fine, size, fine).mean((1, 3)) + 1e-12)
 
 
 def stack(kernels: Sequence[Kernel]) -> torch.Tensor:

@@ -37,7 +37,7 @@ class BlockTask:
     Attributes
     ----------
     plan : Plan
-    facts : Facts, or FromSample
+    facts : Facts, or LazyStatistic
         Or how they are found when they are first needed.
     """
 
@@ -68,7 +68,7 @@ class BlockTask:
         return self.plan.predictor(self.found())
 
     def window(self, block: Block) -> Block:
-        """Find which samples a block is restored from: itself, its halo, its neighbour in time."""
+        """Find which samples a block is restored from: itself, its halo, its neighbor in time."""
         plan = self.plan
         return reading_of(plan.layout, block, plan.spec.multiple_of, plan.halo, plan.spec.frames)
 

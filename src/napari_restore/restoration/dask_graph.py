@@ -14,7 +14,7 @@ import numpy as np
 
 from napari_restore.image.blocks import regions_of
 from napari_restore.image.layout import Planes
-from napari_restore.image.lazy import FromSample, as_dask
+from napari_restore.image.lazy import LazyStatistic, as_dask
 from napari_restore.inference.context import common_context, view_key, view_of
 
 from .block import BlockTask
@@ -46,14 +46,14 @@ class _Chunks:
         Along each axis, where the chunks begin, and at last the length.
     depth : dict
         By axis, how many samples before and after a chunk belong to its window.
-    common : FromSample, optional
+    common : LazyStatistic, optional
         What the contexts of all planes have in common.
     """
 
     task: BlockTask
     starts: tuple[list[int], ...]
     depth: dict[int, tuple[int, int]]
-    common: FromSample[torch.Tensor | None] | None = None
+    common: LazyStatistic[torch.Tensor | None] | None = None
 
     def block(self, place: tuple[int, ...]) -> Block:
         """Say which samples a chunk is, from its number along each axis."""
@@ -99,7 +99,7 @@ def restore_lazily(image: Any, plan: Plan, facts: Facts | None = None) -> da.Arr
     # A window starts on the network's grid, up to one step outside the halo.
     reach = plan.halo + spec.multiple_of
     chunks = list(source.chunks)
-    if layout.colour:
+    if layout.color:
         chunks[layout.axes.index("S")] = (source.shape[layout.axes.index("S")],)
     for letter in "YX":
         axis = layout.axes.index(letter)
@@ -113,7 +113,7 @@ def restore_lazily(image: Any, plan: Plan, facts: Facts | None = None) -> da.Arr
         for axis in (layout.axes.index(letter) for letter in "YX")
     }
     if spec.frames == 2:
-        # The last frame takes the one before for its neighbour.
+        # The last frame takes the one before for its neighbor.
         time = layout.axes.index("T")
         depth[time] = (int(joined.chunks[time][-1] == 1), 1)
     there = replace(plan, device=plan.options.device, tiles_for=plan.device)
@@ -176,13 +176,13 @@ def lazy_contexts(source: da.Array, task: BlockTask) -> da.Array:
     )
     common = None
     if layout.planes > 1:
-        common = FromSample(source, layout, partial(_find_common, task=task))
+        common = LazyStatistic(source, layout, partial(_find_common, task=task))
     shared = _shared(_Chunks(task, _starts(chunks), {}, common))
     name = f"{SHARED}-view-{tokenize(samples.name, shared.key)}"
     # Not by map_blocks: dask would make one task of looking at a plane and restoring a chunk of it,
     # and every chunk would look anew.
     tasks: dict[Any, Any] = {
-        (name, *place): (partial(_look, block_id=place), (samples.name, *place), shared.key)
+        (name, *place): (partial(_encode, block_id=place), (samples.name, *place), shared.key)
         for place in np.ndindex(*map(len, chunks))
     }
     graph = HighLevelGraph.from_collections(name, tasks, dependencies=[samples, shared])
@@ -194,7 +194,7 @@ def _find_common(planes: Planes, task: BlockTask) -> torch.Tensor | None:
     return None if common is None else common.cpu()
 
 
-def _look(samples: NDArray[Any], shared: _Chunks, *, block_id: tuple[int, ...]) -> NDArray[Any]:
+def _encode(samples: NDArray[Any], shared: _Chunks, *, block_id: tuple[int, ...]) -> NDArray[Any]:
     """Contexts of the planes of one chunk: objects, of length 1 along the plane's axes."""
     task, block = shared.task, shared.block(block_id)
     layout: Layout = task.plan.layout
@@ -207,7 +207,7 @@ def _look(samples: NDArray[Any], shared: _Chunks, *, block_id: tuple[int, ...]) 
         )
         plane = planes.canonical(samples[layout.key(local, everything, everything)])
         scale = task.found().scales[layout.group(index)]
-        context = predictor.look(view_of(plane, layout, scale, task.plan.spec.view), common)
+        context = predictor.encode(view_of(plane, layout, scale, task.plan.spec.view), common)
         place = tuple(
             0 if isinstance(part, slice) else part
             for part in layout.key(local, everything, everything)

@@ -40,7 +40,7 @@ def restore_here(
     done : int
         Pixels of the image that an earlier run has restored.
     """
-    layout, looks = task.plan.layout, task.contexts(image)
+    layout, contexts = task.plan.layout, task.contexts(image)
     total = done + sum(pixels_of(layout, block) for _, block in todo)
     with ThreadPoolExecutor(1, thread_name_prefix="napari-restore-read") as reader:
         # The next block is read while one is computed.
@@ -52,10 +52,10 @@ def restore_here(
                 reader.submit(task.read, image, after) for _, after in todo[place : place + 1]
             ]
             with part_of(done, total).around():
-                samples, report = task(block, window, looks)
+                samples, report = task(block, window, contexts)
             if report.device != task.plan.device:
                 task = task.without(report.device)
-                looks.to_cpu()
+                contexts.to_cpu()
             done += pixels_of(layout, block)
             yield number, block, samples, report
             del window, samples  # not needed while the next is computed
@@ -85,15 +85,15 @@ def restore_on(
     in_order : bool
         Give the blocks in the order of ``todo``, not as they are finished.
     """
-    looks = task.contexts(image)
+    contexts = task.contexts(image)
     # Not scattered: what is scattered is lost with its worker, what is computed is made again.
     shared = client.submit(_same, (task.elsewhere(), source), pure=False)
 
     def submitted() -> Iterator[tuple[tuple[int, Block], Future[Any]]]:
         for number, block in todo:
-            contexts = _sendable(looks, task, block)
+            sent = _sendable(contexts, task, block)
             window = task.read(image, block) if source is None else None
-            future = client.submit(_restore, shared, block, window, contexts, pure=False)
+            future = client.submit(_restore, shared, block, window, sent, pure=False)
             yield (number, block), future
 
     for (number, block), (samples, report) in finished(client, submitted(), in_order=in_order):
@@ -101,15 +101,15 @@ def restore_on(
 
 
 def _sendable(
-    looks: Contexts, task: BlockTask, block: Block
+    contexts: Contexts, task: BlockTask, block: Block
 ) -> dict[tuple[int, ...], torch.Tensor] | None:
     """Contexts of the planes of a block, for a worker with another device."""
     if not task.plan.spec.view:
         return None
     predictor = task.predictor()
     planes = [index for index, _ in regions_of(task.plan.layout, block)]
-    found = {index: looks.get(index, predictor).cpu() for index in planes}
-    looks.trim()
+    found = {index: contexts.get(index, predictor).cpu() for index in planes}
+    contexts.trim()
     return found
 
 

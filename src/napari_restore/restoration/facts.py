@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_restore.image.intensity import find_scales
 from napari_restore.image.layout import Planes
-from napari_restore.image.lazy import FromSample
+from napari_restore.image.lazy import LazyStatistic
 from napari_restore.image.tiling import Region
 from napari_restore.inference.conversion import as_seen
 from napari_restore.watch import check, tell
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .plan import Plan
 
-    MaybeFacts: TypeAlias = "Facts | FromSample[Facts]"
+    MaybeFacts: TypeAlias = "Facts | LazyStatistic[Facts]"
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _find(planes: Planes, plan: Plan, scales: tuple[Scale, ...] | None = None) -
     return find_blur(planes, plan, scales)
 
 
-def find_later(image: Any, plan: Plan) -> FromSample[Facts]:
+def find_later(image: Any, plan: Plan) -> LazyStatistic[Facts]:
     """Find the facts of a dask array when they are first needed, once in each process.
 
     Parameters
@@ -95,7 +95,7 @@ def find_later(image: Any, plan: Plan) -> FromSample[Facts]:
     plan : Plan
         For workers, see `Plan.elsewhere`.
     """
-    return FromSample(image, plan.layout, _Finder(plan))
+    return LazyStatistic(image, plan.layout, _Finder(plan))
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class _Finder:
 
 def known(facts: MaybeFacts) -> Facts:
     """Facts, found if need be."""
-    return facts.get() if isinstance(facts, FromSample) else facts
+    return facts.get() if isinstance(facts, LazyStatistic) else facts
 
 
 # ---------------------------------------------------------------- the blur

@@ -22,7 +22,7 @@ class Options:
     ----------
     task : {"deblur", "dehaze", "motion_deblur"}
     model : str
-        "auto", a name of the catalogue, or a file of weights.
+        "auto", a name of the catalog, or a file of weights.
     device : str
         "auto", "cpu", "cuda", "cuda:1", "xpu", "mps". With "auto", each worker of a cluster takes
         the best it has.
@@ -34,7 +34,7 @@ class Options:
         For out-of-focus light in single-channel images: structures up to this many pixels across
         stay, whatever the network takes for haze.
     frames : {1, 2}
-        For motion: restore each frame alone, or with its neighbour along T (the next one; of the
+        For motion: restore each frame alone, or with its neighbor along T (the next one; of the
         last frame, the one before) and the motion between them. Without ``axes``, the one axis
         before the plane is time.
     exposure : float, optional

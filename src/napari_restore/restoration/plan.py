@@ -116,7 +116,7 @@ class Plan:
     @property
     def linear(self) -> bool:
         """Whether the samples are taken to have a camera's tone curve: those of 8-bit color."""
-        return self.layout.colour and self.dtype == "uint8"
+        return self.layout.color and self.dtype == "uint8"
 
     def tiles_on(self, device: str) -> TileOptions:
         """Tile options for the device that a worker turns out to have."""

@@ -329,7 +329,7 @@ def restore_region(
     result = restore_array(image, plan, facts=facts, block=block, blur=False)
     origin = tuple(part.start for part in block)
     part = Planes(result.data, layout, origin).read(index, region)
-    return part if layout.colour else part[..., 0]
+    return part if layout.color else part[..., 0]
 
 
 def plane_block(layout: Layout, index: tuple[int, ...], region: Region) -> Block:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_restore.analysis.transmission import tile_transmission, transmission_of, without_colour
+from napari_restore.analysis.transmission import tile_transmission, transmission_of, without_color
 from napari_restore.image.layout import Layout, Planes
 from napari_restore.image.lazy import as_dask, is_lazy
 from napari_restore.image.tiling import Region
@@ -33,7 +33,7 @@ def transmission(image: Any, plan: Plan, facts: Facts) -> Any:
     Parameters
     ----------
     image : array
-        Colour; NumPy, dask or zarr.
+        Color; NumPy, dask or zarr.
     plan : Plan
         Of a model that looks at whole planes.
     facts : Facts
@@ -42,11 +42,11 @@ def transmission(image: Any, plan: Plan, facts: Facts) -> Any:
     Returns
     -------
     array
-        float32 in [0, 1], the image's shape without the colour axis; lazy if the image is.
+        float32 in [0, 1], the image's shape without the color axis; lazy if the image is.
     """
     layout = plan.layout
     if not layout.pixels:
-        return np.ones(without_colour(layout).shape, np.float32)
+        return np.ones(without_color(layout).shape, np.float32)
     if not is_lazy(image):
         return transmission_of(Planes(image, layout), plan.predictor(), facts.scales)
     source = as_dask(image)
@@ -68,7 +68,7 @@ def lazy_transmission(
     Parameters
     ----------
     image : dask.array.Array
-        With the colour axis in one chunk.
+        With the color axis in one chunk.
     layout : Layout
     contexts : dask.array.Array
         Of all planes, see `.dask_graph.lazy_contexts`.
@@ -79,18 +79,18 @@ def lazy_transmission(
     Returns
     -------
     dask.array.Array
-        float32, the image's shape and chunks without the colour axis.
+        float32, the image's shape and chunks without the color axis.
     """
     import dask.array as da
 
-    colour = layout.axes.index("S")
+    color = layout.axes.index("S")
     result: da.Array = da.map_blocks(
         _transmission_chunk,
         image,
         contexts,
-        drop_axis=colour,
+        drop_axis=color,
         dtype=np.float32,
-        chunks=tuple(c for axis, c in enumerate(image.chunks) if axis != colour),
+        chunks=tuple(c for axis, c in enumerate(image.chunks) if axis != color),
         meta=np.empty((0,) * (image.ndim - 1), np.float32),
         layout=layout,
         get_predictor=get_predictor,
@@ -110,7 +110,7 @@ def _transmission_chunk(
 ) -> NDArray[np.float32]:
     first = [start for start, _ in block_info[0]["array-location"]]
     predictor = get_predictor()
-    flat = without_colour(layout)
+    flat = without_color(layout)
     kept = [i for i, letter in enumerate(layout.axes) if letter != "S"]
     out = np.empty([block.shape[i] for i in kept], np.float32)
     source = Planes(block, layout, tuple(first))

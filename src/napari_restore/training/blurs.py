@@ -171,10 +171,10 @@ def blob(rng: np.random.Generator, height: int, width: int) -> torch.Tensor:
         inside = (field - level) * min(height, width) / log_uniform(rng, 3, 10)
     else:
         y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-        centre = rng.uniform(0.2, 0.8, 2) * (height, width)
+        center = rng.uniform(0.2, 0.8, 2) * (height, width)
         radii = np.array([log_uniform(rng, 0.06, 0.35) for _ in range(2)]) * min(height, width)
         turn = rng.uniform(0, np.pi)
-        dy, dx = y - float(centre[0]), x - float(centre[1])
+        dy, dx = y - float(center[0]), x - float(center[1])
         u = (dx * np.cos(turn) + dy * np.sin(turn)) / radii[0]
         v = (dy * np.cos(turn) - dx * np.sin(turn)) / radii[1]
         inside = (1 - torch.hypot(u, v)) * float(radii.min())

@@ -35,13 +35,13 @@ def load_folder(folders: Iterable[str | Path], channels: int) -> list[SharpImage
     ----------
     folders : iterable of path
     channels : {1, 3}
-        With 3, grey images are left out; with 1, colour images are turned to grey. One-channel
+        With 3, gray images are left out; with 1, color images are turned to gray. One-channel
         images are stretched so that their 0.5 and 99.9 percentiles become 0 and 200 of 255.
 
     Raises
     ------
     RestoreError
-        If no image was found, or a file is not one grey or colour image.
+        If no image was found, or a file is not one gray or color image.
     """
     images = []
     for folder in folders:
@@ -51,7 +51,7 @@ def load_folder(folders: Iterable[str | Path], channels: int) -> list[SharpImage
             pixels = _read(path)
             if channels == 3 and pixels.ndim == 2:
                 continue
-            pixels = _colour(pixels) if channels == 3 else _grey(pixels)
+            pixels = _color(pixels) if channels == 3 else _gray(pixels)
             words = []
             for word in path.stem.split("_"):
                 if not word.isalpha():
@@ -60,7 +60,7 @@ def load_folder(folders: Iterable[str | Path], channels: int) -> list[SharpImage
             images.append(SharpImage(pixels, "_".join(words), path.name))
     if not images:
         raise RestoreError(
-            f"No {'colour ' if channels == 3 else ''}image in {', '.join(map(str, folders))}. "
+            f"No {'color ' if channels == 3 else ''}image in {', '.join(map(str, folders))}. "
             f"Give folders that hold files ending in {', '.join(sorted(SUFFIXES))}."
         )
     return images
@@ -81,30 +81,30 @@ def _read(path: Path) -> NDArray[Any]:
         pixels = pixels[..., :3]
     if pixels.ndim != 2 and pixels.shape[2:] != (3,):
         raise FileError(
-            f"{path} of shape {pixels.shape} is not one grey or colour image. Save its planes as "
+            f"{path} of shape {pixels.shape} is not one gray or color image. Save its planes as "
             "files of their own."
         )
     if pixels.ndim == 3 and pixels.dtype.kind != "u":
         raise FileError(
-            f"{path} holds colour as {pixels.dtype}. Save it with 8 or 16 bits for each sample."
+            f"{path} holds color as {pixels.dtype}. Save it with 8 or 16 bits for each sample."
         )
     return pixels
 
 
-def _colour(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+def _color(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     if pixels.dtype != np.uint8:
         pixels = (pixels / np.iinfo(pixels.dtype).max * 255).round().astype(np.uint8)
     return np.ascontiguousarray(pixels)
 
 
-def _grey(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    grey = pixels.astype(np.float32)
-    if grey.ndim == 3:
-        grey = grey @ np.array([0.299, 0.587, 0.114], np.float32)
-    low, high = np.percentile(grey, (0.5, 99.9))
-    stretched = (grey - low) / max(high - low, 1e-6) * 200
-    grey8: NDArray[np.uint8] = stretched.clip(0, 255).round().astype(np.uint8)[..., None]
-    return grey8
+def _gray(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    gray = pixels.astype(np.float32)
+    if gray.ndim == 3:
+        gray = gray @ np.array([0.299, 0.587, 0.114], np.float32)
+    low, high = np.percentile(gray, (0.5, 99.9))
+    stretched = (gray - low) / max(high - low, 1e-6) * 200
+    gray8: NDArray[np.uint8] = stretched.clip(0, 255).round().astype(np.uint8)[..., None]
+    return gray8
 
 
 def _shrink(pixels: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
@@ -117,9 +117,9 @@ def _shrink(pixels: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
 
 def sharpness(pixels: NDArray[np.uint8]) -> float:
     """Share of the gradient energy that vanishes when the image is shrunk by two."""
-    grey = pixels.astype(np.float32).mean(-1)
-    fine = np.abs(np.diff(grey, axis=0)).mean()
-    coarse = np.abs(grey[2::2] - grey[:-2:2]).mean()
+    gray = pixels.astype(np.float32).mean(-1)
+    fine = np.abs(np.diff(gray, axis=0)).mean()
+    coarse = np.abs(gray[2::2] - gray[:-2:2]).mean()
     return float(2 * fine / max(coarse, 1e-6)) - 1
 
 
@@ -173,7 +173,7 @@ class CropSource:
         if not areas:
             raise RestoreError(
                 f"None of {len(images)} images is clear enough to learn haze from: their darkest "
-                f"colours are brighter than {dict(clearness or {})}. Add photographs of clear air."
+                f"colors are brighter than {dict(clearness or {})}. Add photographs of clear air."
             )
         weights = np.array(areas, float) ** 0.5
         for word, factor in (emphasis or {}).items():
@@ -224,7 +224,7 @@ def as_scene(image: SharpImage, length: int) -> SharpImage:
 def mean_dark_channel(image: SharpImage) -> float:
     """Mean of the dark channel, in [0, 1]: near 0 in clear air, high in haze and on white.
 
-    The dark channel is the least of the colours around each place (He, Sun and Tang, 2011), here
+    The dark channel is the least of the colors around each place (He, Sun and Tang, 2011), here
     within 7 pixels of an image whose shorter side has 256.
     """
     from scipy.ndimage import minimum_filter
@@ -243,7 +243,7 @@ def _window(image: NDArray[np.uint8], rng: np.random.Generator, size: int) -> ND
     return image[top : top + size, left : left + size]
 
 
-def centre_crop(image: SharpImage, size: int) -> torch.Tensor:
+def center_crop(image: SharpImage, size: int) -> torch.Tensor:
     """Middle of an image, (1, C, size, size) in [0, 1], reflected where it is too small."""
     pixels = image.pixels
     below, right = (max(0, size - length) for length in pixels.shape[:2])

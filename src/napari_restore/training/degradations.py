@@ -156,11 +156,11 @@ def _spread(difference: torch.Tensor) -> torch.Tensor:
     return difference.square().mean((1, 2, 3), keepdim=True).sqrt()
 
 
-# ---------------------------------------------------------------- colour: light through a camera
+# ---------------------------------------------------------------- color: light through a camera
 
 
 @dataclass
-class ColourBlur:
+class ColorBlur:
     """Blur in linear light, shot and read noise, tone curve, rounding, sometimes JPEG.
 
     Attributes
@@ -202,7 +202,7 @@ class ColourBlur:
         noisy = camera.add_noise(
             seen, column(photons, sharp), column(read, sharp), generator
         ).clamp(0, 1)
-        image = camera.quantise(torch.where(linear, camera.to_srgb(noisy), noisy))
+        image = camera.quantize(torch.where(linear, camera.to_srgb(noisy), noisy))
         for index in range(count):
             if rng.random() < 0.12:
                 quality = int(rng.integers(60, 97))
@@ -238,7 +238,7 @@ class MonoBlur:
         image = camera.add_noise(seen, column(photons, seen), column(read, seen), generator)
         for index in range(count):
             if rng.random() < 0.4:
-                image[index] = camera.quantise(image[index])
+                image[index] = camera.quantize(image[index])
         noise = _spread(image - seen)
         image, target = _keep_unblurred(image, sharp, blurred.still, rng)
         # Intensities mean nothing in themselves; the same gain and offset hold for both sides.
@@ -265,10 +265,10 @@ class KnownBlur:
 
     Attributes
     ----------
-    blur : ColourBlur or MonoBlur
+    blur : ColorBlur or MonoBlur
     """
 
-    blur: ColourBlur | MonoBlur
+    blur: ColorBlur | MonoBlur
 
     def __post_init__(self) -> None:
         self.margin = self.blur.margin

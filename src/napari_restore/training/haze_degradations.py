@@ -80,7 +80,7 @@ def _quantile(image: torch.Tensor, share: float) -> torch.Tensor:
 
 @dataclass
 class Haze:
-    """Atmospheric scattering in scenes: depth, smoke, coloured and uneven airlight, a camera."""
+    """Atmospheric scattering in scenes: depth, smoke, colored and uneven airlight, a camera."""
 
     margin: int = 0
     identity_share: float = 0.1
@@ -113,7 +113,7 @@ class Haze:
         airlight = airlight * exposure * (1 - transmission) / (1 - seen)
         read = column([log_uniform(rng, 3e-4, 1e-2) for _ in range(count)], sharp)
         hazy = camera.add_noise(hazy * exposure, 1e5, read, generator)
-        hazy = camera.quantise(hazy)
+        hazy = camera.quantize(hazy)
         for index in range(count):
             chance = rng.random()
             if chance < (self.pale_identity_share if pale[index] else self.identity_share):
@@ -126,7 +126,7 @@ class Haze:
 
 
 def _darkest(image: torch.Tensor) -> torch.Tensor:
-    """Dark channel of a batch (N, 3, H, W): the least of the colours within 5 pixels."""
+    """Dark channel of a batch (N, 3, H, W): the least of the colors within 5 pixels."""
     return -F.max_pool2d(-image.amin(1, keepdim=True), 11, 1, 5)
 
 
@@ -139,8 +139,8 @@ def _develop(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         return image
     balance = torch.from_numpy(np.exp(rng.normal(0, 0.05, 3)).astype(np.float32)).to(image.device)
     image = (image * balance.view(3, 1, 1)).clamp(0, 1) ** float(np.exp(rng.normal(0, 0.18)))
-    grey = image.mean(0, keepdim=True)
-    return (grey + (image - grey) * rng.uniform(0.6, 1.25)).clamp(0, 1)
+    gray = image.mean(0, keepdim=True)
+    return (gray + (image - gray) * rng.uniform(0.6, 1.25)).clamp(0, 1)
 
 
 def _optics(sharp: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -159,10 +159,10 @@ def _optics(sharp: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor
     # Fine particles scatter blue light more than red.
     tilt = float(rng.normal(0, 0.06))
     transmission = torch.stack([torch.exp(-thickness * (1 + tilt * k)) for k in (-1, 0, 1)])
-    grey = rng.uniform(0.3, 0.6) if rng.random() < 0.08 else rng.uniform(0.6, 1.0)
+    gray = rng.uniform(0.3, 0.6) if rng.random() < 0.08 else rng.uniform(0.6, 1.0)
     tint = 0.02 if rng.random() < 0.7 else 0.06
-    colour = (grey + rng.normal(0, tint, 3)).clip(0.1, 1.0).astype(np.float32)
-    airlight = torch.from_numpy(colour).view(3, 1, 1).expand(3, height, width)
+    color = (gray + rng.normal(0, tint, 3)).clip(0.1, 1.0).astype(np.float32)
+    airlight = torch.from_numpy(color).view(3, 1, 1).expand(3, height, width)
     if rng.random() < 0.4:
         airlight = airlight * (0.75 + 0.25 * haze.smooth_field(rng, height, width, 2, 1))
     return transmission.clamp(min=0.08), airlight
@@ -182,8 +182,8 @@ def _depth(sharp: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         parts.append(haze.patches(rng, sharp, count, log_uniform(rng, 0.2, 2)))
     if rng.random() < 0.25:
         # Far places are bright more often than not; see the sky.
-        grey = F.avg_pool2d(sharp.mean(0)[None, None], 9, 1, 4, count_include_pad=False)[0, 0]
-        parts.append(grey.cpu())
+        gray = F.avg_pool2d(sharp.mean(0)[None, None], 9, 1, 4, count_include_pad=False)[0, 0]
+        parts.append(gray.cpu())
     weights = rng.dirichlet(np.full(len(parts), 0.6))
     depth = sum(float(w) * part for w, part in zip(weights, parts, strict=True))
     assert isinstance(depth, torch.Tensor)

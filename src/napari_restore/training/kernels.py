@@ -69,7 +69,7 @@ def nearly(kernel: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.
     """Change a kernel as a measurement or an estimate would: in 4 of 10 not at all.
 
     A fourth is too small or too large by up to an eighth, rather too small; others have noise, are
-    cut off, off the centre by half a pixel, or another kernel altogether.
+    cut off, off the center by half a pixel, or another kernel altogether.
     """
     kind = rng.random()
     if kind < 0.4:
@@ -82,10 +82,10 @@ def nearly(kernel: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.
         noise = rng.normal(0, rng.uniform(0.005, 0.06) * kernel.max(), padded.shape)
         noisy = np.clip(padded + noise, 0, None)
         noisy[noisy < rng.uniform(0, 0.08) * noisy.max()] = 0
-        return psf.centred(noisy)
+        return psf.centered(noisy)
     if kind < 0.87:
         cut = np.where(kernel < rng.uniform(0.03, 0.2) * kernel.max(), 0, kernel)
-        return psf.centred(cut)
+        return psf.centered(cut)
     if kind < 0.93:
         return psf.shifted(kernel, rng.uniform(-0.5, 0.5, 2).tolist())
     return random_psf(rng)

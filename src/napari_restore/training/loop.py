@@ -71,7 +71,7 @@ def _origin(init: Path | None) -> dict[str, Any] | None:
 
 
 class Trainer:
-    """One training: network, averaged weights, optimiser, clock.
+    """One training: network, averaged weights, optimizer, clock.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ class Trainer:
                 ) from error
         self.network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval()
-        self.optimiser = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=1e-4
         )
         self.validation = Validation(held_out, recipe.degradation, self.device, recipe.scenes[:1])
@@ -146,18 +146,18 @@ class Trainer:
         sharp = self.source.batch(rng, count, size + 2 * margin).to(self.device)
         pair = self.recipe.degradation(sharp, rng, generator)
         rate = self._learning_rate()
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = rate
         motion_alone = self._share < self.recipe.motion_share
-        told = self.recipe.told_until
+        told = self.recipe.oracle_motion_until
         # To the end of every other batch: what is found is seldom as wrong as it may be told.
         motion_told = self._share < told or (told > 0 and self.step % 2 == 0)
         rounds = 1 if self._share < self.recipe.one_round_until else None
         loss = batch_loss(self.network, pair, self._loss(), motion_alone, motion_told, rounds)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 0.5)
-        self.optimiser.step()
+        self.optimizer.step()
         # A short memory at first, so that the average forgets the untrained network.
         decay = min(0.999, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
@@ -178,7 +178,7 @@ class Trainer:
         state = {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "elapsed": self.elapsed,
             "best": self.best,
@@ -194,7 +194,8 @@ class Trainer:
         state = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        # Checkpoints of before are spelled in British English.
+        self.optimizer.load_state_dict(state.get("optimizer") or state["optimiser"])
         self.step, self.elapsed, self.best = state["step"], state["elapsed"], state["best"]
 
     @property

@@ -57,7 +57,7 @@ def resized(truth: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return F.adaptive_avg_pool2d(truth, (height, width))
 
 
-def gauge_error(estimates: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+def estimate_error(estimates: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """Negative log-likelihood of what degraded the images.
 
     Parameters

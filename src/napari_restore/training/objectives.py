@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from napari_restore.device import autocast_dtype
-from napari_restore.networks.motion_estimator import MOTION_UNIT, CepstralGauge
+from napari_restore.networks.motion_estimator import MOTION_UNIT, CepstralEstimator
 from napari_restore.physics.psf import equivalent_sigma
 
-from .losses import flow_error, gauge_error, optics_error, resized
+from .losses import estimate_error, flow_error, optics_error, resized
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,7 +73,7 @@ def as_if_found(truth: torch.Tensor) -> torch.Tensor:
     Tensor
         (N, 2, 2, h, w), a number for each `CELL` pixels: see `MotionRestorer.estimate`.
     """
-    truth = F.avg_pool2d(truth, CepstralGauge.cell)
+    truth = F.avg_pool2d(truth, CepstralEstimator.cell)
     one = truth[:, :1, :1, :1]
     truth = torch.where(torch.rand_like(one) < WRONG_SHARE, truth.roll(1, 0), truth)
     low, high = math.log(1e-3), math.log(0.6)
@@ -143,7 +143,7 @@ def batch_loss(
             beside = torch.zeros((), device=device)
             truth = truth_of(pair) if pair.motion is None else None
             if truth is not None:
-                beside = GAUGE_WEIGHT * gauge_error(estimates, truth.to(device))
+                beside = GAUGE_WEIGHT * estimate_error(estimates, truth.to(device))
         else:
             result, beside = network(image), torch.zeros((), device=device)
     return loss(result.float(), pair.target) + beside

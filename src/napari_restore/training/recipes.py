@@ -17,7 +17,7 @@ from napari_restore.models.catalog import (
 )
 
 from .blurs import KernelBlur, MotionBlur
-from .degradations import ColourBlur, Degradation, KnownBlur, MonoBlur
+from .degradations import ColorBlur, Degradation, KnownBlur, MonoBlur
 from .frames import FramePairBlur
 from .haze_degradations import Haze, OutOfFocusLight
 from .kernels import random_defocus, random_psf
@@ -56,7 +56,7 @@ class Recipe:
     motion_share : float
         Of the time, from the start, in which networks that restore along motion only learn to find
         it.
-    told_until : float
+    oracle_motion_until : float
         Share of the time until which such a network is told the motion in one frame about as well
         as it could find it; then it is for every other batch.
     one_round_until : float
@@ -81,7 +81,7 @@ class Recipe:
     emphasis: Mapping[str, float] = field(default_factory=dict)
     clearness: Mapping[str, float] = field(default_factory=dict)
     motion_share: float = 0.0
-    told_until: float = 0.0
+    oracle_motion_until: float = 0.0
     one_round_until: float = 0.0
     start_from: str | None = None
     minutes: float = 28.0
@@ -97,7 +97,7 @@ RECIPES: tuple[Recipe, ...] = (
         "deblur-color",
         "deblur",
         "resunet",
-        ColourBlur(KernelBlur(random_defocus), margin=12),
+        ColorBlur(KernelBlur(random_defocus), margin=12),
         {"channels": 3, **DEBLURRER},
         crops=((0.0, 96, 12), (0.2, 128, 8), (0.6, 192, 4)),
         # An untrained network is held at its input by the logarithm.
@@ -135,7 +135,7 @@ RECIPES: tuple[Recipe, ...] = (
         "invert-color",
         "deblur",
         "inverter",
-        KnownBlur(ColourBlur(KernelBlur(random_psf), margin=32)),
+        KnownBlur(ColorBlur(KernelBlur(random_psf), margin=32)),
         {"channels": 3, **INVERTER},
         crops=((0.0, 96, 10), (0.3, 128, 6), (0.7, 192, 3)),
         losses=((0.0, log_error),),
@@ -148,7 +148,7 @@ RECIPES: tuple[Recipe, ...] = (
         "motion-frames-color",
         "motion_deblur",
         "framepair",
-        ColourBlur(FramePairBlur(), margin=48),
+        ColorBlur(FramePairBlur(), margin=48),
         {"channels": 3, **FRAME_PAIR},
         crops=((0.0, 160, 6), (0.7, 192, 4)),
         # Strong blur first: a low floor would begin with the images that are nearly sharp.
@@ -161,13 +161,13 @@ RECIPES: tuple[Recipe, ...] = (
         "motion-color",
         "motion_deblur",
         "motion",
-        ColourBlur(MotionBlur(), margin=24, photons=(250, 1e5), clean_share=0.2),
+        ColorBlur(MotionBlur(), margin=24, photons=(250, 1e5), clean_share=0.2),
         {"channels": 3, **MOTION_DEBLURRER},
         # What finds motion learns from kernels: many small crops.
         crops=((0.0, 96, 20), (0.35, 160, 6), (0.85, 192, 4)),
         losses=((0.0, log_error),),
         motion_share=0.35,
-        told_until=0.9,
+        oracle_motion_until=0.9,
         # That one knows the motion, and so has learned to restore along it.
         start_from="motion-frames-color",
         minutes=120,
@@ -182,7 +182,7 @@ RECIPES: tuple[Recipe, ...] = (
         losses=((0.0, log_error),),
         learning_rate=8e-4,
         motion_share=0.4,
-        told_until=0.75,
+        oracle_motion_until=0.75,
         start_from="motion-color",
         minutes=30,
     ),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from .data import as_scene, centre_crop
+from .data import as_scene, center_crop
 from .objectives import estimation_error, truth_of
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _pair(
 ) -> ValidationPair:
     rng, generator = generators(device, 12345, index)
     margin = degradation.margin
-    sharp = centre_crop(image, _SIZE + 2 * margin).to(device)
+    sharp = center_crop(image, _SIZE + 2 * margin).to(device)
     clean = sharp[..., margin : margin + _SIZE, margin : margin + _SIZE]
     for _ in range(20):
         pair = degradation(sharp.clone(), rng, generator)

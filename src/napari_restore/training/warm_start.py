@@ -12,7 +12,7 @@ from napari_restore.networks.motion_net import BLUR_CHANNELS, PARTS
 if TYPE_CHECKING:
     from torch import nn
 
-_COLOURS = 3
+_COLORS = 3
 #: Keys that weights may lack: a gauge, what finds motion, and blocks of a `ResUNet`.
 _ADDED = re.compile(
     r"(gauge|flow)\..*|(.*\.)?(encoders\.\d+|decoders\.\d+|middle)\.\d+\.conv[12]\.\w+"
@@ -26,7 +26,7 @@ _INVERTER_INTRO = "network.intro.weight"
 def adapt_state(state: dict[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
     """Fit a state dict to a network of more blocks, of another count of channels or of frames.
 
-    From colour to mono the first sums and the last averages over the colours; from mono to colour
+    From color to mono the first sums and the last averages over the colors; from mono to color
     they share and repeat. Residual blocks that the weights do not have begin as the identity, a
     gauge or what finds motion begins fresh if they do not have it. A network for two frames begins
     as one for a single frame that takes no notice of the other, and that as one that lost it; both
@@ -67,7 +67,7 @@ def adapt_state(state: dict[str, torch.Tensor], network: nn.Module) -> dict[str,
     return out
 
 
-def _fit_along(weight: torch.Tensor, target: torch.Tensor, colours: int) -> torch.Tensor:
+def _fit_along(weight: torch.Tensor, target: torch.Tensor, colors: int) -> torch.Tensor:
     """Fit the first convolution of a network that restores along motion.
 
     It gets the image, as many channels for each step of the inverse blur, the blur, and of two
@@ -76,27 +76,27 @@ def _fit_along(weight: torch.Tensor, target: torch.Tensor, colours: int) -> torc
     if weight.shape == target.shape:
         return weight
     # Of the image alone; all else is not noticed yet.
-    places, rest = divmod(target.shape[1], (PARTS + 1) * colours + BLUR_CHANNELS)
-    if rest == 0 and weight.shape[1] in (places, _COLOURS * places):
+    places, rest = divmod(target.shape[1], (PARTS + 1) * colors + BLUR_CHANNELS)
+    if rest == 0 and weight.shape[1] in (places, _COLORS * places):
         seen = weight
-        if weight.shape[1] != colours * places:
-            seen = _fit(weight, 1, colours * places, _ALONG_INTRO)
-        return torch.cat([seen, torch.zeros_like(target[:, colours * places :])], 1)
-    for have in (1, _COLOURS):
+        if weight.shape[1] != colors * places:
+            seen = _fit(weight, 1, colors * places, _ALONG_INTRO)
+        return torch.cat([seen, torch.zeros_like(target[:, colors * places :])], 1)
+    for have in (1, _COLORS):
         for frames in (1, 2):
             places, rest = divmod(weight.shape[1], (PARTS + frames) * have + BLUR_CHANNELS)
-            wanted = target.shape[1] / max(1, places) - BLUR_CHANNELS - PARTS * colours
-            if rest or wanted not in (colours, 2 * colours):
+            wanted = target.shape[1] / max(1, places) - BLUR_CHANNELS - PARTS * colors
+            if rest or wanted not in (colors, 2 * colors):
                 continue
             sizes = [have * places] * (PARTS + 1) + [BLUR_CHANNELS * places]
             parts = list(weight.split(sizes + [have * places] * (frames - 1), 1))
             for index, part in enumerate(parts):
-                if have != colours and index != PARTS + 1:
-                    parts[index] = _fit(part, 1, colours * places, _ALONG_INTRO)
-            if wanted > colours and frames == 1:
+                if have != colors and index != PARTS + 1:
+                    parts[index] = _fit(part, 1, colors * places, _ALONG_INTRO)
+            if wanted > colors and frames == 1:
                 # No notice of the other frame yet.
-                parts.append(torch.zeros_like(target[:, : colours * places]))
-            return torch.cat(parts if wanted > colours else parts[: PARTS + 2], 1)
+                parts.append(torch.zeros_like(target[:, : colors * places]))
+            return torch.cat(parts if wanted > colors else parts[: PARTS + 2], 1)
     raise ValueError(f"{_ALONG_INTRO} has {weight.shape[1]} channels and not {target.shape[1]}")
 
 
@@ -110,11 +110,11 @@ def _fit_inverter(weight: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 def _fit(weight: torch.Tensor, axis: int, length: int, key: str) -> torch.Tensor:
     """Fit one axis: 0 holds the channels that come out of a convolution, 1 those that go in."""
     have = weight.shape[axis]
-    # Pixel-unshuffled channels are ordered (colour, place).
-    if have == _COLOURS * length:
-        parts: torch.Tensor = weight.unflatten(axis, (_COLOURS, length))
+    # Pixel-unshuffled channels are ordered (color, place).
+    if have == _COLORS * length:
+        parts: torch.Tensor = weight.unflatten(axis, (_COLORS, length))
         return parts.mean(axis) if axis == 0 else parts.sum(axis)
-    if length == _COLOURS * have:
-        shared = weight if axis == 0 else weight / _COLOURS
-        return torch.cat([shared] * _COLOURS, axis)
+    if length == _COLORS * have:
+        shared = weight if axis == 0 else weight / _COLORS
+        return torch.cat([shared] * _COLORS, axis)
     raise ValueError(f"{key} has {have} channels on axis {axis} and not {length}")

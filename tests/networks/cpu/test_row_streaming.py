@@ -11,7 +11,7 @@ import torch
 from napari_restore.networks import motion_estimator
 from napari_restore.networks.cpu import pipeline, row_streaming
 from napari_restore.networks.cpu.winograd import WinogradConv2d, with_winograd
-from napari_restore.networks.motion_estimator import CepstralGauge
+from napari_restore.networks.motion_estimator import CepstralEstimator
 from napari_restore.networks.resunet import ResUNet
 from napari_restore.watch import Stopped, Watch
 from rounding import rounding, terms_of
@@ -79,7 +79,7 @@ def test_rows_give_what_the_whole_gives(
         name != "levels without blocks"
     )
     with torch.inference_mode():
-        found, features = built(image), row_streaming.deep_by_rows(built, image)
+        found, features = built(image), row_streaming.stream_deep_features(built, image)
         estimates = built.estimate(image)
     assert (expected - image).abs().max() > 0.1
     torch.testing.assert_close(found, expected, rtol=0, atol=rounding(terms, expected))
@@ -159,8 +159,8 @@ def test_reduced_precision_goes_by_rows_too(monkeypatch: pytest.MonkeyPatch) -> 
     assert (found - image).abs().max() > 0.3
 
 
-def test_normalised_networks_go_whole() -> None:
-    built = network(NETWORKS["three levels"], normalise=True)
+def test_normalized_networks_go_whole() -> None:
+    built = network(NETWORKS["three levels"], normalize=True)
     image = torch.rand(1, 2, 64, 40)
     with torch.inference_mode():
         expected = whole(built, image)
@@ -174,7 +174,7 @@ def test_the_gauge_measures_some_rows_of_cells_at_a_time(
 ) -> None:
     monkeypatch.setattr(motion_estimator, "_CELL_ROWS", portion)
     torch.manual_seed(0)
-    gauge = CepstralGauge().eval()
+    gauge = CepstralEstimator().eval()
     layers = [part.weight for part in gauge.modules() if hasattr(part, "weight")]
     terms = max(gauge.into_lags.shape) + sum(weight[0].numel() for weight in layers)
     for rows in (1, 3, 11):
@@ -202,11 +202,13 @@ def test_threads_change_no_bit(
     built = with_winograd(network(NETWORKS[name]))
     image = torch.rand(1, 2, 40 * built.multiple_of, 8 * built.multiple_of)
     with torch.inference_mode():
-        several, deep = built(image), row_streaming.deep_by_rows(built, image)
+        several, deep = built(image), row_streaming.stream_deep_features(built, image)
         assert torch.get_num_threads() == 3
         torch.set_num_threads(1)
         torch.testing.assert_close(several, built(image), rtol=0, atol=0)
-        torch.testing.assert_close(deep, row_streaming.deep_by_rows(built, image), rtol=0, atol=0)
+        torch.testing.assert_close(
+            deep, row_streaming.stream_deep_features(built, image), rtol=0, atol=0
+        )
 
 
 def test_stages_work_at_the_same_time(three_threads: None) -> None:

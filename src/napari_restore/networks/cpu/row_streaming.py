@@ -202,13 +202,13 @@ def _strips(
         yield F.pixel_unshuffle(rows(factor * top, factor * bottom), factor), bottom == height
 
 
-def change_by_rows(network: ResUNet, rows: Callable[[int, int], Tensor], image: Tensor) -> Tensor:
+def stream_change(network: ResUNet, rows: Callable[[int, int], Tensor], image: Tensor) -> Tensor:
     """Find what a network adds to an image, but for the mean that it may take out.
 
     Parameters
     ----------
     network : ResUNet
-        On a processor, without normalisation, in inference.
+        On a processor, without normalization, in inference.
     rows : callable
         Gives all channels of some rows: takes the first of them and that after the last.
     image : Tensor
@@ -232,13 +232,13 @@ def change_by_rows(network: ResUNet, rows: Callable[[int, int], Tensor], image: 
     return change
 
 
-def deep_by_rows(network: ResUNet, image: Tensor) -> Tensor:
+def stream_deep_features(network: ResUNet, image: Tensor) -> Tensor:
     """Find the features of a network's lowest level.
 
     Parameters
     ----------
     network : ResUNet
-        As for `change_by_rows`.
+        As for `stream_change`.
     image : Tensor
         (N, C, H, W), with extra channels.
 
