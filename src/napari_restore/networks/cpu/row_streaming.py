@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from napari_restore.networks.resunet import ResidualBlock, ResUNet
 
 #: Of the features of the rows that come in at once.
-STRIP_BYTES = 2**23
+STRIP_BYTES = 2**22
 
 
 class _Conv:
