@@ -41,9 +41,11 @@ class RichardsonLucy:
     Attributes
     ----------
     steps : int
-        More are sharper and noisier. With acceleration, 10 do what 40 or more do without.
+        More are sharper and noisier: 10 where light is scarce, 20 and more where there is plenty.
+        With acceleration, 15 do more than 30 without.
     total_variation : float
-        Weight of evenness: 0 for none, 0.002 for noisy images.
+        Weight of evenness: 0 for none, 0.0002 for many steps, 0.002 for very noisy images, where
+        more of it costs detail.
     momenta : tuple of float, optional
         Momentum of each step: 0 for none. By default found as the steps go; `found_momenta` finds
         them once for all blocks of an image.
@@ -58,7 +60,7 @@ class RichardsonLucy:
     stack is accounted for, and nothing wraps around.
     """
 
-    steps: int = 10
+    steps: int = 15
     total_variation: float = 0.0
     momenta: tuple[float, ...] | None = None
     accelerated: bool = True
@@ -164,14 +166,16 @@ class _Blur:
     def __call__(self, estimate: torch.Tensor) -> torch.Tensor:
         """Blur an estimate of the size at work; what the image shows of it."""
         spectrum = torch.fft.rfftn(estimate).mul_(self._transfer)
-        return torch.fft.irfftn(spectrum, s=self._size)[self.inside]
+        seen: torch.Tensor = torch.fft.irfftn(spectrum, s=self._size)
+        return seen[self.inside]
 
     def back(self, image: torch.Tensor) -> torch.Tensor:
         """Transpose of the blur, from the image to the size at work."""
         frame = image.new_zeros(self._size)
         frame[self.inside] = image
         spectrum = torch.fft.rfftn(frame).mul_(self._transfer.conj())
-        return torch.fft.irfftn(spectrum, s=self._size)
+        spread: torch.Tensor = torch.fft.irfftn(spectrum, s=self._size)
+        return spread
 
     def beyond(self, image: torch.Tensor) -> torch.Tensor:
         """Extend an image to the size at work by repeating its edge."""

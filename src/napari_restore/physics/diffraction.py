@@ -120,7 +120,8 @@ class Lens:
         if not self.vectorial:
             return [(0, 1.0, np.ones_like(below))]
         glass = _cosine(sine * self.ri_immersion / COVERSLIP)
-        media = [(self.ri_immersion, cosine), (COVERSLIP, glass), (self.ri_sample, below)]
+        outside = cosine.astype(complex)
+        media = [(self.ri_immersion, outside), (COVERSLIP, glass), (self.ri_sample, below)]
         # By reciprocity the point sends out the field that plane waves would make at it.
         across = along = np.ones_like(below)
         for (n1, c1), (n2, c2) in pairwise(media):
