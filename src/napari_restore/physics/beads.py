@@ -132,7 +132,7 @@ def _checked(image: Any) -> Floats:
 def _clipped(given: NDArray[Any], clip: float | None) -> NDArray[np.bool_]:
     if clip is not None:
         return np.asarray(given >= clip)
-    top = given == given.max()
+    top: NDArray[np.bool_] = given == given.max()
     if given.dtype.kind in "ui" and given.max() == np.iinfo(given.dtype).max:
         return top
     # A camera of fewer bits, or a stretched copy: flat tops, which noise does not make.
@@ -287,4 +287,5 @@ def _cleaned(mean: Floats) -> NDArray[np.float32]:
     around = np.stack([ndimage.mean(p, ring, np.arange(ring.max() + 1))[ring] for p in planes])
     faint = planes < 5 * noise
     clean = np.where(faint, around, planes).clip(0).reshape(mean.shape)
-    return (clean / clean.sum()).astype(np.float32)
+    psf: NDArray[np.float32] = (clean / clean.sum()).astype(np.float32)
+    return psf

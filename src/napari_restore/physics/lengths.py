@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Real
 from typing import TYPE_CHECKING, Any, overload
 
 from napari_restore.errors import PsfError
@@ -34,14 +33,14 @@ def micrometers(length: Length, name: str) -> float:
     import pint
 
     try:
-        if isinstance(length, Real) and not isinstance(length, bool):
-            value = float(length)
-        else:
-            is_text = isinstance(length, str)
-            quantity = pint.get_application_registry().Quantity(length) if is_text else length
-            if not quantity.dimensionless:
-                quantity = quantity.to("micrometer")
-            value = float(quantity.magnitude)
+        quantity: Any = length
+        if isinstance(length, str):
+            quantity = pint.get_application_registry().Quantity(length)
+        if isinstance(quantity, pint.Quantity):
+            quantity = quantity if quantity.dimensionless else quantity.to("micrometer")
+            quantity = quantity.magnitude
+        # True is no length, though Python calls it a number.
+        value = math.nan if isinstance(quantity, bool) else float(quantity)
     # What the parser makes of odd texts is not one family of errors.
     except (pint.PintError, ArithmeticError, AttributeError, TypeError, ValueError, SyntaxError):
         value = math.nan
@@ -59,7 +58,7 @@ def named(length: float) -> str:
 
 
 @dataclass
-class _Range:
+class Measure:
     """What a field may hold.
 
     Attributes
@@ -94,7 +93,7 @@ class _Range:
             value = micrometers(given, self.name)
         else:
             try:
-                value = float(given)  # type: ignore[arg-type]
+                value = float(given)
             except (TypeError, ValueError):
                 value = math.nan
         if self.low <= value <= self.high:
@@ -109,7 +108,7 @@ class _Range:
         raise PsfError(f"The {self.name} is {seen}, outside {bounds}. {self.hint}")
 
 
-class Needed(_Range):
+class Needed(Measure):
     """A number that has to be told."""
 
     @overload
@@ -126,7 +125,7 @@ class Needed(_Range):
         super().__set__(instance, given)
 
 
-class Told(_Range):
+class Told(Measure):
     """A number that may be told."""
 
     def __get__(self, instance: object | None, owner: type) -> float | None:

@@ -178,8 +178,9 @@ def _factors(have: Sizes | None, want: Sizes | None, dimensions: int) -> list[fl
 
 
 def _each(size: Sizes, dimensions: int, name: str) -> list[float]:
-    several = isinstance(size, (tuple, list)) or (isinstance(size, np.ndarray) and size.ndim == 1)
-    each = list(size) if several else [size] * dimensions  # type: ignore[arg-type]
+    each: Any = size
+    if not isinstance(each, (tuple, list)) and np.ndim(getattr(each, "magnitude", each)) == 0:
+        each = [each] * dimensions
     lengths = [micrometers(length, f"pixel size of the {name}") for length in each]
     if len(lengths) != dimensions or min(lengths) <= 0:
         raise PsfError(
@@ -227,11 +228,12 @@ def _spline_weights(side: int, places: Floats) -> Floats:
     """Means of cubic splines through samples at groups of places, as a matrix; 0 outside."""
     if side < 4:
         tent = np.maximum(0, 1 - np.abs(places[..., None] - np.arange(side)))
-        return tent.mean(axis=1)
+        means: Floats = tent.mean(axis=1)
+        return means
     # Zeros around keep the spline from swinging out of the samples.
     padded = interpolate.make_interp_spline(np.arange(-3, side + 3), np.eye(side + 6), k=3)
-    weights = padded(places.clip(-3, side + 2))[..., 3:-3]
-    return weights.mean(axis=1)
+    means = padded(places.clip(-3, side + 2))[..., 3:-3].mean(axis=1)
+    return means
 
 
 def _trimmed(values: Floats, least: float = 1e-4) -> Floats:

@@ -221,12 +221,13 @@ class Optics:
         size = self.pixel_size
         radii = self._radii(math.hypot(lateral[0] + 0.5, lateral[1] + 0.5) * size)
         volume = over_pixels(radii, self._stack(radii, depth, step), lateral, size)
-        psf = (np.maximum(volume, 0) / volume.sum()).astype(np.float32)
-        return psf if dimensions == 3 else psf[0]
+        psf: NDArray[np.float32] = (np.maximum(volume, 0) / volume.sum()).astype(np.float32)
+        return psf if dimensions == 3 else psf.reshape(psf.shape[1:])
 
     def _radii(self, reach: float) -> Floats:
         step = min(self._seen, self.wavelength) / self.na / 24
-        return np.arange(int(reach / step) + 3) * step
+        radii: Floats = np.arange(int(reach / step) + 3, dtype=np.float64) * step
+        return radii
 
     def _stack(self, radii: Floats, depth: int, step: float) -> Floats:
         """Profiles of planes -depth to depth, averaged over steps: (Z, R)."""
@@ -235,25 +236,26 @@ class Optics:
         nodes, weights = np.polynomial.legendre.leggauss(3)
         planes = (np.arange(-depth, depth + 1)[:, None] + nodes / 2) * step
         values = self._profiles(radii, planes.ravel())
-        return np.einsum("zpr,p->zr", values.reshape(2 * depth + 1, 3, -1), weights / 2)
+        means: Floats = np.einsum("zpr,p->zr", values.reshape(2 * depth + 1, 3, -1), weights / 2)
+        return means
 
     def _profiles(self, radii: Floats, planes: Floats) -> Floats:
         """Compute what is seen of a point, (Z, R), at distances from the best focus."""
         wavelength = self.wavelength
         if self.modality == "two-photon":
-            lit = self._seen
-            return self._lens.intensity(lit, radii, planes + self._lens.best_focus(lit)) ** 2
+            used = self._seen
+            return self._lens.intensity(used, radii, planes + self._lens.best_focus(used)) ** 2
         focus = self._lens.best_focus(wavelength)
         if self.modality == "widefield":
             return self._lens.intensity(wavelength, radii, planes + focus)
         if self.modality == "light sheet":
-            sheet = self.sheet_thickness
+            sheet = self.sheet_thickness or math.inf
             light = np.exp(-4 * math.log(2) * (planes / sheet) ** 2)
             return light[:, None] * self._lens.intensity(wavelength, radii, planes + focus)
         # A scanned point lights up what is seen through a pinhole.
         excitation = self.excitation or wavelength
         hole = (self.pinhole or 1.0) * 1.22 * wavelength / self.na / 2
-        wide = np.arange(len(radii) + int(hole / radii[1]) + 2) * radii[1]
+        wide = self._radii(float(radii[-1]) + hole)
         seen = self._lens.intensity(wavelength, wide, planes + focus)
         lit = self._lens.intensity(excitation, wide, planes + focus)
         if self.modality == "spinning disk":

@@ -8,6 +8,7 @@ from typing import Any
 
 from napari_restore.errors import PsfError
 
+from .lengths import Measure
 from .optics import Optics
 from .optics_checks import INFRARED
 
@@ -178,8 +179,10 @@ def _recorded(name: str, told: Mapping[str, Any], notes: Iterable[str]) -> Recor
     found, said = {}, list(notes)
     for argument, value in told.items():
         part = Optics.__dict__.get(argument)
+        if value is None:
+            continue
         try:
-            found[argument] = part.checked(value) if hasattr(part, "checked") else value
+            found[argument] = part.checked(value) if isinstance(part, Measure) else value
         except PsfError as error:
             said.append(str(error))
     missing = [text for argument, text in _NEEDED.items() if argument not in found]

@@ -28,7 +28,8 @@ def full_widths(psf: NDArray[np.floating], peak: Sequence[int] | None = None) ->
         peak = [int(place) for place in np.unravel_index(int(psf.argmax()), psf.shape)]
     widths = []
     for axis in range(psf.ndim):
-        line = np.asarray(psf[(*peak[:axis], slice(None), *peak[axis + 1 :])], float)
+        place: tuple[int | slice, ...] = (*peak[:axis], slice(None), *peak[axis + 1 :])
+        line = psf[place].astype(np.float64)
         level, top = line[peak[axis]] / 2, int(peak[axis])
         width = 0.0
         for side in (line[top::-1], line[top:]):
