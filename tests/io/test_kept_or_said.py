@@ -81,6 +81,7 @@ def write_ome(path, pages, **attributes):
         ("\\u00B5m", "µm", "micrometer"),
         ("Microns", "µm", "micrometer"),
         ("micrometers", "µm", "micrometer"),
+        ("Micrometres", "µm", "micrometer"),
         ("NM", "nm", "nanometer"),
         ("Mm", "Mm", "megameter"),
         ("\u212b", "Å", "angstrom"),

@@ -1,4 +1,4 @@
-"""RescaleTransform text tables."""
+"""Plain text tables."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def identity_of(picture: ImageFile, layout: Layout) -> dict[str, Any]:
     Returns
     -------
     dict
-        RescaleTransform types. Of a folder, the bytes and the latest change of all files in it.
+        Plain types. Of a folder, the bytes and the latest change of all files in it.
     """
     size, changed = _size_and_change(picture.path)
     return {

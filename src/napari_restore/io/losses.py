@@ -72,10 +72,10 @@ _NAMES = {
         "tiff": "TIFF",
         "ome": "OME-TIFF",
         "imagej": "ImageJ's TIFF",
-        "plain": "RescaleTransform TIFF",
+        "plain": "Plain TIFF",
     },
     **{
-        "shaped": "RescaleTransform TIFF",
+        "shaped": "Plain TIFF",
         "zarr": "OME-Zarr",
         "png": "PNG",
         "jpeg": "JPEG",

@@ -48,7 +48,7 @@ def _symbol(text: str, allowed: dict[str, str]) -> str | None:
     if text in allowed:
         return text
     lower = text.lower()
-    singular = (lower.removesuffix("s") if len(lower) > 3 else lower).replace("meter", "meter")
+    singular = (lower.removesuffix("s") if len(lower) > 3 else lower).replace("metre", "meter")
     for word in (lower, singular):
         found = _SPELLINGS.get(word) or _NAMES.get(word) or (word if word in allowed else None)
         if found in allowed:
