@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from napari_restore.cli import large
 from napari_restore.image import blocks
-from napari_restore.io import ngff, zarr_writer
+from napari_restore.io import ome_zarr
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,11 +20,11 @@ BLOCK = 64
 def make_blocks_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "BLOCK_PIXELS", BLOCK**2)
     monkeypatch.setattr(blocks, "BLOCK_TILES", 1)
-    monkeypatch.setattr(zarr_writer, "CHUNK", BLOCK)
+    monkeypatch.setattr(ome_zarr, "CHUNK", BLOCK)
     monkeypatch.setattr(large, "TILE", BLOCK)
-    monkeypatch.setattr("napari_restore.io.tiff_writer.TILE", BLOCK)
-    monkeypatch.setattr(zarr_writer, "_REDUCED", BLOCK**2)
-    monkeypatch.setattr(ngff, "COARSEST", BLOCK)
+    monkeypatch.setattr("napari_restore.io.tiff.writer.TILE", BLOCK)
+    monkeypatch.setattr(ome_zarr, "_REDUCED", BLOCK**2)
+    monkeypatch.setattr(ome_zarr, "COARSEST", BLOCK)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

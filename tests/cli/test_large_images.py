@@ -19,8 +19,9 @@ from zarr.storage import _local
 from napari_restore import api
 from napari_restore.cli import large, main, restore
 from napari_restore.image import blocks
-from napari_restore.io import Inputs, Place, checkpoint
-from napari_restore.io.zarr_writer import OmeZarr
+from napari_restore.io import Inputs, Place
+from napari_restore.io.ome_zarr import OmeZarr
+from napari_restore.io.target import unfinished
 from napari_restore.restoration.run import Run
 from small_blocks import BLOCK, contents, make_blocks_small
 
@@ -121,8 +122,8 @@ def test_a_large_tiff_is_written_tile_by_tile(
         metadata={"axes": axes, "PhysicalSizeX": 0.5, "Name": "µ & <cells>"},
     )
     monkeypatch.setattr(restore, "SCRATCH_BYTES", 10)
-    monkeypatch.setattr("napari_restore.io.tiff_reader.SCRATCH_BYTES", 10)
-    monkeypatch.setattr("napari_restore.io.tiff_writer.CLASSIC_BYTES", 10)
+    monkeypatch.setattr("napari_restore.io.tiff.reader.SCRATCH_BYTES", 10)
+    monkeypatch.setattr("napari_restore.io.tiff.writer.CLASSIC_BYTES", 10)
     model = color_model if axes == "SYX" else mono_model
     command = ["deblur", str(source), "-o", str(target), "--model", model, "--tile", "32"]
     assert main([*command, "--device", "cpu"]) == 0
@@ -150,7 +151,7 @@ def test_strips_are_decoded_once(tmp_path, monkeypatch, small_blocks, mono_model
     data = np.random.default_rng(0).integers(0, 4000, (128, 256)).astype("uint16")
     strips = {"rowsperstrip": 16, "compression": "zlib", "photometric": "minisblack"}
     tifffile.imwrite(tmp_path / "a.tif", data, **strips)
-    monkeypatch.setattr("napari_restore.io.tiff_reader.SCRATCH_BYTES", 10)
+    monkeypatch.setattr("napari_restore.io.tiff.reader.SCRATCH_BYTES", 10)
     seen, real = [], large.block_shape
     monkeypatch.setattr(large, "block_shape", lambda *a, **b: seen.append(real(*a, **b)) or seen[0])
     command = ["deblur", str(tmp_path / "a.tif"), "-o", str(tmp_path / "b.zarr"), "--tile", "32"]
@@ -178,20 +179,20 @@ KILLED = """
 import os, signal, sys
 from napari_restore.cli import large
 from napari_restore.image import blocks
-from napari_restore.io import ngff, checkpoint, zarr_writer
+from napari_restore.io import ome_zarr, target
 blocks.BLOCK_PIXELS = 64**2
 blocks.BLOCK_TILES = 1
-zarr_writer.CHUNK = 64
-zarr_writer._REDUCED = 64**2
-ngff.COARSEST = 64
+ome_zarr.CHUNK = 64
+ome_zarr._REDUCED = 64**2
+ome_zarr.COARSEST = 64
 from zarr.storage import _local
 
 place, count = sys.argv[1], int(sys.argv[2])
 owner, name = {
     "chunk": (_local, "_put"),
-    "journal": (checkpoint.Checkpoint, "finished"),
-    "level": (zarr_writer.OmeZarr, "reduce"),
-    "attributes": (zarr_writer.OmeZarr, "finish"),
+    "journal": (target.Checkpoint, "finished"),
+    "level": (ome_zarr.OmeZarr, "reduce"),
+    "attributes": (ome_zarr.OmeZarr, "finish"),
 }[place]
 real = getattr(owner, name)
 
@@ -345,7 +346,7 @@ def test_a_torn_journal_loses_the_torn_line_alone(tmp_path, begun, command, imag
 def test_two_runs_do_not_write_one_result(tmp_path, begun, command, capsys):
     target, before = tmp_path / "out.ome.zarr", contents(tmp_path / "out.ome.zarr.part")
     place = Place(target, "zarr", force=False, inputs=Inputs())
-    with checkpoint.unfinished(place, resume=True):
+    with unfinished(place, resume=True):
         for option in ("--resume", "--force"):
             assert main([*command, option]) == 1
             assert "Another run" in capsys.readouterr().err

@@ -12,8 +12,8 @@ import zarr
 
 from napari_restore.cli import large, main, restore
 from napari_restore.image import blocks
-from napari_restore.io.worker_readable import read_on_workers
-from napari_restore.io.zarr_writer import OmeZarr
+from napari_restore.io.identity import read_on_workers
+from napari_restore.io.ome_zarr import OmeZarr
 from napari_restore.restoration.block import BlockTask
 from napari_restore.restoration.cluster import connect
 from small_blocks import BLOCK, contents, make_blocks_small

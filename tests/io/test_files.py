@@ -15,8 +15,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from napari_restore.errors import FileError
-from napari_restore.io import image_files, read_image, tiff_reader, tiff_writer, write_image
+from napari_restore.io import image_files, read_image, write_image
 from napari_restore.io.stored import StoredArray
+from napari_restore.io.tiff import reader as tiff_reader
+from napari_restore.io.tiff import writer as tiff_writer
 from planning import plan
 
 PROVENANCE = json.dumps({"task": "deblur", "seconds": 1.5})
@@ -691,7 +693,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, ending, monkeypatch):
 
     monkeypatch.setattr(tifffile, "imwrite", full)
     monkeypatch.setattr(Image.Image, "save", full)
-    monkeypatch.setattr("napari_restore.io.write_npy", full)
+    monkeypatch.setattr("napari_restore.io.formats.write_npy", full)
     with pytest.raises(FileError, match="No space left"):
         copy(tmp_path / "in.npy", target)
     assert [path.name for path in tmp_path.iterdir()] == ["in.npy"]

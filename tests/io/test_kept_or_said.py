@@ -12,9 +12,10 @@ import zarr
 from PIL import Image, ImageOps
 
 from napari_restore.errors import FileError
-from napari_restore.io import check_target, losses, read_image, tiff_depth, write_image
-from napari_restore.io.measures import for_ngff, length_unit, ngff_name, time_unit
+from napari_restore.io import check_target, losses, read_image, write_image
 from napari_restore.io.stored import Inverted
+from napari_restore.io.tiff import reader as tiff_reader
+from napari_restore.io.units import for_ngff, length_unit, ngff_name, time_unit
 from planning import plan
 
 if TYPE_CHECKING:
@@ -329,7 +330,7 @@ def test_zero_is_white(tmp_path, monkeypatch, dtype, large):
     source = tmp_path / "a.tif"
     tifffile.imwrite(source, data, photometric="miniswhite")
     if large:
-        monkeypatch.setattr("napari_restore.io.tiff_reader.SCRATCH_BYTES", 10)
+        monkeypatch.setattr("napari_restore.io.tiff.reader.SCRATCH_BYTES", 10)
     picture, _ = copy(source, tmp_path / "b.tif")
     assert isinstance(picture.data, Inverted) == large
     with tifffile.TiffFile(tmp_path / "b.tif") as tif:
@@ -518,7 +519,7 @@ def test_profiles_and_packets_go_between_formats(tmp_path):
 
 def test_the_largest_value_that_a_tag_allows_is_kept(tmp_path):
     data = samples(20, 30, top=4000, dtype="uint16")
-    tifffile.imwrite(tmp_path / "a.tif", data, extratags=[(tiff_depth._LARGEST, 3, 1, 4095, True)])
+    tifffile.imwrite(tmp_path / "a.tif", data, extratags=[(tiff_reader._LARGEST, 3, 1, 4095, True)])
     copy(tmp_path / "a.tif", tmp_path / "b.tif", change=lambda values: values + 500)
     again = read_image(tmp_path / "b.tif")
     assert (again.top, again.data.max()) == (4095, 4095)

@@ -16,7 +16,7 @@ from napari_restore.image.blocks import block_shape, blocks, reading_of, regions
 from napari_restore.image.layout import Layout
 from napari_restore.image.pyramid import pyramid
 from napari_restore.inference.protocol import TileOptions
-from napari_restore.io import check_target, ngff, read_image, write_image, zarr_writer
+from napari_restore.io import check_target, ome_zarr, read_image, write_image
 from napari_restore.io.stored import StoredArray
 from planning import plan
 
@@ -132,9 +132,9 @@ def test_an_ome_zarr_keeps_everything(tmp_path, version, axes, shape, dtype):
 
 
 def test_levels_are_means_down_to_a_screen(tmp_path, monkeypatch):
-    monkeypatch.setattr(zarr_writer, "CHUNK", 64)
-    monkeypatch.setattr(zarr_writer, "_REDUCED", 64 * 64)
-    monkeypatch.setattr(ngff, "COARSEST", 50)
+    monkeypatch.setattr(ome_zarr, "CHUNK", 64)
+    monkeypatch.setattr(ome_zarr, "_REDUCED", 64 * 64)
+    monkeypatch.setattr(ome_zarr, "COARSEST", 50)
     data = samples((2, 301, 190))
     np.save(tmp_path / "a.npy", data)
     copy(tmp_path / "a.npy", tmp_path / "b.zarr", axes="ZYX")
@@ -152,13 +152,13 @@ def test_levels_are_means_down_to_a_screen(tmp_path, monkeypatch):
 
 
 def test_levels_that_are_no_whole_fractions_are_made_anew(tmp_path):
-    assert ngff.level_shapes((1, 900, 700), "ZYX", [(1, 900, 700), (1, 600, 500)]) == [
+    assert ome_zarr.level_shapes((1, 900, 700), "ZYX", [(1, 900, 700), (1, 600, 500)]) == [
         (1, 450, 350)
     ]
-    assert ngff.level_shapes((9, 900, 700), "ZYX", [(9, 900, 700), (3, 225, 175)]) == [
+    assert ome_zarr.level_shapes((9, 900, 700), "ZYX", [(9, 900, 700), (3, 225, 175)]) == [
         (3, 225, 175)
     ]
-    assert ngff.level_shapes((1, 1025), "YX", []) == [(1, 513), (1, 257)]
+    assert ome_zarr.level_shapes((1, 1025), "YX", []) == [(1, 513), (1, 257)]
 
 
 def test_chunks_of_the_original_are_kept_where_they_are_sensible(tmp_path):

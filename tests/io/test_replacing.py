@@ -16,8 +16,7 @@ from PIL import Image
 from napari_restore.cli import main, restore
 from napari_restore.errors import FileError
 from napari_restore.io import Inputs, Place, write_image
-from napari_restore.io.checkpoint import part_of
-from napari_restore.io.replacing import folders_around
+from napari_restore.io.target import folders_around, part_of
 
 KEEP = ["--strength", "0", "--device", "cpu"]
 IMAGE = np.random.default_rng(0).integers(0, 250, (24, 33)).astype(np.uint8)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from napari_restore.errors import FileError, RestoreError
 from napari_restore.io import Inputs, image_files, is_image_folder, is_zarr, zarr_around
-from napari_restore.io.replacing import place_of
+from napari_restore.io.target import place_of
 
 if TYPE_CHECKING:
     import argparse

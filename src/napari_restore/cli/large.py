@@ -13,13 +13,12 @@ import numpy as np
 from napari_restore.errors import FileError
 from napari_restore.image.blocks import BLOCK_BYTES, block_shape, blocks, pixels_of
 from napari_restore.inference.protocol import Report, TileOptions
-from napari_restore.io.checkpoint import Checkpoint, part_of, unfinished
-from napari_restore.io.identity import identity_of, sample_hash
+from napari_restore.io.identity import holds, identity_of, read_on_workers, sample_hash
 from napari_restore.io.image_file import stored_axes
+from napari_restore.io.ome_zarr import OmeZarr
 from napari_restore.io.stored import few_chunks_at_a_time
-from napari_restore.io.tiff_writer import TILE, Tiles, add_provenance, write_tiff
-from napari_restore.io.worker_readable import holds, read_on_workers
-from napari_restore.io.zarr_writer import OmeZarr, reduce_all
+from napari_restore.io.target import Checkpoint, part_of, unfinished
+from napari_restore.io.tiff.writer import TILE, Tiles, add_provenance, write_tiff
 from napari_restore.restoration.provenance import provenance
 from napari_restore.restoration.run import begin
 
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from napari_restore.image.blocks import Block
     from napari_restore.image.layout import Layout
     from napari_restore.io import ImageFile, Place
-    from napari_restore.io.worker_readable import WorkerReadableImage
+    from napari_restore.io.identity import WorkerReadableImage
     from napari_restore.restoration.executors import Done
     from napari_restore.restoration.plan import Plan
     from napari_restore.restoration.run import Run
@@ -106,12 +105,22 @@ def restore_into_zarr(
                     del samples
             if written is not None:
                 written.result()
-            for level, _ in reduce_all(image, part):
+            for level, _ in _reduce_all(image, part):
                 bar.set_postfix_str(f"Pyramid, level {level}")
             record = run.provenance()
             image.finish(record)
             part.commit()
     return _with_workers(record, run)
+
+
+def _reduce_all(image: OmeZarr, part: Checkpoint) -> Iterator[tuple[int, Block]]:
+    """Compute every coarser block that is not finished; gives each when it is on disk."""
+    for level, todo in image.coarser():
+        for number, block in enumerate(todo):
+            if (level, number) not in part.done:
+                image.reduce(level, block)
+                part.finished(level, number)
+            yield level, block
 
 
 def _with_workers(record: dict[str, Any], run: Run) -> dict[str, Any]:
@@ -165,8 +174,8 @@ def restore_into_tiff(
             run.blocks(todo, source=_seen_by_all(picture, run, todo), in_order=True) as restored,
         ):
             stored = tuple(layout.shape[axis] for axis in order)
-            tiles = Tiles(stored, dtype.newbyteorder("="), _tiles(restored, order, axes))
-            write_tiff(temporary, place.target.name, tiles, axes, picture)
+            tiles = Tiles(stored, axes, dtype.newbyteorder("="), _tiles(restored, order, axes))
+            write_tiff(temporary, place.target.name, tiles, picture)
             record = run.provenance()
             add_provenance(temporary, json.dumps(record))
     except (FileError, KeyboardInterrupt):

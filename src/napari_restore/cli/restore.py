@@ -27,7 +27,7 @@ from napari_restore.io import (
     stays_as_stored,
     write_image,
 )
-from napari_restore.io.tiff_writer import flavor_of
+from napari_restore.io.tiff.writer import can_be_tiled
 from napari_restore.models.catalog import find_model
 from napari_restore.restoration.cluster import check_address, connect
 from napari_restore.restoration.options import Options
@@ -245,7 +245,12 @@ def _carry_out(
             else "DICOM, and images with a slope, a calibration or an orientation, are restored in "
             "one piece. Leave --resume out."
         )
-    if kind == "tiff" and image.nbytes > SCRATCH_BYTES and _can_be_tiled(picture, target):
+    if (
+        kind == "tiff"
+        and image.nbytes > SCRATCH_BYTES
+        and in_parts
+        and can_be_tiled(target.name, picture)
+    ):
         return restore_into_tiff(picture, plan, place, client=client)
     with (
         _room(image, target.parent) as room,
@@ -267,15 +272,6 @@ def _in_parts(picture: ImageFile, target: Path) -> bool:
     """Whether what is written of an image depends on no other part of it."""
     plain = picture.plain is None and picture.orientation == 1
     return picture.fit is None and (plain or stays_as_stored(picture, target))
-
-
-def _can_be_tiled(picture: ImageFile, target: Path) -> bool:
-    """Whether a TIFF can be written tile by tile."""
-    # ImageJ's own TIFF is one piece, booleans are packed by the row, and alpha is joined at last.
-    image = picture.data
-    flavor = flavor_of(target.name, picture, picture.axes or "", image.nbytes)
-    in_parts = _in_parts(picture, target)
-    return in_parts and flavor != "imagej" and image.dtype != bool and picture.alpha is None
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_restore.errors import FileError
 from napari_restore.image.layout import UNNAMED
 
 if TYPE_CHECKING:
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 
     from napari_restore.image.layout import Layout
 
-    from .units import RescaleTransform
-
+#: What formats hold of an image, or do not: `pixel_size`, `dpi`, names and colors of channels, the
+#: header of a medical image, and that zero is white.
+ALL = frozenset({"sizes", "resolution", "channels", "header", "inversion"})
 _RGB = 2  # TIFF's photometric interpretation
 
 
@@ -185,8 +187,97 @@ def stored_order(data: NDArray[Any], axes: str) -> tuple[NDArray[Any], str]:
     return data.transpose(order), "".join(axes[axis] for axis in order)
 
 
+#: Axes that are turned round to bring an orientation upright; from 5 on, after Y and X changed
+#: places.
+_MIRRORED = {2: "X", 3: "YX", 4: "Y", 5: "", 6: "X", 7: "YX", 8: "Y"}
+
+
+def upright(data: NDArray[Any], axes: str, orientation: int) -> NDArray[Any]:
+    """Turn and mirror the planes of an array, as a view, so that they are seen upright.
+
+    Parameters
+    ----------
+    data : ndarray
+    axes : str
+        With Y and X; they stay where they are.
+    orientation : int
+        1 to 8, as in TIFF and EXIF; anything else counts as 1.
+    """
+    if orientation not in range(2, 9):
+        return data
+    if orientation >= 5:
+        data = data.swapaxes(axes.index("Y"), axes.index("X"))
+    turned: NDArray[Any] = np.flip(data, tuple(map(axes.index, _MIRRORED[orientation])))
+    return turned
+
+
+def check_even(picture: ImageFile) -> None:
+    """Raise a `FileError` if one file would make a wrong volume of slices that lie unevenly."""
+    if picture.extras.get("uneven"):
+        raise FileError(
+            f"The result would not be a true volume. {picture.extras['uneven']} Name a folder for "
+            "the result, which becomes DICOM, or a .npy file."
+        )
+
+
+def ordered_axes(picture: ImageFile) -> str:
+    """Axes of an image in `stored_order`."""
+    axes = picture.axes or ""
+    return "".join(axes[axis] for axis in stored_axes(axes))
+
+
 def with_alpha(data: NDArray[Any], axes: str, picture: ImageFile) -> tuple[NDArray[Any], str]:
     """Join the alpha of a gray image to its samples again."""
     if picture.alpha is None:
         return data, axes
     return np.stack([data, picture.alpha], axis=-1), axes + "S"
+
+
+# ---------------------------------------------------------------- samples as plain numbers
+
+
+@dataclass(frozen=True)
+class RescaleTransform:
+    """How the samples of a picture become numbers in the units of the image (Hounsfield, say).
+
+    Attributes
+    ----------
+    dtype : dtype
+        Of the numbers.
+    convert : callable
+        From the samples to the numbers, in the same shape.
+    """
+
+    dtype: np.dtype[Any]
+    convert: Callable[[NDArray[Any]], NDArray[Any]]
+
+
+def integer_dtype(low: float, high: float, whole: bool) -> np.dtype[Any] | None:
+    """Find the integers that hold a range exactly, of those that every format knows.
+
+    Parameters
+    ----------
+    low, high : float
+        The range.
+    whole : bool
+        Whether all numbers in it are whole.
+
+    Returns
+    -------
+    dtype or None
+        uint8, int16, uint16 or, if none will do, None.
+    """
+    for dtype in (np.dtype(np.uint8), np.dtype(np.int16), np.dtype(np.uint16)):
+        limits = np.iinfo(dtype)
+        if whole and limits.min <= low and high <= limits.max:
+            return dtype
+    return None
+
+
+def as_dtype(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Convert numbers to a dtype; to integers by rounding, inside their range."""
+    if dtype.kind == "f":
+        return values.astype(dtype)
+    limits = np.iinfo(dtype)
+    rounded: NDArray[Any] = np.clip(np.rint(values), limits.min, limits.max).astype(dtype)
+    return rounded

@@ -11,10 +11,8 @@ import numpy as np
 
 from napari_restore.errors import FileError
 
-from .image_file import ImageFile
-from .listening import listening_to
-from .optional import medical
-from .units import RescaleTransform, as_dtype, integer_dtype
+from .image_file import ImageFile, RescaleTransform, as_dtype, integer_dtype
+from .libraries import listening_to, medical
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -212,6 +210,12 @@ def check_nifti(picture: ImageFile) -> None:
     if picture.color or picture.extras["affine"] is None:
         why = picture.extras["uneven"] or "Color or unplaced DICOM images are not written so."
         raise FileError(f"The result cannot become NIfTI. {why} Name a folder, for DICOM.")
+
+
+def is_our_nifti(path: Path) -> bool:
+    """Whether a file was written by `write_nifti`."""
+    header = medical("nibabel").load(path).header
+    return any("napari-restore: " in str(e.get_content()) for e in header.extensions)
 
 
 def write_nifti(

@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_restore.errors import FileError
 
-from .image_file import ImageFile
+from .image_file import ImageFile, with_alpha
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,8 +44,9 @@ def read_npy(path: Path) -> ImageFile:
     return ImageFile(path, data, None, "npy")
 
 
-def write_npy(path: Path, data: NDArray[Any]) -> None:
+def write_npy(path: Path, data: NDArray[Any], picture: ImageFile) -> None:
     """Write an NPY file that `is_our_npy` knows."""
+    data, _ = with_alpha(data, picture.axes or "", picture)
     header = io.BytesIO()
     described = np.lib.format.header_data_from_array_1_0(data)
     np.lib.format.write_array_header_1_0(header, described)

@@ -1,20 +1,22 @@
-"""Read PNG and JPEG, with all that they say beside their samples."""
+"""Read and write PNG and JPEG, with all that they say beside their samples."""
 
 from __future__ import annotations
 
+import json
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from napari_restore.errors import FileError
 
-from .image_file import ImageFile
-from .photo_said import RAW_EXIF, said_by
+from .image_file import ImageFile, check_even, ordered_axes, stored_order, with_alpha
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 #: The formats and their names.
 FORMATS = {"png": "PNG", "jpeg": "JPEG"}
@@ -180,3 +182,276 @@ def _plain_mode(image: Image.Image) -> Image.Image:
     if "transparency" in image.info and image.mode in ("1", "L", "RGB"):
         return image.convert("RGBA" if image.mode == "RGB" else "LA")
     return image
+
+
+# ---------------------------------------------------------------- what a file says
+
+#: Chunks of PNG that are carried over, or that say nothing about the image once it is decoded.
+_PNG_READ = set(
+    "IHDR PLTE IDAT IEND tRNS gAMA cHRM sRGB iCCP cICP sBIT pHYs tEXt zTXt iTXt eXIf tIME "
+    "acTL fcTL fdAT iDOT".split()
+)
+#: Segments of JPEG that are carried over, or that say how it was encoded.
+_JPEG_READ = (b"JFIF", b"JFXX", b"Exif", b"http://ns.adobe.com/xap/1.0/", b"ICC_PROFILE", b"MPF",
+              b"Adobe", b"Photoshop 3.0")  # fmt: skip
+#: Key of XMP among the texts of PNG, and that of an old way to store EXIF.
+XMP_KEY, RAW_EXIF = "XML:com.adobe.xmp", "Raw profile type exif"
+#: Of white, red, green and blue in sRGB, as PNG names them.
+_SRGB = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
+#: Begins the line of a comment that is the provenance.
+PROVENANCE = "napari-restore: "
+
+
+def said_by(
+    image: Image.Image, path: Path, kind: str, notes: list[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Find what a photograph says beside its samples, EXIF and XMP, which turn with them.
+
+    Parameters
+    ----------
+    image : Image
+        As it was opened.
+    path : Path
+    kind : {"png", "jpeg"}
+    notes : list of str
+        Gets words for what is not carried over.
+
+    Returns
+    -------
+    said : dict
+        For `ImageFile.said`. IPTC is the segments of JPEG that hold it.
+    extras : dict
+        For the writer of the same format: ``chunks`` of PNG about color, name and bytes;
+        ``encoding`` of the comment of a JPEG.
+    """
+    info = image.info
+    said: dict[str, Any] = {}
+    if info.get("icc_profile"):
+        said["ICC profile"] = info["icc_profile"]
+    if kind == "jpeg":
+        return said, {"encoding": _read_segments(image, said, notes)}
+    chunks, others = _chunks(path)
+    if others:
+        notes.append(f"Of the PNG, {', '.join(others)} is not carried over.")
+    texts = {
+        key: text
+        for key, text in getattr(image, "text", {}).items()
+        if key not in (XMP_KEY, RAW_EXIF, "napari-restore")
+    }
+    if "Comment" in texts:
+        said["comment"] = str(texts.pop("Comment"))
+    if texts:
+        said["texts"] = texts
+    # Near 1 / 2.2 it says what is taken for granted without it.
+    if abs(info.get("gamma", 1 / 2.2) - 1 / 2.2) > 0.01:
+        said["gamma"] = info["gamma"]
+    primaries = info.get("chromaticity", _SRGB)
+    if np.abs(np.subtract(primaries, _SRGB)).max() > 0.005:
+        said["chromaticities"] = primaries
+    names = {b"cICP": "coding of color (cICP)", b"sBIT": "significant bits (sBIT)"}
+    said |= {names[name]: body for name, body in chunks if name in names}
+    return said, {"chunks": chunks}
+
+
+def _chunks(path: Path) -> tuple[list[tuple[bytes, bytes]], list[str]]:
+    """Chunks about color, as they are, and the names of those that are not carried over."""
+    kept: list[tuple[bytes, bytes]] = []
+    others: dict[str, None] = {}
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, name = int.from_bytes(head[:4], "big"), head[4:]
+            if name in (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"sBIT") and length <= 64:
+                kept.append((name, file.read(length)))
+                file.seek(4, 1)
+                continue
+            if name.isalpha() and name.decode() not in _PNG_READ:
+                others[name.decode()] = None
+            if name == b"IEND":
+                break
+            file.seek(length + 4, 1)
+    return kept, list(others)
+
+
+def _read_segments(image: Image.Image, said: dict[str, Any], notes: list[str]) -> str:
+    """Find comments and IPTC of a JPEG; returns the encoding of the comments."""
+    kept, comments, others, encoding = [], [], [], "utf-8"
+    applist: list[tuple[str, bytes]] = getattr(image, "applist", [])
+    for name, body in applist:
+        if name == "COM":
+            try:
+                comments.append(body.decode("utf-8"))
+            except UnicodeDecodeError:
+                encoding = "latin-1"
+                comments.append(body.decode(encoding))
+        elif body.startswith(b"Photoshop 3.0"):  # holds IPTC
+            kept.append(b"\xff\xed" + (len(body) + 2).to_bytes(2, "big") + body)
+        elif not body.startswith(_JPEG_READ):
+            label = "".join(chr(c) for c in body[:24].split(b"\0")[0] if 32 <= c < 127)
+            others.append(f"{name} ({label})" if label else name)
+    comment = without_provenance("\n".join(comments))
+    if comment:
+        said["comment"] = comment
+    if kept:
+        said["IPTC"] = kept
+    if others:
+        listed = ", ".join(dict.fromkeys(others))
+        notes.append(f"Of the JPEG, {listed} is not carried over.")
+    return encoding
+
+
+def without_provenance(comment: str) -> str:
+    """Take the words of an earlier restoration out of a comment."""
+    try:
+        record = json.loads(comment)
+    except ValueError:
+        record = None
+    if isinstance(record, dict) and "napari-restore" in record.get("versions", {}):
+        return ""
+    lines = [line for line in comment.split("\n") if not line.startswith(PROVENANCE)]
+    return "\n".join(lines).rstrip("\0")
+
+
+# ---------------------------------------------------------------- writing
+
+_JPEG_SIDE = 65500
+#: Bytes that one segment of a JPEG holds.
+SEGMENT_BYTES = 65533
+#: Bytes of a comment that leave room for the provenance.
+_COMMENT_BYTES = 2**15
+_XMP_MARK = b"http://ns.adobe.com/xap/1.0/\0"
+
+
+def check_photo(kind: str, picture: ImageFile) -> None:
+    """Raise a `FileError` if PNG or JPEG cannot hold the image, naming a format that can."""
+    check_even(picture)
+    data, name, axes = picture.data, FORMATS[kind], ordered_axes(picture)
+    remedy = "Name the result .tif."
+    if axes not in ("YX", "YXS") or not data.size:
+        raise FileError(f"{name} holds one plane; this image has shape {data.shape}. {remedy}")
+    color = axes == "YXS"
+    if color and not (picture.color and data.shape[-1] in (3, 4)):
+        raise FileError(
+            f"{name} holds gray or RGB(A); this image has {data.shape[-1]} samples that the file "
+            f"does not call colors. {remedy}"
+        )
+    fitting = ["uint8"]
+    if kind == "png" and not color:
+        fitting += ["bool"] if picture.alpha is None else []
+        fitting += ["uint16"] if picture.alpha is None else []
+    if data.dtype.name not in fitting:
+        what = "color" if color else "gray"
+        raise FileError(
+            f"{name} holds {what} as {' or '.join(fitting)}; this image is {data.dtype.name}. "
+            f"{remedy}"
+        )
+    if kind == "jpeg":
+        if picture.alpha is not None or (color and data.shape[-1] == 4):
+            raise FileError("JPEG has no alpha. Name the result .png or .tif.")
+        if max(data.shape[:2]) > _JPEG_SIDE:
+            raise FileError(
+                f"JPEG ends at {_JPEG_SIDE} pixels on a side; this image has shape {data.shape}. "
+                f"{remedy}"
+            )
+
+
+def unheld_by_photo(kind: str, picture: ImageFile) -> list[str]:
+    """Name what `write_photo` leaves out of `ImageFile.said`."""
+    if kind == "png":
+        held = {"ICC profile", "EXIF", "XMP", "comment", "texts", "gamma"}
+        # The chunks about color are copied.
+        return [name for name in picture.said if name not in held and picture.format != "png"]
+    return [name for name, value in picture.said.items() if not _fits_jpeg(name, value)]
+
+
+def _fits_jpeg(name: str, value: Any) -> bool:
+    if name in ("ICC profile", "IPTC"):
+        return True  # they may have several segments
+    if name == "comment":
+        return len(value.encode()) <= _COMMENT_BYTES
+    room = {"EXIF": SEGMENT_BYTES, "XMP": SEGMENT_BYTES - len(_XMP_MARK)}
+    return name in room and len(value) <= room[name]
+
+
+def is_our_photo(path: Path, kind: str) -> bool:
+    """Whether a file was written by `write_photo`."""
+    with Image.open(path, formats=[FORMATS[kind]]) as image:
+        if kind == "png":
+            return "napari-restore" in image.info
+        segments: list[tuple[str, bytes]] = getattr(image, "applist", [])
+    return any(name == "COM" and b"napari-restore" in text for name, text in segments)
+
+
+def write_photo(
+    path: Path, kind: str, data: NDArray[Any], picture: ImageFile, provenance: str
+) -> None:
+    """Write a PNG or a JPEG file (quality 95, colors not subsampled).
+
+    Parameters
+    ----------
+    path : Path
+    kind : {"png", "jpeg"}
+    data : ndarray
+        Restored samples, like ``picture.data``, as `check_photo` allows.
+    picture : ImageFile
+        The original.
+    provenance : str
+        JSON in ASCII, for a text chunk or a comment.
+    """
+    data, _ = with_alpha(*stored_order(data, picture.axes or ""), picture)
+    lost = unheld_by_photo(kind, picture)
+    said = {name: value for name, value in picture.said.items() if name not in lost}
+    options: dict[str, Any] = {"icc_profile": said.get("ICC profile")}
+    if picture.dpi:
+        options["dpi"] = picture.dpi
+    if said.get("EXIF"):
+        options["exif"] = said["EXIF"]
+    if kind == "png":
+        options["pnginfo"] = _png_chunks(picture, data, said, provenance)
+    else:
+        words = said.get("comment")
+        comment = f"{words}\n{PROVENANCE}{provenance}" if words else provenance
+        options |= {"quality": 95, "subsampling": 0, "comment": _encoded(comment, picture)}
+        options["extra"] = b"".join(said.get("IPTC", ()))
+        if said.get("XMP"):
+            options["extra"] += _segment(0xE1, _XMP_MARK + said["XMP"])
+    native = np.ascontiguousarray(data, data.dtype.newbyteorder("="))
+    Image.fromarray(native).save(path, FORMATS[kind], **options)
+
+
+def _encoded(comment: str, picture: ImageFile) -> bytes:
+    """Encode a comment as that of the original is, where it holds no more than that can."""
+    encoding = picture.extras.get("encoding", "utf-8")
+    try:
+        return comment.encode(encoding)
+    except UnicodeEncodeError:
+        return comment.encode("utf-8", "replace")
+
+
+def _segment(marker: int, body: bytes) -> bytes:
+    return bytes([0xFF, marker]) + (len(body) + 2).to_bytes(2, "big") + body
+
+
+def _png_chunks(
+    picture: ImageFile, data: NDArray[Any], said: dict[str, Any], provenance: str
+) -> PngImagePlugin.PngInfo:
+    chunks = PngImagePlugin.PngInfo()
+    samples = data.shape[2] if data.ndim > 2 else 1
+    if picture.format == "png":
+        for name, body in picture.extras["chunks"]:
+            # Bits for each sample; a palette has become more samples.
+            if name != b"sBIT" or len(body) == samples:
+                chunks.add(name, body)
+    elif "gamma" in said:
+        chunks.add(b"gAMA", round(said["gamma"] * 1e5).to_bytes(4, "big"))
+    for key, text in said.get("texts", {}).items():
+        if isinstance(text, PngImagePlugin.iTXt):
+            chunks.add_itxt(key, str(text), str(text.lang or ""), str(text.tkey or ""))
+        else:
+            chunks.add_text(key, str(text))
+    if said.get("comment"):
+        chunks.add_text("Comment", said["comment"])
+    if said.get("XMP"):
+        chunks.add_itxt(XMP_KEY, said["XMP"].decode("utf-8", "replace"))
+    chunks.add_text("napari-restore", provenance)
+    return chunks

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_restore.errors import FileError
+from napari_restore.io.libraries import medical
 
-from .dicom import pydicom_speaks
-from .dicom_pixels import decoded, frame_count, is_color, open_dataset
-from .optional import medical
+from .dataset import decoded, frame_count, is_color, open_dataset
+from .reader import pydicom_speaks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .dicom_pixels import Storage
-    from .image_file import ImageFile
+    from napari_restore.io.image_file import ImageFile
+
+    from .dataset import Storage
 
 #: Group of the private block that holds the provenance; its creator is "napari-restore".
 PRIVATE_GROUP = 0x0071
@@ -32,6 +33,19 @@ _STALE = (
 _PALETTE = ("Red", "Green", "Blue", "Alpha")
 
 
+def check_dicom(picture: ImageFile) -> None:
+    """Raise a `FileError` unless the result can become DICOM."""
+    if picture.format != "dicom":
+        raise FileError("Only DICOM images can become DICOM. Name the result .tif.")
+
+
+def is_our_dicom(path: Path) -> bool:
+    """Whether a file was written by `write_dicom`."""
+    dataset = medical("pydicom").dcmread(path, stop_before_pixels=True)
+    dataset.private_block(PRIVATE_GROUP, "napari-restore")
+    return True
+
+
 def write_dicom(path: Path, data: NDArray[Any], picture: ImageFile, provenance: str) -> None:
     """Write a DICOM file, or the files of a series into a folder.
 
@@ -41,7 +55,7 @@ def write_dicom(path: Path, data: NDArray[Any], picture: ImageFile, provenance: 
     Parameters
     ----------
     path : Path
-        File, or folder that exists if ``picture.path`` is one.
+        File, or folder to make if ``picture.path`` is one.
     data : ndarray
         Restored samples, like ``picture.data``.
     picture : ImageFile
@@ -50,6 +64,8 @@ def write_dicom(path: Path, data: NDArray[Any], picture: ImageFile, provenance: 
         JSON in ASCII.
     """
     pydicom = medical("pydicom")
+    if picture.path.is_dir():
+        path.mkdir()
     series = pydicom.uid.generate_uid(None)
     planes = data.reshape(-1, *picture.data.shape[-3 if picture.color else -2 :])
     start = 0

@@ -10,9 +10,11 @@ import numpy as np
 import tifffile
 
 from napari_restore.errors import FileError
+from napari_restore.io.image_file import ALL, check_even, ordered_axes, stored_order, with_alpha
+from napari_restore.io.stored import invert
 
 from . import imagej, ome
-from .stored import invert
+from .tags import names_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .image_file import ImageFile
+    from napari_restore.io.image_file import ImageFile
 
 #: Bytes of samples that a classic TIFF holds beside its tags; more needs BigTIFF.
 CLASSIC_BYTES = 2**32 - 2**25
@@ -40,13 +42,16 @@ class Tiles:
     Attributes
     ----------
     shape : tuple of int
-        Of the whole array; the last axes are YX or YXS.
+        Of the whole array.
+    axes : str
+        Of it; the last are YX or YXS.
     dtype : dtype
     tiles : iterator of ndarray
         (`TILE`, `TILE`) or (`TILE`, `TILE`, S), less at the ends: plane by plane, row by row.
     """
 
     shape: tuple[int, ...]
+    axes: str
     dtype: np.dtype[Any]
     tiles: Iterator[NDArray[Any]]
 
@@ -56,21 +61,29 @@ class Tiles:
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
 
-def flavor_of(name: str, picture: ImageFile, axes: str, nbytes: int) -> str:
-    """Which kind of TIFF the result becomes: "ome", "imagej", "shaped" or "plain".
+#: Kinds of TIFF: what notes call them, and what they hold, see `Format`.
+FLAVORS = {
+    "ome": ("OME-TIFF", frozenset({"sizes", "resolution", "channels", "inversion"})),
+    "imagej": ("ImageJ's TIFF", frozenset({"resolution", "inversion"})),
+    "shaped": ("Plain TIFF", frozenset({"resolution", "inversion"})),
+    "plain": ("Plain TIFF", frozenset({"resolution", "inversion"})),
+}
+#: Names in `ImageFile.said` that every TIFF holds.
+_HELD = {"ICC profile", "XMP", "comment", "that zero is white"}
+
+
+def flavor_of(name: str, picture: ImageFile) -> str:
+    """Which kind of TIFF the result becomes, a key of `FLAVORS`.
 
     Parameters
     ----------
     name : str
         File name of the result.
     picture : ImageFile
-    axes : str
-        Axes of the array as it is written.
-    nbytes : int
-        Of the array.
     """
     if name.lower().endswith((".ome.tif", ".ome.tiff")):
         return "ome"
+    axes = picture.axes or ""
     flavor = picture.extras.get("flavor", "plain") if picture.format == "tiff" else "plain"
     named = len(set(axes)) == len(axes) and set(axes) <= set("TZCYXS")
     if named and (picture.format == "zarr" or (flavor == "plain" and picture.pixel_size)):
@@ -78,23 +91,66 @@ def flavor_of(name: str, picture: ImageFile, axes: str, nbytes: int) -> str:
         return "ome" if picture.data.dtype.name in _OME_DTYPES else "shaped"
     if flavor == "imagej" and not set(axes) <= set("TZCYXS"):
         return "shaped"
-    if flavor == "imagej" and nbytes > CLASSIC_BYTES:
+    if flavor == "imagej" and picture.data.nbytes > CLASSIC_BYTES:
         return "ome"  # ImageJ's own TIFF ends at 4 GB
     if flavor == "plain" and (set(axes) & set("TZC") or len(axes.replace("S", "")) > 3):
         return "shaped"  # bare pages have but one axis, without a name
     return str(flavor)
 
 
-def check_tiff(name: str, picture: ImageFile, axes: str) -> None:
+def keeps_calibration(name: str, picture: ImageFile) -> bool:
+    """Whether a result holds samples as they are stored in a TIFF, with what says what they mean.
+
+    Only ImageJ calibrates samples in TIFF.
+    """
+    return picture.plain is None or flavor_of(name, picture) == "imagej"
+
+
+def form_of_tiff(name: str, picture: ImageFile) -> tuple[str, frozenset[str]]:
+    """Say what notes call a result, and what it holds."""
+    flavor = flavor_of(name, picture)
+    label, held = FLAVORS[flavor]
+    same = picture.format == "tiff" and picture.extras["flavor"] == flavor
+    return label, ALL if same else held
+
+
+def unheld_by_tiff(name: str, picture: ImageFile) -> list[str]:
+    """Name what `write_tiff` leaves out of what the original says."""
+    if picture.format != "tiff":
+        return [word for word in picture.said if word not in _HELD]
+    if flavor_of(name, picture) == picture.extras["flavor"]:
+        return []
+    held = _HELD | set(names_of(picture.extras["tags"]))
+    lost = ["tags and descriptions of single pages"] if picture.extras.get("pages") else []
+    return lost + [word for word in picture.said if word not in held]
+
+
+def can_be_tiled(name: str, picture: ImageFile) -> bool:
+    """Whether `write_tiff` can write a result tile by tile.
+
+    ImageJ's own TIFF is one piece, booleans are packed by the row, and alpha is joined at last.
+    """
+    boolean = picture.data.dtype == bool
+    return flavor_of(name, picture) != "imagej" and not boolean and picture.alpha is None
+
+
+def is_our_tiff(path: Path) -> bool:
+    """Whether a file was written by `write_tiff`."""
+    with tifffile.TiffFile(path) as tif:
+        return "napari-restore " in str(tif.pages.first.tags["Software"].value)
+
+
+def check_tiff(name: str, picture: ImageFile) -> None:
     """Raise a `FileError` if TIFF, or this kind of TIFF, cannot hold the image."""
-    data = picture.data
+    check_even(picture)
+    data, axes = picture.data, ordered_axes(picture)
     if data.size == 0:
         raise FileError(
             f"TIFF cannot hold an empty image (shape {data.shape}). Name the result .npy."
         )
     if data.dtype.kind == "f" and data.dtype.itemsize > 8:
         raise FileError(f"TIFF cannot hold {data.dtype} samples. Name the result .npy.")
-    if flavor_of(name, picture, axes, data.nbytes) != "ome":
+    if flavor_of(name, picture) != "ome":
         return
     if data.dtype.name not in _OME_DTYPES:
         raise FileError(
@@ -113,7 +169,6 @@ def write_tiff(
     path: Path,
     name: str,
     data: NDArray[Any] | Tiles,
-    axes: str,
     picture: ImageFile,
     provenance: str = _LATER,
 ) -> None:
@@ -126,8 +181,7 @@ def write_tiff(
     name : str
         The name that the file gets at last; ``.ome.tif`` asks for OME.
     data : ndarray or Tiles
-    axes : str
-        Of ``data``; the last are YX, YXS or SYX.
+        Restored samples, like ``picture.data``; tiles are in an order of their own.
     picture : ImageFile
         The original.
     provenance : str
@@ -137,7 +191,11 @@ def write_tiff(
     """
     from napari_restore import __version__
 
-    flavor = flavor_of(name, picture, axes, data.nbytes)
+    if isinstance(data, Tiles):
+        axes = data.axes
+    else:
+        data, axes = with_alpha(*stored_order(data, picture.axes or ""), picture)
+    flavor = flavor_of(name, picture)
     extras = picture.extras if picture.format == "tiff" else {}
     options = _storage(data, axes, extras, picture)
     options["software"] = f"napari-restore {__version__} {provenance}"

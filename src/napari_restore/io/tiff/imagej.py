@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .measures import as_size, length_unit, time_unit
-from .units import RescaleTransform, as_dtype, integer_dtype
+from napari_restore.io.image_file import RescaleTransform, as_dtype, integer_dtype
+from napari_restore.io.units import as_size, length_unit, time_unit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from .image_file import ImageFile
+    from napari_restore.io.image_file import ImageFile
 
 #: What is said in a field of `ImageFile`, follows from the samples, or concerns how they are shown.
 _HANDLED = {

@@ -10,7 +10,7 @@ from tifffile import TIFF
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .image_file import ImageFile
+    from napari_restore.io.image_file import ImageFile
 
 #: Tag of tifffile's `extratags`: code, type, count, value, whether on the first page alone.
 Tag = tuple[int, int, int, Any, bool]

@@ -1,0 +1,1 @@
+"""DICOM: single files, and folders with a series."""
