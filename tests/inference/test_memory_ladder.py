@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from fakes import FaultyPredictor, LocalPredictor, restored, told
+from napari_restore.analysis.motion import CELL, field_of_motion
+from napari_restore.analysis.transmission import transmission_of
 from napari_restore.errors import DeviceError
 from napari_restore.image.intensity import Scale
 from napari_restore.image.layout import Planes, find_layout
@@ -152,3 +154,65 @@ def test_failures_at_random_change_nothing(seed: int) -> None:
     )
     result, _, _ = climb(image, predictor, TileOptions(256, batch=5))
     np.testing.assert_array_equal(result, restored(image, LocalPredictor(5, 4), scales=UNIT))
+
+
+# ---------------------------------------------------------------- what is found tile by tile
+
+
+class FaultyFinder(FaultyPredictor):
+    """Finds motion and transmission, and runs out of memory as it is told."""
+
+    def motion(self, tiles: torch.Tensor, cell: int) -> torch.Tensor:
+        self._try(tiles)
+        mean = torch.nn.functional.avg_pool2d(tiles[:, :1], cell, ceil_mode=True)
+        return torch.cat([mean, -mean], 1)
+
+    def transmission(self, tiles: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        self._try(tiles)
+        return super().transmission(tiles, *rest)
+
+    def _try(self, tiles: torch.Tensor) -> None:
+        self.calls += 1
+        if self.fails(tuple(tiles.shape), self.calls):
+            raise self.error()
+
+    def to_cpu(self) -> FaultyFinder:
+        return FaultyFinder(lambda shape, call: False, self.error, view=self.view)
+
+
+FAULTS = {
+    "never": lambda shape, call: False,
+    "large tiles": lambda shape, call: shape[-1] > 300,
+    "always, until on the CPU": lambda shape, call: True,
+    "late": lambda shape, call: call >= 3 and shape[-1] > 150,
+}
+
+
+def finder(fault: str, **options: int) -> FaultyFinder:
+    return FaultyFinder(FAULTS[fault], OUT_OF_MEMORY["cuda"], device="cuda", **options)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("spacing", [CELL, 3 * CELL])
+def test_motion_is_found_all_the_same(fault: str, spacing: int, rng: np.random.Generator) -> None:
+    image = rng.random((2, 700, 650), np.float32)
+    planes = Planes(image, find_layout(image, "QYX"))
+    found = field_of_motion(planes, finder(fault, radius=0), UNIT, spacing)
+    expected = field_of_motion(planes, finder("never", radius=0), UNIT, spacing)
+    np.testing.assert_allclose(found.vectors, expected.vectors, rtol=1e-5)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_transmission_is_found_all_the_same(fault: str, rng: np.random.Generator) -> None:
+    image = rng.random((2, 1100, 400, 3), np.float32)
+    planes = Planes(image, find_layout(image, "TYXS"))
+    found = transmission_of(planes, finder(fault, view=16), UNIT)
+    expected = transmission_of(planes, finder("never", view=16), UNIT)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_finding_in_too_little_memory_is_an_error_with_a_remedy(rng: np.random.Generator) -> None:
+    image = rng.random((300, 300), np.float32)
+    predictor = FaultyFinder(FAULTS["always, until on the CPU"], OUT_OF_MEMORY["cpu"])
+    with pytest.raises(DeviceError, match=r"tiles of \d+ pixels.*try again"):
+        field_of_motion(Planes(image, find_layout(image)), predictor, UNIT)

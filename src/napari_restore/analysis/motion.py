@@ -10,7 +10,7 @@ import numpy as np
 from napari_restore.device import import_torch
 from napari_restore.image.tiling import Grid, Region, reflect
 from napari_restore.inference.conversion import normalized
-from napari_restore.watch import tell
+from napari_restore.inference.tile_queue import for_each_tile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from napari_restore.image.intensity import Scale
     from napari_restore.image.layout import Planes
     from napari_restore.inference.protocol import Predictor
+    from napari_restore.inference.tile_queue import Job
 
-#: Smallest cell in pixels, and how many make a tile.
+#: Smallest cell in pixels, and the side of a tile, which keeps to cells when it is halved.
 CELL = 16
 _TILE = 32 * CELL
 
@@ -89,48 +90,46 @@ def field_of_motion(
     -------
     Motion
     """
-    layout = source.layout
+    torch, layout = import_torch(), source.layout
     height, width = layout.size
-    leading = tuple(layout.shape[axis] for axis in layout.leading)
-    out = np.zeros((*leading, -(-height // spacing), -(-width // spacing), 2), np.float32)
+    lengths = [layout.shape[axis] for axis in layout.leading]
+    fine = np.zeros((*lengths, -(-height // CELL), -(-width // CELL)), np.complex64)
+    out = np.zeros((*lengths, -(-height // spacing), -(-width // spacing), 2), np.float32)
     # Windows begin on the grid of cells, which is at least as coarse as the network's.
-    grid, done = Grid(layout.size, CELL, predictor.halo), 0
-    side = max(spacing, _TILE // spacing * spacing)
+    grid, directed = Grid(layout.size, CELL, predictor.halo), predictor.frames == 2
+
+    def find(job: Job, predictor: Predictor) -> NDArray[np.complex64]:
+        window = grid.window(job.tile)
+        inside, scale = grid.inside(window), scales[layout.group(job.index)]
+        block, _ = normalized(source, job.index, inside, scale, predictor.frames)
+        return _way(reflect(block, inside, window, layout.size), predictor, job.tile, window)
+
+    whole = ((index, Region(0, 0, height, width)) for index in layout.indices())
+    total, message = layout.pixels, "Finding the motion"
+    for job, way in for_each_tile(whole, _TILE, predictor, find, total=total, message=message):
+        top, left = job.tile.top // CELL, job.tile.left // CELL
+        fine[job.index][top : top + way.shape[0], left : left + way.shape[1]] = way
     for index in layout.indices():
-        last = predictor.frames == 2 and layout.neighbor(index) < index
-        for top in range(0, height, side):
-            for left in range(0, width, side):
-                tile = Region(top, left, min(top + side, height), min(left + side, width))
-                window = grid.window(tile)
-                inside = grid.inside(window)
-                scale = scales[layout.group(index)]
-                block, _ = normalized(source, index, inside, scale, predictor.frames)
-                seen = reflect(block, inside, window, layout.size)
-                field = _field(seen, predictor, tile, window, spacing)
-                rows = slice(top // spacing, top // spacing + field.shape[0])
-                columns = slice(left // spacing, left // spacing + field.shape[1])
-                out[index][rows, columns] = -field if last else field
-                done += tile.pixels
-                tell(done, layout.pixels, "Finding the motion")
-    return Motion(out, spacing, predictor.frames == 2)
+        mean = torch.from_numpy(fine[index])
+        if spacing > CELL:
+            mean = _mean(mean, spacing // CELL, directed)
+        last = directed and layout.neighbor(index) < index
+        out[index] = torch.stack([mean.imag, mean.real], -1) * (-1 if last else 1)
+    return Motion(out, spacing, directed)
 
 
-def _field(
-    seen: NDArray[np.float32], predictor: Predictor, tile: Region, window: Region, spacing: int
-) -> NDArray[np.float32]:
-    """Vectors (rows, columns, 2) of a tile whose corner lies on the grid of cells."""
+def _way(
+    seen: NDArray[np.float32], predictor: Predictor, tile: Region, window: Region
+) -> NDArray[np.complex64]:
+    """Vectors (rows, columns) of a tile on the grid of cells, as x + iy: its square has no sign."""
     torch = import_torch()
     tensor = torch.from_numpy(seen).permute(2, 0, 1)[None]
     fine = predictor.motion(tensor, CELL)[0]
     top, left = (tile.top - window.top) // CELL, (tile.left - window.left) // CELL
     rows, columns = -(-tile.height // CELL), -(-tile.width // CELL)
-    inner = fine[:, top : top + rows, left : left + columns]
-    # As a complex number, whose square has lost its sign.
-    way = torch.complex(inner[1], inner[0])
-    if spacing > CELL:
-        way = _mean(way, spacing // CELL, predictor.frames == 2)
-    field: NDArray[np.float32] = torch.stack([way.imag, way.real], -1).numpy()
-    return field
+    inner = fine[:, top : top + rows, left : left + columns].float()
+    way: NDArray[np.complex64] = torch.complex(inner[1], inner[0]).numpy()
+    return way
 
 
 def _mean(way: Tensor, count: int, directed: bool) -> Tensor:

@@ -8,19 +8,20 @@ import numpy as np
 
 from napari_restore.device import import_torch
 from napari_restore.image.layout import Layout, Planes
-from napari_restore.image.tiling import Region, split
+from napari_restore.image.tiling import Region
 from napari_restore.inference.context import Contexts
 from napari_restore.inference.conversion import as_seen
-from napari_restore.watch import tell
+from napari_restore.inference.tile_queue import for_each_tile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import torch
     from numpy.typing import NDArray
 
     from napari_restore.image.intensity import Scale
     from napari_restore.inference.protocol import Predictor
+    from napari_restore.inference.tile_queue import Job
 
 #: Every pixel is found for itself: tiles need no halo and only bound the memory.
 _TILE = 1024
@@ -33,9 +34,13 @@ def without_color(layout: Layout) -> Layout:
 
 
 def transmission_of(
-    source: Planes, predictor: Predictor, scales: Sequence[Scale]
+    source: Planes,
+    predictor: Predictor,
+    scales: Sequence[Scale],
+    regions: Iterable[tuple[tuple[int, ...], Region]] | None = None,
+    contexts: Contexts | None = None,
 ) -> NDArray[np.float32]:
-    """Estimate the transmission of a whole image.
+    """Estimate the transmission of an image, or of a window of it.
 
     Parameters
     ----------
@@ -44,6 +49,10 @@ def transmission_of(
         With a view.
     scales : sequence of Scale
         One for each channel of the layout.
+    regions : iterable of (plane index, Region), optional
+        What lies in the window; without it, everything.
+    contexts : Contexts, optional
+        Global contexts of the planes. Without it, ``source`` must be the whole image.
 
     Returns
     -------
@@ -51,25 +60,33 @@ def transmission_of(
         float32 in [0, 1], the source's shape without the color axis; 1 is clear air.
     """
     layout = source.layout
-    flat = without_color(layout)
-    out = np.ones(flat.shape, np.float32)
-    target, contexts, done = Planes(out, flat), Contexts(source, scales), 0
+    flat, kept = without_color(layout), [i for i, a in enumerate(layout.axes) if a != "S"]
+    out = np.ones([source.array.shape[i] for i in kept], np.float32)
+    target = Planes(out, flat, tuple(source.origin[i] for i in kept))
+    contexts = Contexts(source, scales) if contexts is None else contexts
     whole = Region(0, 0, *layout.size)
-    for index in layout.indices():
-        for tile in split(whole, _TILE):
-            block = source.read(index, tile)
-            scale = scales[layout.group(index)]
-            context = contexts.get(index, predictor)
-            target.write(
-                index, tile, tile_transmission(block, layout, tile, context, predictor, scale)
-            )
-            done += tile.pixels
-            tell(done, layout.pixels, "Showing the transmission")
+    regions = ((index, whole) for index in layout.indices()) if regions is None else regions
+
+    def find(job: Job, predictor: Predictor) -> NDArray[np.float32]:
+        block, scale = source.read(job.index, job.tile), scales[layout.group(job.index)]
+        context = contexts.get(job.index, predictor)
         contexts.trim()
+        return _of_tile(block, layout, job.tile, context, predictor, scale)
+
+    for job, plane in for_each_tile(
+        regions,
+        _TILE,
+        predictor,
+        find,
+        total=layout.pixels,
+        message="Showing the transmission",
+        contexts=contexts,
+    ):
+        target.write(job.index, job.tile, plane)
     return out
 
 
-def tile_transmission(
+def _of_tile(
     block: NDArray[Any],
     layout: Layout,
     tile: Region,
@@ -77,24 +94,7 @@ def tile_transmission(
     predictor: Predictor,
     scale: Scale,
 ) -> NDArray[np.float32]:
-    """Share of the light that came through in one tile.
-
-    Parameters
-    ----------
-    block : ndarray
-        Samples of the tile, (h, w, S).
-    layout : Layout
-    tile : Region
-    context : Tensor
-        Global context of its plane.
-    predictor : Predictor
-    scale : Scale
-
-    Returns
-    -------
-    ndarray
-        (h, w, 1), in [0, 1].
-    """
+    """Share of the light that came through in one tile, (h, w, 1), from its samples (h, w, S)."""
     rows, columns = range(tile.top, tile.bottom), range(tile.left, tile.right)
     normal, _ = as_seen(block, scale, layout, rows, columns)
     height, width = layout.size

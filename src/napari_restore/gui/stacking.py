@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
     from .jobs import LayerJob
-    from .work import Restored
+    from .work import RestoredLayer
 
 #: With these a layer does not cover what lies beneath it.
 _ADDING = ("additive", "minimum", "multiplicative")
@@ -59,7 +59,7 @@ def hide_beneath(result: Image, source: Layer, viewer: ViewerModel) -> str:
     return f"{names} {verb} hidden: '{result.name}' does not cover what is beneath it, {how}."
 
 
-def add_result(viewer: ViewerModel, job: LayerJob, found: Restored) -> tuple[Image, str]:
+def add_result(viewer: ViewerModel, job: LayerJob, found: RestoredLayer) -> tuple[Image, str]:
     """Add a result, with what was asked for beside it; and say what it is."""
     result, record = result_layer(job, found.restoration), found.restoration.provenance
     if result.name in viewer.layers:

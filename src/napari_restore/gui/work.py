@@ -39,7 +39,7 @@ class Outcome:
     error: Exception | None = None
 
 
-class Restored(NamedTuple):
+class RestoredLayer(NamedTuple):
     """A restored layer, what else was asked for, and how long it took."""
 
     restoration: Restoration
@@ -92,7 +92,7 @@ def _preview(job: LayerJob, index: tuple[int, ...], region: Region, facts: Known
 def restore_all(jobs: Sequence[LayerJob]) -> list[Outcome]:
     """Restore layer after layer; one that fails does not take the others with it.
 
-    Each outcome holds a `Restored`.
+    Each outcome holds a `RestoredLayer`.
     """
     total, before = sum(job.pixels for job in jobs), 0
     outcomes = []
@@ -103,7 +103,7 @@ def restore_all(jobs: Sequence[LayerJob]) -> list[Outcome]:
     return outcomes
 
 
-def _restore_and_show(job: LayerJob) -> Restored:
+def _restore_and_show(job: LayerJob) -> RestoredLayer:
     """Restore a layer, and find what was removed and how things moved if that is wanted."""
     stopwatch = Stopwatch()
     with stopwatch.watch().around():
@@ -116,7 +116,7 @@ def _restore_and_show(job: LayerJob) -> Restored:
         motion = _extra(motion_of, job, restoration, "The motion in")
     seen = job.plan.work * job.pixels / max(1, job.plan.layout.pixels)
     times = stopwatch.times(seen / 1e6, job.pixels / 1e6, time.monotonic() - began)
-    return Restored(restoration, times, removed, motion)
+    return RestoredLayer(restoration, times, removed, motion)
 
 
 def _extra(

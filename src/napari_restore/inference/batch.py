@@ -20,7 +20,7 @@ from .conversion import (
     normalized,
     with_alpha,
 )
-from .device_transfer import Restored, are_sent
+from .device_transfer import TilesInTransfer, are_sent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     #: Windows (places, h, w, C), samples or what the network sees; context and boxes.
     Seen: TypeAlias = tuple[NDArray[Any], torch.Tensor | None, torch.Tensor]
     #: Places in a batch, and what the network changes there (places, h, w, C), or their samples.
-    Changes: TypeAlias = list[tuple[list[int], NDArray[np.float32] | Restored]]
+    Changes: TypeAlias = list[tuple[list[int], NDArray[np.float32] | TilesInTransfer]]
 
 
 @dataclass
@@ -145,7 +145,7 @@ def write_batch(
 ) -> None:
     """Write the restored tiles; count in the report what was not written as it was restored."""
     for group, found in changes:
-        if isinstance(found, Restored):
+        if isinstance(found, TilesInTransfer):
             for place, (samples, count) in zip(group, found.wait(), strict=True):
                 job, original = batch.jobs[place], batch.originals[place]
                 report.clipped += count

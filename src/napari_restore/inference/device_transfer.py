@@ -36,7 +36,7 @@ def are_sent(dtype: np.dtype[Any], predictor: Predictor) -> bool:
 
 
 @dataclass
-class Restored:
+class TilesInTransfer:
     """Samples on their way back.
 
     Attributes
@@ -73,7 +73,7 @@ def restore_samples(
     context: torch.Tensor | None,
     boxes: torch.Tensor,
     strength: float,
-) -> Restored:
+) -> TilesInTransfer:
     """Send windows to the device of a predictor, restore them, and have the tiles sent back.
 
     On CUDA this returns before they arrive, so that the next windows can follow.
@@ -137,14 +137,16 @@ def _as_stored(values: torch.Tensor, dtype: np.dtype[Any]) -> torch.Tensor:
     return narrow
 
 
-def _sent_back(tiles: list[torch.Tensor], dtype: np.dtype[Any], counts: torch.Tensor) -> Restored:
+def _sent_back(
+    tiles: list[torch.Tensor], dtype: np.dtype[Any], counts: torch.Tensor
+) -> TilesInTransfer:
     torch, device = import_torch(), counts.device
     if device.type != "cuda":
-        return Restored([tile.cpu() for tile in tiles], dtype, counts.cpu(), None)
+        return TilesInTransfer([tile.cpu() for tile in tiles], dtype, counts.cpu(), None)
     here = []
     for tensor in (*tiles, counts):
         pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         here.append(pinned.copy_(tensor, non_blocking=True))
     arrived = torch.cuda.Event()
     arrived.record(torch.cuda.current_stream(device))
-    return Restored(here[:-1], dtype, here[-1], arrived)
+    return TilesInTransfer(here[:-1], dtype, here[-1], arrived)

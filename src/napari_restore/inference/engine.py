@@ -7,9 +7,9 @@ batch of tiles, and while they are computed, how far it is.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
-from napari_restore.device import free_memory, import_torch, is_out_of_memory
+from napari_restore.device import import_torch
 from napari_restore.image.tiling import Region
 from napari_restore.watch import LOOK, Watch, tell
 
@@ -18,17 +18,15 @@ from .context import Contexts
 from .device_transfer import restore_samples
 from .protocol import Predictor, Report, TileOptions
 from .restraint import not_below, restrain
-from .tile_queue import TileQueue
+from .tile_queue import TileQueue, step_down, unless_full
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from napari_restore.image.intensity import Scale
     from napari_restore.image.layout import Planes
 
     from .batch import Batch, Changes
-
-Result = TypeVar("Result")
 
 
 def run(
@@ -90,11 +88,11 @@ def run(
         while jobs or computed:
             computing, following, changes = None, None, None
             if jobs:
-                batch = batch or _unless_full(read_batch, jobs, source, predictor, scales, contexts)
+                batch = batch or unless_full(read_batch, jobs, source, predictor, scales, contexts)
             if batch:
                 watch = Watch()
                 computing = thread.submit(
-                    watch.run, _unless_full, _compute, batch, predictor, strength
+                    watch.run, unless_full, _compute, batch, predictor, strength
                 )
             if computed:
                 write_batch(*computed, target, strength, report)
@@ -104,7 +102,7 @@ def run(
                 tell(done, total, report.notes[-1] if report.notes else "")
             if computing:
                 if further := queue.take():
-                    following = _unless_full(
+                    following = unless_full(
                         read_batch, further, source, predictor, scales, contexts
                     )
                     if following is None:
@@ -121,29 +119,14 @@ def run(
             elif jobs:
                 queue.put_back(following.jobs if following else [])
                 batch = computing = following = None
-                free_memory(predictor.device)
-                note = queue.put_back_smaller(jobs, predictor.device)
-                if note is None:
-                    note = f"Memory of {predictor.device} ran out; going on with the CPU."
-                    predictor = predictor.to_cpu()
-                    contexts.to_cpu()
-                    report.device = predictor.device
+                note, predictor = step_down(queue, jobs, predictor, contexts)
+                report.device = predictor.device
                 report.notes.append(note)
                 jobs = queue.take()
     finally:
         # Nobody waits for a tile that is not wanted any more, and it ends between its rows.
         watch.stop()
         thread.shutdown(wait=False, cancel_futures=True)
-
-
-def _unless_full(step: Callable[..., Result], *arguments: Any) -> Result | None:
-    """Do a step; None if memory ran out. Tensors that its traceback would hold are let go."""
-    try:
-        return step(*arguments)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-    return None
 
 
 def _compute(batch: Batch, predictor: Predictor, strength: float) -> Changes:

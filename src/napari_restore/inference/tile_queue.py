@@ -1,19 +1,26 @@
-"""The tiles that are left to do, and how they become smaller when memory runs out."""
+"""The tiles that are left to do, and how they become smaller when memory runs out: one ladder."""
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from napari_restore.device import free_memory, is_out_of_memory
 from napari_restore.errors import DeviceError
 from napari_restore.image.tiling import Region, split
+from napari_restore.watch import tell
+
+from .protocol import TileOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from .protocol import TileOptions
+    from .context import Contexts
+    from .protocol import Predictor
+
+Result = TypeVar("Result")
 
 #: Smallest tile side that the memory ladder goes down to before it leaves the GPU.
 SMALLEST_TILE = 128
@@ -109,3 +116,77 @@ class TileQueue:
     def _cut(self, jobs: Iterable[Job]) -> Iterator[Job]:
         side = self._side
         return (Job(job.index, tile) for job in jobs for tile in split(job.tile, side))
+
+
+def unless_full(step: Callable[..., Result], *arguments: Any) -> Result | None:
+    """Do a step; None if memory ran out. Tensors that its traceback would hold are let go."""
+    try:
+        return step(*arguments)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    return None
+
+
+def step_down(
+    queue: TileQueue, jobs: list[Job], predictor: Predictor, contexts: Contexts | None
+) -> tuple[str, Predictor]:
+    """Take back tiles that did not fit in memory, and go down one step: at last to the CPU.
+
+    Returns
+    -------
+    str, Predictor
+        What changed, for the user, and the predictor that goes on.
+    """
+    free_memory(predictor.device)
+    note = queue.put_back_smaller(jobs, predictor.device)
+    if note is None:
+        note = f"Memory of {predictor.device} ran out; going on with the CPU."
+        predictor = predictor.to_cpu()
+        if contexts is not None:
+            contexts.to_cpu()
+    return note, predictor
+
+
+def for_each_tile(
+    regions: Iterable[tuple[tuple[int, ...], Region]],
+    side: int,
+    predictor: Predictor,
+    find: Callable[[Job, Predictor], Result],
+    *,
+    total: int,
+    message: str,
+    contexts: Contexts | None = None,
+) -> Iterator[tuple[Job, Result]]:
+    """Find something in one tile after another; when memory runs out, go on in smaller ones.
+
+    Parameters
+    ----------
+    regions : iterable of (plane index, Region)
+    side : int
+        Of the tiles, in pixels. What becomes smaller is a half, a quarter and so on.
+    predictor : Predictor
+        At last, another on the CPU takes its place.
+    find : callable
+        Gets a tile and the predictor.
+    total : int
+        Pixels of all regions.
+    message : str
+        What the watch is told.
+    contexts : Contexts, optional
+        That ``find`` uses.
+
+    Yields
+    ------
+    Job, result
+    """
+    queue, done = TileQueue(regions, TileOptions(side)), 0
+    while jobs := queue.take():
+        (job,) = jobs
+        found = unless_full(find, job, predictor)
+        if found is None:
+            message, predictor = step_down(queue, jobs, predictor, contexts)
+            continue
+        yield job, found
+        done += job.tile.pixels
+        tell(done, total, message)

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_restore.analysis.transmission import tile_transmission, transmission_of, without_color
-from napari_restore.image.layout import Layout, Planes
+from napari_restore.analysis.transmission import transmission_of, without_color
+from napari_restore.image.layout import Planes
 from napari_restore.image.lazy import as_dask, is_lazy
 from napari_restore.image.tiling import Region
+from napari_restore.inference.context import Contexts
 
 from .block import BlockTask
 from .dask_graph import lazy_contexts
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_restore.image.intensity import Scale
+    from napari_restore.image.layout import Layout
     from napari_restore.inference.protocol import Predictor
 
     from .facts import Facts
@@ -108,20 +110,15 @@ def _transmission_chunk(
     scales: tuple[Scale, ...],
     block_info: Any = None,
 ) -> NDArray[np.float32]:
-    first = [start for start, _ in block_info[0]["array-location"]]
-    predictor = get_predictor()
-    flat = without_color(layout)
-    kept = [i for i, letter in enumerate(layout.axes) if letter != "S"]
-    out = np.empty([block.shape[i] for i in kept], np.float32)
-    source = Planes(block, layout, tuple(first))
-    target = Planes(out, flat, tuple(first[i] for i in kept))
+    first = tuple(start for start, _ in block_info[0]["array-location"])
     y, x = layout.axes.index("Y"), layout.axes.index("X")
     tile = Region(first[y], first[x], first[y] + block.shape[y], first[x] + block.shape[x])
     leading = [block.shape[axis] for axis in layout.leading]
-    for local, context in zip(np.ndindex(*leading), contexts.flat, strict=True):
-        index = tuple(first[axis] + i for axis, i in zip(layout.leading, local, strict=True))
-        scale = scales[layout.group(index)]
-        piece = source.read(index, tile)
-        plane = tile_transmission(piece, layout, tile, context, predictor, scale)
-        target.write(index, tile, plane)
-    return out
+    planes = [
+        tuple(first[axis] + i for axis, i in zip(layout.leading, local, strict=True))
+        for local in np.ndindex(*leading)
+    ]
+    source = Planes(block, layout, first)
+    known = Contexts(source, scales, dict(zip(planes, contexts.flat, strict=True)))
+    regions = [(index, tile) for index in planes]
+    return transmission_of(source, get_predictor(), scales, regions, known)
