@@ -104,3 +104,14 @@ def test_networks_follow_the_number_of_threads(mono_model: str) -> None:
 )
 def test_only_memory_errors_are_memory_errors(error: Exception, expected: bool) -> None:
     assert device.is_out_of_memory(error) is expected
+
+
+def test_torch_that_cannot_be_loaded_is_explained_where_it_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(name: str) -> None:
+        raise OSError("[WinError 1114] A dynamic link library (DLL) initialization routine failed")
+
+    monkeypatch.setattr(device, "import_module", fail)
+    with pytest.raises(DeviceError, match=r"WinError 1114.*napari-restore gui"):
+        _ = device.torch.Tensor

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from napari_restore.errors import DeviceError
 
 if TYPE_CHECKING:
-    import torch
+    import torch as torch
+
+
+class _LazyTorch:
+    """PyTorch, which is imported when something of it is first used."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(import_torch(), name)
+
+
+if not TYPE_CHECKING:
+    torch = _LazyTorch()
 
 
 def available_devices() -> tuple[str, ...]:
@@ -16,10 +28,10 @@ def available_devices() -> tuple[str, ...]:
 
     Cards of AMD are "cuda" in PyTorch for ROCm, those of Intel "xpu", and those of Apple "mps".
     """
-    torch = import_torch()
-    if not torch.accelerator.is_available():
+    card = torch.accelerator.current_accelerator()
+    if card is None or not torch.accelerator.is_available():
         return ("cpu",)
-    kind, count = torch.accelerator.current_accelerator().type, torch.accelerator.device_count()
+    kind, count = card.type, torch.accelerator.device_count()
     several = [f"{kind}:{index}" for index in range(count)]
     return (*([kind] if count == 1 else several), "cpu")
 
@@ -33,13 +45,12 @@ def import_torch() -> Any:
         If torch's libraries cannot be loaded.
     """
     try:
-        import torch
+        return import_module("torch")
     except OSError as error:
         raise DeviceError(
             f"PyTorch's libraries could not be loaded ({error}). On Windows this happens when Qt "
             "was loaded first: start napari with 'napari-restore gui', which loads PyTorch first."
         ) from error
-    return torch
 
 
 def resolve_device(device: str = "auto") -> str:
@@ -86,7 +97,7 @@ def use_threads(count: int) -> None:
 def apply_threads() -> None:
     """Compute in the calling thread with as many threads as `use_threads` was told."""
     if _threads is not None:
-        import_torch().set_num_threads(_threads)
+        torch.set_num_threads(_threads)
 
 
 def use_threads_of_worker() -> None:
@@ -113,7 +124,6 @@ def autocast_dtype(device: str) -> torch.dtype | None:
     On CPUs bfloat16 pays only where matrix units compute in it: with vector instructions for it
     alone, the bundled networks were measured to take half as long again as in float32.
     """
-    torch = import_torch()
     reduced = None
     if device.startswith("cuda"):
         reduced = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
@@ -126,7 +136,6 @@ def autocast_dtype(device: str) -> torch.dtype | None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, and nothing else."""
-    torch = import_torch()
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     # MPS and the CPU allocator raise plain RuntimeErrors.
@@ -139,10 +148,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 def free_memory(device: str) -> None:
     """Give cached memory back after running out."""
     if device != "cpu":
-        getattr(import_torch(), device.partition(":")[0]).empty_cache()
+        getattr(torch, device.partition(":")[0]).empty_cache()
 
 
 def memory_left(device: str) -> int | None:
     """Bytes that are free on a card; None where that is not known."""
-    ask = getattr(getattr(import_torch(), device.partition(":")[0]), "mem_get_info", None)
+    ask = getattr(getattr(torch, device.partition(":")[0]), "mem_get_info", None)
     return None if ask is None else int(ask(device)[0])

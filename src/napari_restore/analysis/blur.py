@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_restore.device import import_torch
+from napari_restore.device import torch
 from napari_restore.image.lazy import read_together
 from napari_restore.image.tiling import Grid, Region, reflect
 from napari_restore.inference.conversion import as_seen
@@ -186,7 +186,7 @@ def window_estimates(
     size = (height, width)
     whole = Region(0, 0, height, width)
     window = Grid(size, predictor.multiple_of, 0).window(whole)
-    tensor = import_torch().from_numpy(reflect(normal, whole, window, size))
+    tensor = torch.from_numpy(reflect(normal, whole, window, size))
     estimates = predictor.estimate(tensor.permute(2, 0, 1)[None])[0, :, 0].double().numpy()
     edge = 2 if min(estimates.shape[1:]) > 8 else 0
     inner = estimates[:, edge or None : -edge or None, edge or None : -edge or None]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_restore.device import import_torch
+from napari_restore.device import torch
 from napari_restore.image.tiling import Grid, Region, reflect
 from napari_restore.inference.conversion import normalized
 from napari_restore.inference.tile_queue import for_each_tile
@@ -90,7 +90,7 @@ def field_of_motion(
     -------
     Motion
     """
-    torch, layout = import_torch(), source.layout
+    layout = source.layout
     height, width = layout.size
     lengths = [layout.shape[axis] for axis in layout.leading]
     fine = np.zeros((*lengths, -(-height // CELL), -(-width // CELL)), np.complex64)
@@ -122,7 +122,6 @@ def _way(
     seen: NDArray[np.float32], predictor: Predictor, tile: Region, window: Region
 ) -> NDArray[np.complex64]:
     """Vectors (rows, columns) of a tile on the grid of cells, as x + iy: its square has no sign."""
-    torch = import_torch()
     tensor = torch.from_numpy(seen).permute(2, 0, 1)[None]
     fine = predictor.motion(tensor, CELL)[0]
     top, left = (tile.top - window.top) // CELL, (tile.left - window.left) // CELL
@@ -134,7 +133,6 @@ def _way(
 
 def _mean(way: Tensor, count: int, directed: bool) -> Tensor:
     """Mean of complex vectors (h, w) over blocks of cells; of undirected ones, of their lines."""
-    torch = import_torch()
     if not directed:
         way = way**2 / way.abs().clamp(min=1e-6)
     parts = torch.view_as_real(way).permute(2, 0, 1)[None]

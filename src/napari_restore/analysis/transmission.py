@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_restore.device import import_torch
+from napari_restore.device import torch
 from napari_restore.image.layout import Layout, Planes
 from napari_restore.image.tiling import Region
 from napari_restore.inference.context import Contexts
@@ -16,7 +16,6 @@ from napari_restore.inference.tile_queue import for_each_tile
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    import torch
     from numpy.typing import NDArray
 
     from napari_restore.image.intensity import Scale
@@ -99,7 +98,6 @@ def _of_tile(
     normal, _ = as_seen(block, scale, layout, rows, columns)
     height, width = layout.size
     edges = [tile.top / height, tile.left / width, tile.bottom / height, tile.right / width]
-    torch = import_torch()
     tensor = torch.from_numpy(normal).permute(2, 0, 1)[None]
     result = predictor.transmission(tensor, context, torch.tensor([edges]))
     plane: NDArray[np.float32] = result[0].permute(1, 2, 0).numpy()

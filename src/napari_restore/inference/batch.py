@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from napari_restore.device import import_torch
+from napari_restore.device import torch
 from napari_restore.image.gaps import find_gaps, without_value
 from napari_restore.image.tiling import Grid, Region, reflect
 
@@ -25,7 +25,6 @@ from .device_transfer import TilesInTransfer, are_sent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import torch
     from numpy.typing import NDArray
 
     from napari_restore.image.intensity import Scale
@@ -79,7 +78,6 @@ def read_batch(
     contexts: Contexts,
 ) -> Batch:
     """Read tiles with what is around them, as the network wants them."""
-    torch = import_torch()
     layout, batch = source.layout, Batch(jobs)
     height, width = layout.size
     grid = Grid(layout.size, predictor.multiple_of, predictor.halo)

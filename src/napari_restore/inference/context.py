@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_restore.device import import_torch
+from napari_restore.device import torch
 
 from .conversion import as_seen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import torch
     from numpy.typing import NDArray
 
     from napari_restore.image.intensity import Scale
@@ -122,9 +121,9 @@ def view_of(block: NDArray[Any], layout: Layout, scale: Scale, longest: int) -> 
     )
     normal, _ = as_seen(block, scale, layout, rows, columns)
     height, width = layout.size
-    tensor: torch.Tensor = import_torch().from_numpy(normal).permute(2, 0, 1)[None]
+    tensor: torch.Tensor = torch.from_numpy(normal).permute(2, 0, 1)[None]
     shrink = longest / max(height, width)
     if shrink < 1:
         size = [max(1, round(length * shrink)) for length in (height, width)]
-        tensor = import_torch().nn.functional.interpolate(tensor, size, mode="area")
+        tensor = torch.nn.functional.interpolate(tensor, size, mode="area")
     return tensor

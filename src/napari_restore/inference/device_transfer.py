@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_restore.device import import_torch
+from napari_restore.device import torch
 
 from .conversion import fit_float32
 from .restraint import restrain
@@ -19,7 +19,6 @@ from .restraint import restrain
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import torch
     from numpy.typing import NDArray
 
     from napari_restore.image.intensity import Scale
@@ -91,7 +90,7 @@ def restore_samples(
         As the predictor takes them.
     strength : float
     """
-    torch, dtype, device = import_torch(), windows.dtype, predictor.device
+    dtype, device = windows.dtype, predictor.device
     with torch.inference_mode():
         stored = torch.from_numpy(windows.view(_STORED.get(dtype, dtype)))
         if device.startswith("cuda"):
@@ -128,19 +127,18 @@ def _as_float(stored: torch.Tensor, dtype: np.dtype[Any]) -> torch.Tensor:
 
 
 def _as_stored(values: torch.Tensor, dtype: np.dtype[Any]) -> torch.Tensor:
-    pytorch = import_torch()
     whole = values.int()
     if dtype in _STORED:
         # As two's complement.
-        whole, dtype = pytorch.where(whole > 0x7FFF, whole - 0x10000, whole), _STORED[dtype]
-    narrow: torch.Tensor = whole.to(getattr(pytorch, dtype.name))
+        whole, dtype = torch.where(whole > 0x7FFF, whole - 0x10000, whole), _STORED[dtype]
+    narrow: torch.Tensor = whole.to(getattr(torch, dtype.name))
     return narrow
 
 
 def _sent_back(
     tiles: list[torch.Tensor], dtype: np.dtype[Any], counts: torch.Tensor
 ) -> TilesInTransfer:
-    torch, device = import_torch(), counts.device
+    device = counts.device
     if device.type != "cuda":
         return TilesInTransfer([tile.cpu() for tile in tiles], dtype, counts.cpu(), None)
     here = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
-from napari_restore.device import import_torch
+from napari_restore.device import torch
 from napari_restore.image.tiling import Region
 from napari_restore.watch import LOOK, Watch, tell
 
@@ -131,7 +131,6 @@ def run(
 
 def _compute(batch: Batch, predictor: Predictor, strength: float) -> Changes:
     """Find what the network changes."""
-    torch = import_torch()
     changes: Changes = []
     for group, (windows, context, boxes) in batch.groups:
         if batch.sent:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_restore.device import import_torch
+from napari_restore.device import torch
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 #: Side of the blocks in pixels of which one at least is even where anything far from all structure
@@ -45,7 +44,6 @@ def restrain(change: torch.Tensor, seen: torch.Tensor, reach: int) -> torch.Tens
 
 
 def _neutral(change: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    torch = import_torch()
     colored = (seen[:, :1] != seen[:, 1:]).any(1, keepdim=True)
     if colored.all():
         return change
@@ -56,7 +54,7 @@ def _neutral(change: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
 
 
 def _faded(change: torch.Tensor, seen: torch.Tensor, reach: int) -> torch.Tensor:
-    functional = import_torch().nn.functional
+    functional = torch.nn.functional
     edges = seen.new_zeros(len(seen), 1, *seen.shape[-2:])
     for axis in (2, 3):
         length = seen.shape[axis] - 1
@@ -92,7 +90,7 @@ def within_colors(restored: Tensor, seen: Tensor) -> Tensor:
         What a channel differs by from the mean of ``restored`` lies in the range of what is seen
         within a few pixels.
     """
-    pool = import_torch().nn.functional.max_pool2d
+    pool = torch.nn.functional.max_pool2d
     brightness = restored.mean(1, keepdim=True)
     colors = seen - seen.mean(1, keepdim=True)
     side = 2 * _NEAR + 1
@@ -126,7 +124,7 @@ def not_below(change: Tensor, seen: Tensor, black: float) -> Tensor:
 
 
 def _local_mean(field: Tensor) -> Tensor:
-    pool = import_torch().nn.functional.avg_pool2d
+    pool = torch.nn.functional.avg_pool2d
     side = 2 * _LIGHT + 1
     rows = pool(field, (side, 1), 1, (_LIGHT, 0), count_include_pad=False)
     mean: Tensor = pool(rows, (1, side), 1, (0, _LIGHT), count_include_pad=False)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from napari_restore.device import import_torch
+from napari_restore.device import torch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import torch
 
     from .protocol import Predictor
 
@@ -80,12 +78,12 @@ class SmoothChange:
         return SmoothChange(self._predictor.to_cpu(), self._size)
 
     def _blurred(self, change: torch.Tensor) -> torch.Tensor:
-        functional = import_torch().nn.functional
+        functional = torch.nn.functional
         size, sigma = change.shape[-2:], self._sigma / self._coarser
         if self._coarser > 1:
             change = functional.avg_pool2d(change, self._coarser)
         reach = math.ceil(3 * sigma)
-        line = import_torch().arange(-reach, reach + 1, dtype=change.dtype)
+        line = torch.arange(-reach, reach + 1, dtype=change.dtype)
         weights = (-0.5 * (line / sigma) ** 2).exp()
         weights /= weights.sum()
         channels = change.shape[1]

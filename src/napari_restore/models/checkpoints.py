@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from napari_restore.device import import_torch
+from napari_restore.device import torch
 from napari_restore.errors import ModelError
 
 from .spec import ARCHITECTURES, ModelSpec, build_network
@@ -97,7 +97,7 @@ def _refuse_absurd(path: Path, architecture: str, options: dict[str, Any]) -> No
         if not 0 <= number <= _MOST:
             raise ModelError(f"{path} has an option that no network has: {key} = {number}.")
     try:
-        with import_torch().device("meta"):
+        with torch.device("meta"):
             network = build_network(architecture, options)
     except ModelError as error:
         raise ModelError(f"{path} describes no network. {error}") from error

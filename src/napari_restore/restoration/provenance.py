@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_restore.device import autocast_dtype, import_torch
+from napari_restore.device import autocast_dtype, torch
 from napari_restore.models.weights import sha256
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def provenance(
         "tile": plan.tiles.side if plan.tiles.fixed else "auto",
         "device": plan.device,
         "precision": "float32" if dtype is None else str(dtype).removeprefix("torch."),
-        "versions": {"napari-restore": __version__, "torch": str(import_torch().__version__)},
+        "versions": {"napari-restore": __version__, "torch": str(torch.__version__)},
     }
     if options.structure_size:
         record["structure_size"] = options.structure_size

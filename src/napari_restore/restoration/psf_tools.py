@@ -9,13 +9,12 @@ import numpy as np
 from napari_restore.analysis.blur import window_estimates
 from napari_restore.analysis.point_spread import KnownBlur
 from napari_restore.analysis.trial import Tools
-from napari_restore.device import import_torch
+from napari_restore.device import torch
 from napari_restore.inference.predictor import find_predictor
 from napari_restore.models.catalog import find_model
 from napari_restore.networks.motion_estimator import MOTION_UNIT
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
 
     from .plan import Plan
@@ -31,16 +30,16 @@ def tools_of(plan: Plan) -> Tools:
     plan : Plan
         With an inverter.
     """
-    pytorch, device, channels = import_torch(), plan.device, plan.layout.channels
+    device, channels = plan.device, plan.layout.channels
     assert plan.inverter is not None
     inverter = plan.inverter
     deblur = find_predictor(find_model("deblur", channels), device)
     moved = find_predictor(find_model("motion_deblur", channels), device)
     restorer = plan.predictor()
-    whole = pytorch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
 
     def tensor(samples: Samples) -> torch.Tensor:
-        batch: torch.Tensor = pytorch.from_numpy(np.ascontiguousarray(samples))
+        batch: torch.Tensor = torch.from_numpy(np.ascontiguousarray(samples))
         return batch.permute(2, 0, 1)[None]
 
     def invert(image: torch.Tensor, psf: torch.Tensor, noise: float, linear: bool) -> torch.Tensor:
@@ -50,7 +49,7 @@ def tools_of(plan: Plan) -> Tools:
             )
             for kernel in psf
         ]
-        restored: torch.Tensor = pytorch.cat(results)
+        restored: torch.Tensor = torch.cat(results)
         return restored
 
     def gauge(samples: Samples) -> tuple[float, float]:
