@@ -160,7 +160,7 @@ class FakePlan(Plan):
 
     make: Callable[[], Any] = LocalPredictor
 
-    def predictor(self, exposure: float | None = None) -> Any:
+    def predictor(self, facts: Any = None, channel: int = 0) -> Any:
         return self.make()
 
 

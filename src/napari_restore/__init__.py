@@ -9,9 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from napari_restore.api import deblur, dehaze, motion_deblur, restore
+    from napari_restore.analysis.point_spread import PSF
+    from napari_restore.api import deblur, dehaze, estimate_psf, motion_deblur, restore
     from napari_restore.errors import RestoreError
     from napari_restore.gui.layers import restore_layer
+    from napari_restore.physics.beads import psf_from_beads
+    from napari_restore.physics.optics import Optics
 
     __version__: str
 
@@ -20,16 +23,24 @@ _HOMES = {
     "deblur": "api",
     "dehaze": "api",
     "motion_deblur": "api",
+    "estimate_psf": "api",
     "restore_layer": "gui.layers",
+    "PSF": "analysis.point_spread",
+    "Optics": "physics.optics",
+    "psf_from_beads": "physics.beads",
     "RestoreError": "errors",
 }
 
 __all__ = [
+    "PSF",
+    "Optics",
     "RestoreError",
     "__version__",
     "deblur",
     "dehaze",
+    "estimate_psf",
     "motion_deblur",
+    "psf_from_beads",
     "restore",
     "restore_layer",
 ]

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_restore.errors import RestoreError
 from napari_restore.image.lazy import is_lazy
 from napari_restore.restoration.dask_graph import restore_lazily
-from napari_restore.restoration.findings import find_motion
+from napari_restore.restoration.findings import find_motion, find_psfs
 from napari_restore.restoration.options import Options, takes_options
 from napari_restore.restoration.plan import make_plan
 from napari_restore.restoration.run import restore_array
@@ -17,6 +18,7 @@ from napari_restore.watch import Watch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from napari_restore.analysis.point_spread import PSF
     from napari_restore.restoration.plan import Plan
     from napari_restore.watch import Progress
 
@@ -48,7 +50,7 @@ def restore(
         Called with a `Progress` after every batch of tiles, and meanwhile. An exception that it
         raises ends the restoration.
     **options
-        model, device, tile, strength, structure_size, frames, exposure: see
+        model, device, tile, strength, structure_size, frames, exposure, psf, pixel_size: see
         `napari_restore.restoration.options.Options`.
 
     Returns
@@ -119,3 +121,60 @@ def motion_deblur(image: Any, *, return_motion: bool = False, **options: Any) ->
     plan = make_plan(image, Options.of("motion_deblur", options), **reading)
     source = image if is_lazy(image) else np.asarray(image)
     return result, Watch(progress).run(find_motion, source, plan)
+
+
+def estimate_psf(
+    image: Any,
+    *,
+    axes: str | None = None,
+    rgb: bool | None = None,
+    task: str = "deblur",
+    device: str = "auto",
+    pixel_size: Any = None,
+    invalid_value: float | None = None,
+    progress: Callable[[Progress], object] | None = None,
+) -> PSF | tuple[PSF, ...]:
+    """Find the point spread function that blurred an image, from the image alone.
+
+    Parameters
+    ----------
+    image : array
+        As for `restore`. A few windows of one plane are read, whatever its size.
+    axes, rgb, device, invalid_value, progress
+        As for `restore`.
+    task : {"deblur", "motion_deblur"}
+        With "deblur", disks, Gaussians and pupils are tried; with "motion_deblur" also lines and
+        paths of any form, which takes longer.
+    pixel_size : length, optional
+        Side of a pixel of the image, "65 nm" or 0.065 (µm), say; or height and width.
+
+    Returns
+    -------
+    PSF, or tuple of PSF
+        With its array, family, uncertainty, and in ``found`` how it was found and whether it
+        explains the image. If none can be found that is no error: the PSF returned is false
+        (``if psf: …``), its family is ``none``, its array is the one pixel that changes nothing,
+        and ``found`` says why. For an image with several channels (``axes="CYX"``) a tuple, one for
+        each. What is returned can be given as ``psf`` to `deblur` and `motion_deblur`; with a false
+        one they restore as without.
+
+    Raises
+    ------
+    RestoreError
+        If image or options are of no use.
+    """
+    options = Options.of(
+        task,
+        {
+            "psf": "auto",
+            "device": device,
+            "pixel_size": pixel_size,
+            "invalid_value": invalid_value,
+        },
+    )
+    if task not in ("deblur", "motion_deblur"):
+        raise RestoreError(f"task must be 'deblur' or 'motion_deblur'; got {task!r}.")
+    plan = make_plan(image, options, axes=axes, rgb=rgb)
+    source = image if is_lazy(image) else np.asarray(image)
+    found = Watch(progress).run(find_psfs, source, plan)
+    return found if plan.layout.groups > 1 else found[0]

@@ -10,6 +10,7 @@ from scenes import blurred, inverse, scene
 from napari_restore.analysis.families import KNOWN, NOTHING, ellipses, line, of_size
 from napari_restore.analysis.judge import re_blur, score, sparsity
 from napari_restore.analysis.point_spread import PSF
+from napari_restore.errors import RestoreError
 from napari_restore.physics import psf
 
 
@@ -72,7 +73,7 @@ def test_psf_says_how_wide_it_is():
     "array", [np.ones((3, 5)) / 15, np.ones((4, 4)) / 16, np.ones((3, 3)), np.full((3, 3), np.nan)]
 )
 def test_what_is_no_psf(array):
-    with pytest.raises(ValueError, match="A PSF is"):
+    with pytest.raises(RestoreError, match="A PSF is"):
         PSF(array)
 
 

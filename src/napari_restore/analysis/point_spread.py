@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from napari_restore.errors import PsfError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,25 +43,38 @@ def square(array: NDArray[np.floating]) -> NDArray[np.float32]:
     return padded
 
 
+#: Family of a PSF that stands for "none is known".
+NONE = "none"
+
+
 @dataclass(frozen=True, eq=False)
 class PSF:
     """A point spread function and where it comes from.
+
+    It counts as false where none was found: ``if psf: …``.
 
     Attributes
     ----------
     array : ndarray
         (k, k), odd k, float32, sum 1, its center of mass in the middle.
     family : str
-        ``gaussian``, ``disk``, ``pupil``, ``line``, ``free`` (any form), or what the source says.
+        ``gaussian``, ``disk``, ``pupil``, ``line`` or ``free`` (any form), found in an image;
+        ``measured``, ``beads`` or ``optics``, given; ``none`` where none was found: the array is
+        then the one pixel that changes nothing.
     parameters : mapping
         Those of the family, in pixels and radians.
     uncertainty : float or None
         Standard deviation of the size, as a share of it; None where it is not known.
     found : str
-        Where it comes from, in plain words.
+        Where it comes from, in plain words; or why none was found.
     pixel_size : (float, float) or None
         Height and width of a pixel in ``unit``.
     unit : str or None
+
+    Raises
+    ------
+    PsfError
+        If the array is none of that.
     """
 
     array: NDArray[np.float32]
@@ -72,11 +88,28 @@ class PSF:
     def __post_init__(self) -> None:
         array = np.ascontiguousarray(self.array, np.float32)
         if array.ndim != 2 or array.shape[0] != array.shape[1] or array.shape[0] % 2 == 0:
-            raise ValueError(f"A PSF is square, of odd side; this one has shape {array.shape}.")
+            raise PsfError(
+                f"A PSF is square, of odd side; this one has shape {array.shape}. Pass the array "
+                "itself as psf: it is made so."
+            )
         if not np.isfinite(array).all() or not abs(float(array.sum()) - 1) < 1e-3:
-            raise ValueError(f"A PSF is finite and sums to 1; this one to {array.sum():g}.")
+            raise PsfError(
+                f"A PSF is finite and sums to 1; this one to {array.sum():g}. Pass the array "
+                "itself as psf: it is made so."
+            )
         array.setflags(write=False)
         object.__setattr__(self, "array", array)
+
+    @classmethod
+    def none(cls, why: str) -> PSF:
+        """Stand for a PSF that was not found."""
+        return cls(np.ones((1, 1), np.float32), NONE, found=why)
+
+    def __bool__(self) -> bool:
+        return self.family != NONE
+
+    def __str__(self) -> str:
+        return f"{self.family}, {self.size_text}. {self.found}" if self else f"none. {self.found}"
 
     @property
     def fwhm(self) -> float:
@@ -97,15 +130,43 @@ class PSF:
             return None
         return self.fwhm * float(np.sqrt(self.pixel_size[0] * self.pixel_size[1]))
 
+    @property
+    def size_text(self) -> str:
+        """Full width at half maximum in pixels and, where it is known, in units."""
+        text, length = f"FWHM {self.fwhm:.1f} px", self.fwhm_in_units
+        return text if length is None else f"{text} ({length:.3g} {self.unit})"
+
+    @property
+    def digest(self) -> str:
+        """What tells it from others: the beginning of the hash of its samples."""
+        return sha256(self.array.tobytes()).hexdigest()[:16]
+
     def record(self) -> dict[str, Any]:
-        """In plain types, for the provenance."""
+        """In plain types, for the provenance; `from_record` makes the same PSF of it."""
         return {
             "family": self.family,
             "parameters": {name: round(float(v), 4) for name, v in self.parameters.items()},
             "side_px": int(self.array.shape[0]),
             "fwhm_px": round(self.fwhm, 2),
+            "fwhm": None if self.pixel_size is None else round(self.fwhm_in_units or 0, 4),
             "uncertainty": None if self.uncertainty is None else round(self.uncertainty, 3),
             "found": self.found,
             "pixel_size": None if self.pixel_size is None else list(self.pixel_size),
             "unit": self.unit,
+            # The shortest numbers that are the same in single precision.
+            "samples": [[float(str(value)) for value in row] for row in self.array],
         }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> PSF:
+        """Make the PSF of a record, sample by sample the same."""
+        size = record["pixel_size"]
+        return cls(
+            np.asarray(record["samples"], np.float32),
+            record["family"],
+            dict(record["parameters"]),
+            record["uncertainty"],
+            record["found"],
+            None if size is None else (size[0], size[1]),
+            record["unit"],
+        )

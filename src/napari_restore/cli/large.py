@@ -19,6 +19,7 @@ from napari_restore.io.ome_zarr import OmeZarr
 from napari_restore.io.stored import few_chunks_at_a_time
 from napari_restore.io.target import Checkpoint, part_of, unfinished
 from napari_restore.io.tiff.writer import TILE, Tiles, add_provenance, write_tiff
+from napari_restore.restoration.facts import Blur
 from napari_restore.restoration.provenance import provenance
 from napari_restore.restoration.run import begin
 
@@ -63,7 +64,10 @@ def restore_into_zarr(
     with few_chunks_at_a_time(), unfinished(place, resume=resume) as part:
         # Chosen by the memory that was free; another choice gives other roundings.
         tiles = TileOptions(**part.header["tiles"]) if part.header else None
-        run = begin(picture.data, plan, client=client, tiles=tiles)
+        found = part.header.get("plan", {}).get("psf", [])
+        found = found if isinstance(found, list) else [found]
+        blurs = tuple(Blur.from_record(record) for record in found)
+        run = begin(picture.data, plan, client=client, tiles=tiles, blurs=blurs)
         run.finish, layout = picture.clip, plan.layout
         image = OmeZarr(part.image, picture)
         shape = block_shape(

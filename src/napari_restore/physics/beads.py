@@ -43,12 +43,15 @@ class BeadPsf:
     rejected : dict
         How many beads were not used, by reason.
     notes : tuple of str
+    pixel_size : (float, float) or length, optional
+        Of the image of beads, as it was told.
     """
 
     array: NDArray[np.float32]
     places: Floats
     rejected: dict[str, int]
     notes: tuple[str, ...]
+    pixel_size: Any = None
 
 
 def psf_from_beads(
@@ -56,6 +59,7 @@ def psf_from_beads(
     *,
     half: Sequence[int] | None = None,
     clip: float | None = None,
+    pixel_size: Any = None,
 ) -> BeadPsf:
     """Average the beads in an image to a point spread function.
 
@@ -69,6 +73,9 @@ def psf_from_beads(
     clip : float, optional
         Samples of this value or more were cut off by the camera. By default the end of the range
         of integers, and a greatest value that neighbors share.
+    pixel_size : length, optional
+        Side of a pixel, "65 nm" or 0.065 (µm), say. An image that has pixels of another size gets
+        the PSF resampled.
 
     Raises
     ------
@@ -110,7 +117,7 @@ def psf_from_beads(
     notes = [f"{said}; left out: {told}." if told else f"{said}."]
     if len(crops) < 5:
         notes.append("Fewer than 5 beads: the PSF is noisy.")
-    return BeadPsf(_cleaned(mean), places, rejected, tuple(notes))
+    return BeadPsf(_cleaned(mean), places, rejected, tuple(notes), pixel_size)
 
 
 def _checked(image: Any) -> Floats:

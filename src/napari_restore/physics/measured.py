@@ -53,6 +53,7 @@ def as_psf(
     *,
     image_shape: Sequence[int] | None = None,
     center: bool | None = None,
+    computed: bool = False,
 ) -> MeasuredPsf:
     """Make a measured point spread function fit for an image.
 
@@ -72,6 +73,8 @@ def as_psf(
         Whether the center of mass is brought to the middle. By default it is, unless the
         array is plainly a kernel already: odd sides, no background, nothing below 0, pixels of the
         image. Then its middle is where the point was, whatever its shape.
+    computed : bool
+        It was computed, not measured: there is no background in it.
 
     Raises
     ------
@@ -80,7 +83,9 @@ def as_psf(
     """
     values, notes = _plain(array, dimensions)
     exact = all(side % 2 for side in values.shape) and values.min() >= 0
-    values, removed = _without_background(values)
+    removed: list[str] = []
+    if not (computed and exact):
+        values, removed = _without_background(values)
     notes += removed
     factors = _factors(pixel_size, image_pixel_size, dimensions)
     middle = [(side - 1) / 2 for side in values.shape]

@@ -7,20 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_restore.image.blocks import reading_of, regions_of
+from napari_restore.image.blocks import pixels_of, reading_of, regions_of
 from napari_restore.image.layout import Planes
 from napari_restore.image.lazy import let_go
 from napari_restore.inference.context import Contexts
 from napari_restore.inference.engine import run
 from napari_restore.inference.protocol import Report
+from napari_restore.watch import part_of
 
 from .facts import known
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import torch
     from numpy.typing import NDArray
 
     from napari_restore.image.blocks import Block
+    from napari_restore.image.tiling import Region
     from napari_restore.inference.protocol import Predictor
 
     from .facts import Facts, MaybeFacts
@@ -111,23 +115,40 @@ class BlockTask:
         ndarray, Report
             The block's samples in the dtype and order of the image, and what happened.
         """
-        plan, report, predictor = self.plan, Report(), self.predictor()
-        layout, scales = plan.layout, self.found().scales
+        plan, report, found = self.plan, Report(), self.found()
+        layout, scales = plan.layout, found.scales
         if origin is None:
             origin = tuple(part.start for part in self.window(block))
         out = np.empty([part.stop - part.start for part in block], window.dtype)
         source = Planes(window, layout, origin)
         if isinstance(contexts, dict):
             contexts = Contexts(source, scales, contexts)
-        run(
-            source,
-            Planes(out, layout, tuple(part.start for part in block)),
-            predictor,
-            scales,
-            tiles=plan.tiles_on(predictor.device),
-            strength=plan.options.strength,
-            regions=regions_of(layout, block),
-            contexts=contexts,
-            report=report,
-        )
+        target = Planes(out, layout, tuple(part.start for part in block))
+        total, before = pixels_of(layout, block), 0
+        for channel, regions in self._by_channel(block):
+            predictor = plan.predictor(found, channel)
+            with part_of(before, total).around():
+                run(
+                    source,
+                    target,
+                    predictor,
+                    scales,
+                    tiles=plan.tiles_on(predictor.device),
+                    strength=plan.options.strength,
+                    regions=regions,
+                    contexts=contexts,
+                    report=report,
+                )
+            before += sum(region.pixels for _, region in regions)
         return out, report
+
+    def _by_channel(self, block: Block) -> Iterator[tuple[int, list[tuple[Any, Region]]]]:
+        """Regions of a block: of each channel that has a blur of its own, or of all."""
+        layout, regions = self.plan.layout, regions_of(self.plan.layout, block)
+        if len(self.found().blurs) < 2:
+            yield 0, regions
+            return
+        for channel in range(layout.groups):
+            own = [part for part in regions if layout.group(part[0]) == channel]
+            if own:
+                yield channel, own

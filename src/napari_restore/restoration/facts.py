@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
@@ -15,15 +15,58 @@ from napari_restore.inference.conversion import as_seen
 from napari_restore.watch import check, tell
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from numpy.typing import NDArray
 
+    from napari_restore.analysis.judge import ReBlur
     from napari_restore.analysis.point_spread import PSF
+    from napari_restore.analysis.trial import Tools
     from napari_restore.image.intensity import Scale
+    from napari_restore.image.layout import Layout
     from napari_restore.inference.predictor import TorchPredictor
 
     from .plan import Plan
 
     MaybeFacts: TypeAlias = "Facts | LazyStatistic[Facts]"
+
+#: Side of the window in which it is seen whether a PSF that is given fits, in pixels.
+LOOKED_AT = 256
+
+
+@dataclass(frozen=True)
+class Blur:
+    """What is known of the blur of one channel.
+
+    Attributes
+    ----------
+    psf : PSF or None
+        The one that is inverted; None where the network that is not told one restores.
+    noise : float
+        Standard deviation of the noise, in the range that the network sees.
+    verdict : str
+        ``given``, or as in `napari_restore.analysis.find.Finding`.
+    statement : str
+        All that in plain words.
+    """
+
+    psf: PSF | None
+    noise: float
+    verdict: str
+    statement: str
+
+    def record(self) -> dict[str, Any]:
+        """In plain types, for the provenance; `from_record` makes the same of it."""
+        said = {"verdict": self.verdict, "said": self.statement, "noise": self.noise}
+        return said if self.psf is None else self.psf.record() | said
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Blur:
+        """Make what was known of a record."""
+        from napari_restore.analysis.point_spread import PSF
+
+        psf = PSF.from_record(record) if "samples" in record else None
+        return cls(psf, record["noise"], record["verdict"], record["said"])
 
 
 @dataclass(frozen=True)
@@ -37,22 +80,26 @@ class Facts:
     exposure : float or None
         With two frames, share of the time between them that the shutter is open; 0 where two tell
         less than one, so that each is restored alone.
-    psf : PSF or None
-        Point spread function that is inverted.
-    noise : float
-        Standard deviation of the noise, in the range that the network sees.
-    said : str
-        What is known of the blur, in plain words.
+    blurs : tuple of Blur
+        What blurred each channel; empty if nobody asked.
     """
 
     scales: tuple[Scale, ...]
     exposure: float | None = None
-    psf: PSF | None = None
-    noise: float = 0.0
-    said: str = ""
+    blurs: tuple[Blur, ...] = ()
+
+    @property
+    def psf(self) -> PSF | None:
+        """Point spread function that is inverted, of the first channel with one."""
+        return next((blur.psf for blur in self.blurs if blur.psf is not None), None)
 
 
-def find_facts(image: Any, plan: Plan, scales: tuple[Scale, ...] | None = None) -> Facts:
+def find_facts(
+    image: Any,
+    plan: Plan,
+    scales: tuple[Scale, ...] | None = None,
+    blurs: tuple[Blur, ...] | None = None,
+) -> Facts:
     """Find what all blocks of an image have in common.
 
     Parameters
@@ -62,11 +109,18 @@ def find_facts(image: Any, plan: Plan, scales: tuple[Scale, ...] | None = None) 
     plan : Plan
     scales : tuple of Scale, optional
         Intensity scales, if they are known.
+    blurs : tuple of Blur, optional
+        What blurred each channel, if that is known.
     """
-    return _find(Planes(image, plan.layout), plan, scales)
+    return _find(Planes(image, plan.layout), plan, scales, blurs)
 
 
-def _find(planes: Planes, plan: Plan, scales: tuple[Scale, ...] | None = None) -> Facts:
+def _find(
+    planes: Planes,
+    plan: Plan,
+    scales: tuple[Scale, ...] | None = None,
+    blurs: tuple[Blur, ...] | None = None,
+) -> Facts:
     total = plan.layout.pixels
     if not total:
         return Facts(())
@@ -82,8 +136,7 @@ def _find(planes: Planes, plan: Plan, scales: tuple[Scale, ...] | None = None) -
         exposure = usable_exposure(planes, pair, scales, plan.options.exposure)
     if plan.inverter is None:
         return Facts(scales, exposure)
-    tell(0, total, "Finding the point spread function")
-    return find_blur(planes, plan, scales)
+    return Facts(scales, exposure, blurs or find_blurs(planes, plan, scales))
 
 
 def find_later(image: Any, plan: Plan) -> LazyStatistic[Facts]:
@@ -134,35 +187,105 @@ class _Plane:
         return as_seen(block, self._scale, self._planes.layout, rows, columns)[0]
 
 
-def find_blur(planes: Planes, plan: Plan, scales: tuple[Scale, ...]) -> Facts:
-    """Find the point spread function, or how strong the noise is if it is given.
+def find_blurs(planes: Planes, plan: Plan, scales: tuple[Scale, ...]) -> tuple[Blur, ...]:
+    """Find the point spread function of each channel, or see whether those that are given fit.
 
     Parameters
     ----------
     planes : Planes
-        The whole image; a few windows of one plane are read.
+        The whole image; a few windows of one plane of each channel are read.
     plan : Plan
         With an inverter.
     scales : tuple of Scale
     """
+    from .psf_tools import tools_of
+
+    layout, tools, blurs = planes.layout, tools_of(plan), []
+    what = "Looking at the blur" if plan.psfs else "Finding the point spread function"
+    for channel in range(layout.groups):
+        index = _middle_plane(layout, channel)
+        plane = _Plane(planes, index, scales[layout.group(index)])
+        name = what if layout.groups == 1 else f"{what} of channel {channel}"
+
+        def follow(share: float, channel: int = channel, name: str = name) -> None:
+            tell(0, layout.pixels, f"{name}, {(channel + share) / layout.groups:.0%}")
+
+        follow(0.0)
+        if plan.psfs:
+            psf = plan.psfs[channel if len(plan.psfs) > 1 else 0]
+            blurs.append(_look(plane, psf, tools, plan.linear))
+        else:
+            blurs.append(_find_blur(plane, plan, tools, follow))
+    return tuple(blurs)
+
+
+def _middle_plane(layout: Layout, channel: int) -> tuple[int, ...]:
+    """Index of the plane in the middle of a stack, of one channel."""
+    letters = [layout.axes[axis] for axis in layout.leading]
+    lengths = [layout.shape[axis] for axis in layout.leading]
+    return tuple(
+        channel if letter == "C" else (length - 1) // 2
+        for letter, length in zip(letters, lengths, strict=True)
+    )
+
+
+def _find_blur(plane: _Plane, plan: Plan, tools: Tools, follow: Callable[[float], None]) -> Blur:
     from napari_restore.analysis.find import find_psf
+
+    moved = plan.options.task == "motion_deblur"
+    found = find_psf(plane, tools, linear=plan.linear, free_form=moved, progress=follow)
+    psf = found.psf
+    if psf is not None and plan.pixel_size is not None:
+        psf = replace(psf, pixel_size=plan.pixel_size, unit="µm")
+    return Blur(psf, found.noise, found.verdict, found.statement)
+
+
+def _look(plane: _Plane, psf: PSF, tools: Tools, linear: bool) -> Blur:
+    """See how strong the noise is, and whether a PSF explains the image."""
     from napari_restore.analysis.noise import noise_level
     from napari_restore.analysis.windows import rich_windows
 
-    from .psf_tools import tools_of
+    windows = rich_windows(plane, LOOKED_AT, 1, check)
+    noise = noise_level(windows[0].samples) if windows else 0.0
+    if not psf:
+        return Blur(None, noise, "unknown", psf.found)
+    found = psf.found.rstrip(".")
+    fits = check_fit(windows[0].samples, psf, noise, tools, linear) if windows else None
+    if fits is None:
+        return Blur(psf, noise, "given", f"{found}. Whether it fits cannot be told.")
+    return Blur(psf, noise, "given", f"{found}. It {fits.statement}.")
 
-    layout = planes.layout
-    lengths = [layout.shape[axis] for axis in layout.leading]
-    index = tuple(int(i) for i in np.unravel_index(layout.planes // 2, lengths)) if lengths else ()
-    plane = _Plane(planes, index, scales[layout.group(index)])
-    if plan.psf is not None:
-        windows = rich_windows(plane, count=1, check=check)
-        noise = noise_level(windows[0].samples) if windows else 0.0
-        return Facts(scales, psf=plan.psf, noise=noise, said=plan.psf.found)
 
-    def follow(share: float) -> None:
-        tell(0, layout.pixels, f"Finding the point spread function, {share:.0%}")
+def check_fit(
+    samples: NDArray[np.float32], psf: PSF, noise: float, tools: Tools, linear: bool
+) -> ReBlur | None:
+    """Restore a window, blur it again and compare; None if it is too small for that.
 
-    moved = plan.options.task == "motion_deblur"
-    found = find_psf(plane, tools_of(plan), linear=plan.linear, free_form=moved, progress=follow)
-    return Facts(scales, psf=found.psf, noise=found.noise, said=found.statement)
+    Parameters
+    ----------
+    samples : ndarray
+        (h, w, C), about [0, 1].
+    psf : PSF
+    noise : float
+        Standard deviation, in the range of the samples.
+    tools : Tools
+    linear : bool
+        The blur acted on light, before the sRGB tone curve of the image.
+    """
+    import torch
+
+    from napari_restore.analysis.judge import re_blur
+    from napari_restore.analysis.noise import noise_level
+    from napari_restore.physics.camera import to_linear
+
+    height, width = (length // 16 * 16 for length in samples.shape[:2])
+    if min(height, width) < max(32, len(psf.array)):
+        return None
+    image = torch.from_numpy(np.ascontiguousarray(samples[:height, :width]))
+    image = image.permute(2, 0, 1)[None]
+    kernel = torch.from_numpy(psf.array.copy())
+    restored = tools.invert(image, kernel[None], noise, linear)
+    if linear:
+        image, restored = to_linear(image), to_linear(restored)
+        noise = noise_level(image[0].permute(1, 2, 0).numpy())
+    return re_blur(image, restored, kernel, noise)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari_restore.analysis.blur import estimate_blur
 from napari_restore.analysis.motion import CELL, field_of_motion
+from napari_restore.analysis.point_spread import PSF
 from napari_restore.errors import RestoreError
 from napari_restore.image.intensity import find_scales
 from napari_restore.image.layout import Planes
+
+from .facts import find_facts
 
 if TYPE_CHECKING:
     from napari_restore.analysis.blur import BlurEstimate
@@ -95,3 +99,27 @@ def find_motion(
     if scales is None:
         scales = find_scales(source, **plan.scaling)
     return field_of_motion(source, plan.predictor(), scales, spacing)
+
+
+def find_psfs(image: Any, plan: Plan) -> tuple[PSF, ...]:
+    """Point spread functions of the channels of an image, as the plan says: found, or given.
+
+    Parameters
+    ----------
+    image : array
+        What the plan was made for; NumPy, dask or zarr.
+    plan : Plan
+        With an inverter.
+
+    Returns
+    -------
+    tuple of PSF
+        What is known of each stands in ``found``; where none was found it is false.
+    """
+    facts = find_facts(image, plan)
+    if not facts.blurs:
+        return (PSF.none("The image is empty."),) * plan.layout.groups
+    return tuple(
+        PSF.none(blur.statement) if blur.psf is None else replace(blur.psf, found=blur.statement)
+        for blur in facts.blurs
+    )

@@ -43,9 +43,13 @@ class Options:
         is short or nothing shows how long it is, each is restored alone.
     psf : "none", "auto", array, PSF or Optics
         Point spread function of the blur, for ``deblur`` and ``motion_deblur`` of one frame; the
-        network that inverts it restores then. An array, (Y, X) in pixels of the image, is centered,
-        freed from its background and normalized. "auto" finds it from the image, and does without
-        where none explains the image.
+        network that inverts it restores then. An array, (Y, X) of any size, is centered, freed from
+        its background and normalized. "auto" finds it from the image, and does without where none
+        explains the image. Also what `psf_from_beads` returns, the arguments of `Optics` as a
+        dictionary, or a list: one for each channel.
+    pixel_size : length, optional
+        Side of a pixel of the image, or height and width: "65 nm", or a number in µm. A PSF that
+        has a pixel size too is resampled to it, and optics need it.
     keep_range : bool, optional
         Hold the result between the least and the largest value of the image. Without it, signed
         integers are, as those of CT and MR.
@@ -63,6 +67,7 @@ class Options:
     frames: int = 1
     exposure: float | None = None
     psf: Any = "none"
+    pixel_size: Any = None
     keep_range: bool | None = None
     invalid_value: float | None = None
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_restore.analysis.point_spread import PSF, KnownBlur, square
+from napari_restore.analysis.point_spread import KnownBlur
 from napari_restore.device import resolve_device
 from napari_restore.errors import RestoreError
 from napari_restore.image.layout import Layout, find_layout, with_time
@@ -17,7 +17,10 @@ from napari_restore.inference.protocol import TileOptions, default_tiles
 from napari_restore.inference.smooth_change import halo_with
 from napari_restore.models.catalog import INVERTERS, find_model
 
+from .given_psf import find_pixel_size, given_psfs
+
 if TYPE_CHECKING:
+    from napari_restore.analysis.point_spread import PSF
     from napari_restore.inference.protocol import Predictor
     from napari_restore.models.spec import ModelSpec
 
@@ -48,8 +51,10 @@ class Plan:
     tiles : TileOptions
     inverter : ModelSpec or None
         The model in its place, if a point spread function is given or found.
-    psf : PSF or None
-        The one that was given.
+    psfs : tuple of PSF
+        Those that were given: one for all channels, one for each, or none.
+    pixel_size : (float, float) or None
+        Height and width of a pixel of the image in µm, where that is known.
     tiles_for : str
         Device that these tiles suit; others get their own. Empty if they hold for all.
     """
@@ -61,7 +66,8 @@ class Plan:
     device: str
     tiles: TileOptions
     inverter: ModelSpec | None = None
-    psf: PSF | None = None
+    psfs: tuple[PSF, ...] = ()
+    pixel_size: tuple[float, float] | None = None
     tiles_for: str = ""
 
     @property
@@ -73,7 +79,9 @@ class Plan:
     def halo(self) -> int:
         """Pixels around a tile that influence it noticeably."""
         inverse = 0 if self.inverter is None else self.inverter.halo
-        return max(halo_with(self.spec.halo, self.structure_size), inverse)
+        # What a PSF scatters takes several of its radii to be undone.
+        wide = max((4 * (len(psf.array) // 2) for psf in self.psfs), default=0)
+        return max(halo_with(self.spec.halo, self.structure_size), inverse, wide)
 
     @property
     def scaling(self) -> dict[str, Any]:
@@ -102,14 +110,16 @@ class Plan:
         """Make the plan for a worker of a cluster, which has its own device."""
         return replace(self, device=self.options.device)
 
-    def predictor(self, facts: Facts | None = None) -> Predictor:
+    def predictor(self, facts: Facts | None = None, channel: int = 0) -> Predictor:
         """Load the model for an image of which so much was found; once in each process."""
         from napari_restore.inference.predictor import find_predictor
 
-        if facts is not None and facts.psf is not None:
-            assert self.inverter is not None
-            blur = KnownBlur(facts.psf.array, facts.noise, self.linear)
-            return find_predictor(self.inverter, self.device, blur=blur)
+        if facts is not None and facts.blurs:
+            found = facts.blurs[channel]
+            if found.psf is not None:
+                assert self.inverter is not None
+                blur = KnownBlur(found.psf.array, found.noise, self.linear)
+                return find_predictor(self.inverter, self.device, blur=blur)
         exposure = None if facts is None else facts.exposure
         return find_predictor(self.spec, self.device, self.structure_size, exposure)
 
@@ -187,33 +197,32 @@ def make_plan(
             np.dtype(image.dtype).kind == "i" if options.keep_range is None else options.keep_range
         ),
         invalid_value=_invalid(options.invalid_value),
+        pixel_size=find_pixel_size(options.pixel_size),
     )
-    psf = _psf(options.psf, options, layout)
-    inverter = None if isinstance(psf, str) and psf == "none" else INVERTERS[layout.channels]
+    psf = _psf(checked, layout)
+    inverter = None if psf == "none" else INVERTERS[layout.channels]
     return Plan(
         layout,
         np.dtype(image.dtype).name,
         spec,
-        checked,
+        replace(checked, psf=psf),
         device,
         tiles,
         inverter,
-        None if isinstance(psf, str) else psf,
+        () if isinstance(psf, str) else psf,
+        checked.pixel_size,
     )
 
 
-def _psf(given: Any, options: Options, layout: Layout) -> PSF | str:
-    """PSF that was given, "auto" or "none"."""
+def _psf(options: Options, layout: Layout) -> tuple[PSF, ...] | str:
+    """PSFs that were given, "auto" or "none"."""
+    given = options.psf
     applies = options.task in ("deblur", "motion_deblur") and options.frames == 1
-    if isinstance(given, str):
-        if given not in ("auto", "none"):
-            raise RestoreError(
-                f"psf must be 'auto', 'none', an array, a PSF or Optics; got {given!r}."
-            )
+    if given is None or (isinstance(given, str) and given == "none"):
+        return "none"
+    if isinstance(given, str) and given == "auto":
         # A model that the user names is the one that restores.
         return given if applies and options.model == "auto" else "none"
-    if given is None:
-        return "none"
     if not applies:
         raise RestoreError(
             "psf is for deblurring from one frame; "
@@ -225,15 +234,9 @@ def _psf(given: Any, options: Options, layout: Layout) -> PSF | str:
             f"psf chooses the model that is told it, and model is '{options.model}'. Leave one of "
             "them out."
         )
-    if isinstance(given, PSF):
-        return given
-    from napari_restore.physics.measured import as_psf
-
-    if hasattr(given, "modality"):
-        return PSF(given.psf(dimensions=2), "optics", found=f"From the optics: {given.modality}.")
-    measured = as_psf(given, image_shape=layout.size)
-    array = square(measured.array)
-    return PSF(array, "measured", found=" ".join(("As given.", *measured.notes)))
+    psfs = given_psfs(given, layout, options.pixel_size)
+    # One that was looked for and not found.
+    return psfs if any(psfs) else "none"
 
 
 def _exposure(exposure: float | None, spec: ModelSpec) -> float | None:

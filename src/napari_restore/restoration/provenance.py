@@ -54,8 +54,9 @@ def provenance(
     from napari_restore import __version__
 
     options, spec = plan.options, plan.spec
-    psf = plan.psf if facts is None else facts.psf
-    if psf is not None and plan.inverter is not None:
+    blurs = () if facts is None else facts.blurs
+    told = any(plan.psfs) if facts is None else facts.psf is not None
+    if told and plan.inverter is not None:
         spec = plan.inverter
     dtype = autocast_dtype(plan.device)
     record: dict[str, Any] = {
@@ -72,8 +73,14 @@ def provenance(
     }
     if options.structure_size:
         record["structure_size"] = options.structure_size
-    if psf is not None:
-        record["psf"] = psf.record()
+    if plan.inverter is not None:
+        # What was asked for, which is known before anything is found.
+        record["psf_asked"] = [psf.digest for psf in plan.psfs] or "auto"
+    if plan.pixel_size is not None:
+        record["pixel_size_um"] = list(plan.pixel_size)
+    if blurs:
+        records = [blur.record() for blur in blurs]
+        record["psf"] = records if len(records) > 1 else records[0]
     if options.keep_range:
         record["keep_range"] = True
     if options.invalid_value is not None:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from .connection import Workers
     from .executors import Done
+    from .facts import Blur
     from .plan import Plan
 
 
@@ -180,6 +181,7 @@ def begin(
     facts: Facts | None = None,
     client: Client | None = None,
     tiles: TileOptions | None = None,
+    blurs: tuple[Blur, ...] | None = None,
 ) -> Run:
     """Load the model and find what all blocks of an image share, before any is restored.
 
@@ -192,6 +194,8 @@ def begin(
     client : distributed.Client, optional
     tiles : TileOptions, optional
         Of an earlier run that is continued: other tiles round otherwise.
+    blurs : tuple of Blur, optional
+        Of an earlier run that is continued.
 
     Raises
     ------
@@ -210,7 +214,8 @@ def begin(
     if plan.layout.pixels:
         tell(0, plan.layout.pixels, LOADING)
         plan.predictor()
-    return Run(image, plan, facts or find_facts(image, plan), client, workers)
+    facts = facts or find_facts(image, plan, blurs=blurs)
+    return Run(image, plan, facts, client, workers)
 
 
 def restore_array(
