@@ -154,6 +154,8 @@ def _one(given: Any, layout: Layout, pixel_size: PixelSize | None) -> PSF:
 
 def _known(psf: PSF, layout: Layout, pixel_size: PixelSize | None) -> PSF:
     """Fit a PSF that was found or made before, for pixels of other size too."""
+    if not psf or not layout.pixels:
+        return psf
     have = _in_micrometers(psf)
     array, notes = _fit(psf.array, have, layout, pixel_size, computed=True)
     if not notes:
