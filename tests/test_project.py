@@ -13,7 +13,7 @@ from napari_restore.restoration.options import Options
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-COMMANDS = ("deblur", "dehaze", "motion-deblur", "evaluate", "train", "models", "gui")
+COMMANDS = ("deblur", "dehaze", "motion-deblur", "psf", "evaluate", "train", "models", "gui")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -93,7 +93,7 @@ GIVEN: dict[str, tuple[Any, Any, float, str]] = {
     "of even sides": (np.pad(wide(1), (0, 1)), None, 2.83, "centered"),
     "on a background": (wide(1) * 500 + 20, None, 2.83, "background of 20"),
     "of fine pixels": (Measured(wide(2), (0.05, 0.05)), "100 nm", 2.83, "resampled"),
-    "of a layer": (Measured(wide(2), (0.5, 0.5), True, "psf"), None, 2.83, "in psf. The PSF was"),
+    "of a layer": (Measured(wide(2), (0.5, 0.5), "psf", True), None, 2.83, "in psf. The PSF was"),
     "size of the image unknown": (Measured(wide(1), (1, 1)), None, 2.83, "taken to be as large"),
     "found before": (PSF(wide(2), pixel_size=(50, 50), unit="nm"), 0.1, 2.83, "resampled"),
     "beads": (psf_from_beads(BEADS), None, 2.83, "5 of 5 beads were averaged"),

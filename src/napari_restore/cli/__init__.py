@@ -83,6 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
         _add_restore(commands, task)
     models = commands.add_parser("models", help="list the models that ship")
     models.set_defaults(module="models")
+    _add_psf(commands)
     _add_train(commands)
     _add_evaluate(commands)
     gui = commands.add_parser(
@@ -150,6 +151,15 @@ def _add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
             metavar="PX",
             help="single-channel images: structures up to this many pixels stay",
         )
+    if task != "dehaze":
+        add(
+            "--psf",
+            metavar="none|auto|optics|FILE",
+            help="point spread function: none (default), auto (found in each image), optics (from "
+            "what the image's metadata record), or an image of one",
+        )
+        add("--beads", metavar="FILE", help="take the PSF from an image of beads")
+        _add_optics(parser)
     if task == "motion_deblur":
         add(
             "--frames",
@@ -192,6 +202,56 @@ def _add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
     )
     add("--force", action="store_true", help="replace earlier results, begin unfinished ones anew")
     add("--resume", action="store_true", help="continue unfinished results (OME-Zarr)")
+    add("--verbose", action="store_true", help="show where in the program an error arose")
+
+
+def _add_optics(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "optics",
+        "Any of the first seven computes the PSF. What is left out is taken from the image's "
+        "metadata. Lengths are in µm, or have a unit: 520nm.",
+    )
+    add = group.add_argument
+    add("--na", metavar="NA", help="numerical aperture of the objective")
+    add("--wavelength", metavar="L", help="of the emission; of several channels 450nm,520nm")
+    add("--ri", dest="refractive_index", metavar="N", help="refractive index; default: by --na")
+    add(
+        "--modality",
+        metavar="NAME",
+        help="widefield (default), confocal, spinning disk, light sheet, two-photon",
+    )
+    add("--excitation", metavar="L", help="wavelength of the excitation")
+    add("--sheet-thickness", metavar="L", help="full width at half maximum of a light sheet")
+    add("--defocus", metavar="L", help="distance of the plane from the focus")
+    add("--pixel-size", metavar="L", help="side of a pixel; default: what the file says")
+
+
+def _add_psf(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "psf",
+        help="find the point spread function of an image, or make one of beads or optics",
+        description="Find the point spread function that blurred an image, average that of beads, "
+        "or compute that of a microscope. Where none can be found nothing is written, and it is "
+        "said why.",
+    )
+    parser.set_defaults(module="psf")
+    add = parser.add_argument
+    add("input", nargs="?", metavar="IMAGE", help="the image; optional where optics are named")
+    add("-o", "--output", required=True, metavar="OUT", help="such as psf.tif")
+    add(
+        "--task",
+        default="deblur",
+        choices=("deblur", "motion-deblur"),
+        help="what blurred the image: optics (default), or also motion",
+    )
+    add("--beads", action="store_true", help="IMAGE shows point sources: average them")
+    add("--optics", action="store_true", help="compute it from what the metadata of IMAGE record")
+    _add_optics(parser)
+    add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, xpu, mps")
+    add("--axes", metavar="TZCYX", help="what the axes are, where the file does not say")
+    add("--rgb", action=argparse.BooleanOptionalAction, help="take the image as RGB, or not")
+    add("--series", metavar="N", help="number or UID of the series, in a folder (DICOM)")
+    add("--force", action="store_true", help="replace an earlier result")
     add("--verbose", action="store_true", help="show where in the program an error arose")
 
 

@@ -39,6 +39,7 @@ from .allocator import give_back_what_is_freed
 from .console import complain, say
 from .inputs import Targets, UsageError, inputs_and_targets
 from .large import restore_into_tiff, restore_into_zarr
+from .point_spread import PsfSource
 from .progress import progress_bar, shown_on
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from napari_restore.io import ImageFile, Inputs, Place
     from napari_restore.restoration.plan import Plan
 
+#: Options that depend on files, see `PsfSource`.
+_FROM_FILES = ("psf", "pixel_size")
 #: Bytes of a result above which it grows in a scratch file beside its target, not in memory.
 SCRATCH_BYTES = 2**30
 
@@ -96,6 +99,8 @@ def _warnings_are_notes() -> Iterator[None]:
 
 def _run(args: argparse.Namespace) -> int:
     _check_options(args)
+    if "psf" in vars(args):
+        args.source = PsfSource(args)
     # One connection for all images.
     with (
         _warnings_are_notes(),
@@ -150,8 +155,8 @@ def _check_options(args: argparse.Namespace) -> None:
 
 
 def _options(args: argparse.Namespace) -> Options:
-    """Options that the command of a task has."""
-    given = vars(args)
+    """Options that the command of a task has, but for what has to be read from files."""
+    given = {name: value for name, value in vars(args).items() if name not in _FROM_FILES}
     return Options.of(args.task, {name: given[name] for name in Options.names() if name in given})
 
 
@@ -175,6 +180,10 @@ def _restore(
         options = replace(options, keep_range=True)
     if options.invalid_value is None:
         options = replace(options, invalid_value=picture.invalid_value)
+    if "source" in vars(args) and args.source.asked:
+        found, notes = args.source.options(picture)
+        _note(source, notes)
+        options = replace(options, **found)
     plan = make_plan(picture.data, options, axes=axes, rgb=rgb)
     picture.name_axes(plan.layout, named_by_user=args.axes is not None)
     done = args.resume and not args.force
@@ -198,6 +207,7 @@ def _restore(
     if "blur" in record:
         blur = record["blur"]
         words.append(f"blur σ {blur['sigma_px']:.1f} px ({blur['verdict']})")
+    words += _blurs(record)
     if record.get("exposure_found"):
         words.append(f"exposure {record['exposure']:.2g} of the time between frames")
     if record["clipped_samples"]:
@@ -210,6 +220,18 @@ def _restore(
     if record["invalid_samples"]:
         words.append(f"{record['invalid_samples']} samples without a value, left as they were")
     print(f"{target}: {', '.join(words)}")
+
+
+def _blurs(record: dict[str, Any]) -> list[str]:
+    """Say what blurred the image, in the words of the provenance."""
+    found = record.get("psf", [])
+    records = found if isinstance(found, list) else [found]
+    words = []
+    for number, each in enumerate(records):
+        channel = f" of channel {number}" if len(records) > 1 else ""
+        width = f" (FWHM {each['fwhm_px']:.1f} px)" if "fwhm_px" in each else ""
+        words.append(f"PSF{channel}{width}: {each['said'].rstrip('.')}")
+    return words
 
 
 def _was_finished(target: Path, picture: ImageFile, plan: Plan, on_cluster: bool) -> bool:

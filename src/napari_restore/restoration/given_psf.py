@@ -39,16 +39,16 @@ class Measured:
         (Y, X); of any size, with a background.
     pixel_size : (float, float) or None
         Height and width of its pixels in µm; None where they are not known.
-    relative : bool
-        ``pixel_size`` is in pixels of the image, not in µm.
     name : str
         Of the file or layer.
+    relative : bool
+        ``pixel_size`` is in pixels of the image, not in µm.
     """
 
     array: Any
     pixel_size: PixelSize | None = None
-    relative: bool = False
     name: str = ""
+    relative: bool = False
 
 
 def find_pixel_size(given: Any) -> PixelSize | None:
@@ -264,3 +264,49 @@ def _fit(
         computed=computed,
     )
     return square(fit.array), fit.notes
+
+
+def optics_of_channels(
+    metadata: str | Mapping[str, Any] | None, told: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Join what the metadata record of the optics with what is told beside; the latter counts.
+
+    Parameters
+    ----------
+    metadata : str, mapping or None
+        See `napari_restore.physics.recorded.recorded_optics`.
+    told : mapping
+        Arguments of `Optics`; None for what is not told. A list of wavelengths is one for each
+        channel.
+
+    Returns
+    -------
+    list of dict
+        Arguments of `Optics` for each channel, or of one for all; without a pixel size, unless it
+        is told, for that is the image's.
+    list of str
+        What was recorded and could not be used.
+    """
+    from napari_restore.physics.recorded import RecordedOptics, recorded_optics
+
+    records = [RecordedOptics()] if metadata is None else recorded_optics(metadata)
+    said = {name: value for name, value in told.items() if value is not None}
+    wavelengths = said.get("wavelength")
+    if isinstance(wavelengths, (list, tuple)):
+        if len(records) not in (1, len(wavelengths)):
+            raise PsfError(
+                f"{len(wavelengths)} wavelengths were given for {len(records)} channels. Give one "
+                "for all, or one for each."
+            )
+        records = records * (len(wavelengths) // len(records))
+        each = [{"wavelength": wavelength} for wavelength in wavelengths]
+    else:
+        each = [{}] * len(records)
+    channels = [
+        {name: value for name, value in record.found.items() if name != "pixel_size"} | said | own
+        for record, own in zip(records, each, strict=True)
+    ]
+    # Channels that share all are no reason to ask for an axis of channels.
+    if all(channel == channels[0] for channel in channels):
+        channels = channels[:1]
+    return channels, list(dict.fromkeys(note for record in records for note in record.notes))
