@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from napari_restore.cli.table import format_table
+from napari_restore.cli.console import format_table
 from napari_restore.evaluation.classical import gaussian_kernel, richardson_lucy
 from napari_restore.image.tiling import Grid, Region, split
 from napari_restore.inference.predictor import AtExposure, TorchPredictor, load_predictor

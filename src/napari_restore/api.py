@@ -9,7 +9,7 @@ import numpy as np
 from napari_restore.errors import RestoreError
 from napari_restore.image.lazy import is_lazy
 from napari_restore.restoration.dask_graph import restore_lazily
-from napari_restore.restoration.findings import find_motion, find_psfs
+from napari_restore.restoration.facts import find_motion, find_psfs
 from napari_restore.restoration.options import Options, takes_options
 from napari_restore.restoration.plan import make_plan
 from napari_restore.restoration.run import restore_array

@@ -12,7 +12,7 @@ import pytest
 
 SCRIPT = """
 import ctypes
-from napari_restore.cli.allocator import give_back_what_is_freed
+from napari_restore.cli.restore import give_back_what_is_freed
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]

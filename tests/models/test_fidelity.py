@@ -13,7 +13,7 @@ from skimage import data
 from napari_restore import deblur
 from napari_restore.image.intensity import find_scales
 from napari_restore.image.layout import Planes
-from napari_restore.restoration.findings import measure_blur
+from napari_restore.restoration.facts import measure_blur
 from planning import plan
 
 if TYPE_CHECKING:

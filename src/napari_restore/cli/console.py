@@ -1,4 +1,4 @@
-"""What a command says: never the reason why it stops."""
+"""What a command says and shows: lines, tables, a progress bar. None of it can stop the command."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from napari_restore.errors import RestoreError
+from napari_restore.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from napari_restore.watch import Progress
 
 
 class Steady:
@@ -98,3 +101,69 @@ def complain(about: object, error: Exception, *, verbose: bool) -> None:
     say(f"{about}: {text}")
     if verbose:
         sys.stderr.write("".join(traceback.format_exception(error)))
+
+
+def format_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """Align rows under a header.
+
+    Parameters
+    ----------
+    header : sequence of str
+    rows : iterable of sequence of str
+        Each as long as the header.
+    left : int
+        How many columns are aligned to the left; the others are figures.
+    """
+    lines = [tuple(header), *map(tuple, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, tuple("-" * width for width in widths))
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if place < left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def progress_bar(pixels: int, name: str, done: int = 0) -> Any:
+    """Bar with time left and pixels a second; on a terminal alone.
+
+    Parameters
+    ----------
+    pixels : int
+        In all.
+    name : str
+        Of the image.
+    done : int
+        Pixels that an earlier run has restored.
+    """
+    from tqdm import tqdm
+
+    # disable=None: only on a terminal.
+    return tqdm(
+        total=pixels,
+        initial=done,
+        desc=name,
+        unit="pixel",
+        unit_scale=True,
+        disable=None,
+        leave=False,
+    )
+
+
+@contextmanager
+def shown_on(bar: Any) -> Iterator[None]:
+    """Show the progress of what runs in a with block on a bar."""
+    last = -1
+
+    def show(step: Progress) -> None:
+        nonlocal last
+        bar.update(step.done - bar.n)
+        # A cluster gives many signs of life that say nothing new.
+        if step.message or step.done > last:
+            bar.set_postfix_str(step.message)
+        last = step.done
+
+    with Watch(show).around():
+        yield

@@ -9,7 +9,7 @@ from napari_restore.device import resolve_device
 from napari_restore.errors import ModelError, RestoreError
 from napari_restore.models.catalog import find_model
 
-from .table import format_table
+from .console import format_table
 
 if TYPE_CHECKING:
     import argparse

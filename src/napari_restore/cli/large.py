@@ -23,8 +23,7 @@ from napari_restore.restoration.facts import Blur
 from napari_restore.restoration.provenance import provenance
 from napari_restore.restoration.run import begin
 
-from .console import say
-from .progress import progress_bar, shown_on
+from .console import progress_bar, say, shown_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

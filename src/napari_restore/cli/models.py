@@ -10,7 +10,7 @@ from napari_restore.errors import ModelError
 from napari_restore.models.catalog import CATALOG
 from napari_restore.models.weights import read_metadata
 
-from .table import format_table
+from .console import format_table
 
 if TYPE_CHECKING:
     import argparse

@@ -12,15 +12,14 @@ from napari_restore.device import resolve_device
 from napari_restore.errors import RestoreError
 from napari_restore.image.layout import Layout
 from napari_restore.io import ImageFile, read_image, write_image
-from napari_restore.restoration.findings import find_psfs
+from napari_restore.restoration.facts import find_psfs
 from napari_restore.restoration.given_psf import given_psfs, optics_of_channels
 from napari_restore.restoration.options import Options
 from napari_restore.restoration.plan import make_plan
 
-from .console import complain, say
+from .console import complain, progress_bar, say, shown_on
 from .inputs import UsageError
 from .point_spread import OPTICS, beads_in, pixel_size_of, recorded_in, told_optics
-from .progress import progress_bar, shown_on
 
 if TYPE_CHECKING:
     import argparse

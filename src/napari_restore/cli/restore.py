@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import shutil
 import signal
@@ -35,12 +36,10 @@ from napari_restore.restoration.plan import make_plan
 from napari_restore.restoration.provenance import provenance
 from napari_restore.restoration.run import restore_array
 
-from .allocator import give_back_what_is_freed
-from .console import complain, say
+from .console import complain, progress_bar, say, shown_on
 from .inputs import Targets, UsageError, inputs_and_targets
 from .large import restore_into_tiff, restore_into_zarr
 from .point_spread import PsfSource
-from .progress import progress_bar, shown_on
 
 if TYPE_CHECKING:
     import argparse
@@ -56,6 +55,11 @@ _FROM_FILES = ("psf", "pixel_size")
 #: Bytes of a result above which it grows in a scratch file beside its target, not in memory.
 SCRATCH_BYTES = 2**30
 
+#: Of <malloc.h>.
+_M_MMAP_THRESHOLD = -3
+#: Bytes.
+_LARGE = 2**20
+
 
 class Terminated(KeyboardInterrupt):
     """Another program asked this one to end: it goes the way of Ctrl-C."""
@@ -68,6 +72,18 @@ def run(args: argparse.Namespace) -> int:
     give_back_what_is_freed()
     with _termination_is_an_interrupt():
         return _run(args)
+
+
+def give_back_what_is_freed() -> None:
+    """Let large arrays go back to the system when they are freed, with the GNU C library.
+
+    It would keep them, for each thread apart, and in pieces that the next large array does not fit
+    in: the larger an image, the more. Elsewhere this does nothing.
+    """
+    try:
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
+    except (AttributeError, OSError, TypeError):
+        return
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from napari_restore.image.layout import Planes
 from napari_restore.inference.protocol import Report
-from napari_restore.restoration.findings import try_blur
+from napari_restore.restoration.facts import try_blur
 from napari_restore.restoration.run import restore_region
 from napari_restore.watch import Progress, part_of, relaying
 

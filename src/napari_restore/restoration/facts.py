@@ -1,4 +1,7 @@
-"""What all blocks of an image have in common: found once, in one place, from a bounded sample."""
+"""What is found of an image: what all its blocks have in common, and what else it says.
+
+What blocks have in common is found once, from a bounded sample.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
+from napari_restore.analysis.blur import estimate_blur
+from napari_restore.analysis.motion import CELL, field_of_motion
+from napari_restore.analysis.point_spread import PSF
+from napari_restore.errors import RestoreError
 from napari_restore.image.intensity import find_scales
 from napari_restore.image.layout import Planes
 from napari_restore.image.lazy import LazyStatistic
@@ -19,12 +26,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_restore.analysis.blur import BlurEstimate
     from napari_restore.analysis.judge import ReBlur
-    from napari_restore.analysis.point_spread import PSF
+    from napari_restore.analysis.motion import Motion
     from napari_restore.analysis.trial import Tools
     from napari_restore.image.intensity import Scale
     from napari_restore.image.layout import Layout
     from napari_restore.inference.predictor import TorchPredictor
+    from napari_restore.inference.protocol import Report
 
     from .plan import Plan
 
@@ -63,8 +72,6 @@ class Blur:
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Blur:
         """Make what was known of a record."""
-        from napari_restore.analysis.point_spread import PSF
-
         psf = PSF.from_record(record) if "samples" in record else None
         return cls(psf, record["noise"], record["verdict"], record["said"])
 
@@ -289,3 +296,107 @@ def check_fit(
         image, restored = to_linear(image), to_linear(restored)
         noise = noise_level(image[0].permute(1, 2, 0).numpy())
     return re_blur(image, restored, kernel, noise)
+
+
+# ---------------------------------------------------------------- what else can be found
+
+
+def try_blur(
+    image: Any,
+    plan: Plan,
+    scales: tuple[Scale, ...],
+    report: Report,
+    within: tuple[tuple[int, ...], Region] | None = None,
+) -> BlurEstimate | None:
+    """Measure blur after a restoration: if that fails, a note says so and the result stays."""
+    try:
+        return measure_blur(image, plan, scales, within)
+    except (RuntimeError, MemoryError) as error:
+        report.notes.append(f"How blurred the image was could not be estimated: {error}")
+        return None
+
+
+def measure_blur(
+    image: Any,
+    plan: Plan,
+    scales: tuple[Scale, ...],
+    within: tuple[tuple[int, ...], Region] | None = None,
+) -> BlurEstimate | None:
+    """Estimate how blurred an image is, from a bounded sample of it.
+
+    Parameters
+    ----------
+    image : array
+        What the plan was made for; NumPy, dask or zarr.
+    plan : Plan
+    scales : tuple of Scale
+        Intensity scales, as the restoration uses them.
+    within : (plane index, Region), optional
+        Where to look; without it, everywhere.
+
+    Returns
+    -------
+    BlurEstimate or None
+        None if the plan's model cannot tell, or the image has too little structure.
+    """
+    return estimate_blur(Planes(image, plan.layout), plan.predictor(), scales, within)
+
+
+def find_motion(
+    image: Any, plan: Plan, scales: tuple[Scale, ...] | None = None, spacing: int = CELL
+) -> Motion:
+    """Find the motion in an image: see `napari_restore.analysis.motion`.
+
+    Parameters
+    ----------
+    image : array
+        What the plan was made for; NumPy, dask or zarr. Read tile by tile.
+    plan : Plan
+        Of a model that finds motion.
+    scales : tuple of Scale, optional
+        Intensity scales, if they are known.
+    spacing : int
+        Side of the cells of the field in pixels, a multiple of 16.
+
+    Returns
+    -------
+    Motion
+
+    Raises
+    ------
+    RestoreError
+        If the model does not find motion.
+    """
+    if plan.spec.gauge != "motion":
+        raise RestoreError(
+            f"Model '{plan.spec.name}' does not say how things moved. Choose 'auto', or one that "
+            "was trained for motion_deblur with estimates."
+        )
+    source = Planes(image, plan.layout)
+    if scales is None:
+        scales = find_scales(source, **plan.scaling)
+    return field_of_motion(source, plan.predictor(), scales, spacing)
+
+
+def find_psfs(image: Any, plan: Plan) -> tuple[PSF, ...]:
+    """Point spread functions of the channels of an image, as the plan says: found, or given.
+
+    Parameters
+    ----------
+    image : array
+        What the plan was made for; NumPy, dask or zarr.
+    plan : Plan
+        With an inverter.
+
+    Returns
+    -------
+    tuple of PSF
+        What is known of each stands in ``found``; where none was found it is false.
+    """
+    facts = find_facts(image, plan)
+    if not facts.blurs:
+        return (PSF.none("The image is empty."),) * plan.layout.groups
+    return tuple(
+        PSF.none(blur.statement) if blur.psf is None else replace(blur.psf, found=blur.statement)
+        for blur in facts.blurs
+    )

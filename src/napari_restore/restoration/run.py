@@ -17,8 +17,7 @@ from napari_restore.watch import tell
 from .block import BlockTask
 from .connection import survey
 from .executors import restore_here, restore_on
-from .facts import Facts, find_facts
-from .findings import try_blur
+from .facts import Facts, find_facts, try_blur
 from .plan import suited
 from .provenance import provenance
 
