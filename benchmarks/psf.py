@@ -1,6 +1,6 @@
 """How well point spread functions are found, and what that is worth: by family, on own images.
 
-    python benchmarks/psf.py FOLDER [--channels 1] [--inverter WEIGHTS] [--families shake,disk]
+    python benchmarks/psf.py FOLDER --inverter WEIGHTS [--task deblur] [--families shake,disk]
 
 Each image is blurred by random kernels of a family, with seeds, and rounded to 8 bits. A table has,
 for each family: the error of the size, the likeness of found and true kernel, and the PSNR of the
@@ -97,8 +97,8 @@ def likeness(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.fft.irfft2(product, size).max() / norm)
 
 
-def tools_for(channels: int, weights: Path) -> Tools:
-    """Bundled gauges and networks, and an inverter from a file."""
+def tools_for(channels: int, weights: Path, moving: bool) -> Tools:
+    """Bundled gauges and networks of one task, and an inverter from a file."""
     inverter = build_network("inverter", json.loads(read_metadata(weights)["options"]))
     inverter.load_state_dict(load_state(weights))
     inverter.eval()
@@ -133,23 +133,27 @@ def tools_for(channels: int, weights: Path) -> Tools:
         return length, float(np.arctan2(x, y)) / 2, float(weight.mean()) ** -0.5
 
     def plain(samples: np.ndarray) -> np.ndarray:
-        restored = deblur(tensor(samples), None, torch.zeros(0))
+        restored = (moved if moving else deblur)(tensor(samples), None, torch.zeros(0))
         return restored[0].permute(1, 2, 0).numpy()
 
     return Tools(invert, gauge, direction, plain)
 
 
-def restored_by(finding: Finding, image: torch.Tensor, tools: Tools, linear: bool) -> torch.Tensor:
+def restored_by(
+    finding: Finding, image: torch.Tensor, tools: Tools, linear: bool, moving: bool
+) -> torch.Tensor:
     """What a user gets: told the PSF, or by the plain network, or as it was."""
-    if finding.verdict == "sharp":
+    if finding.verdict == "sharp" and moving:
         return image
-    if finding.psf is None:
+    if finding.psf is None or finding.verdict == "varies":
         samples = image[0].permute(1, 2, 0).numpy()
         return torch.from_numpy(tools.plain(samples)).permute(2, 0, 1)[None]
     return tools.invert(image, psf.stack([finding.psf.array]), finding.noise, linear)
 
 
-def measure(sharp: torch.Tensor, family: str, seed: int, tools: Tools) -> dict[str, float | str]:
+def measure(
+    sharp: torch.Tensor, family: str, seed: int, tools: Tools, moving: bool
+) -> dict[str, float | str]:
     """One row: errors of the estimate, and PSNRs."""
     image, kernel = degrade(sharp, family, seed)
     low, span = 0.0, 1.0
@@ -160,14 +164,16 @@ def measure(sharp: torch.Tensor, family: str, seed: int, tools: Tools) -> dict[s
     image, sharp = (image - low) / span, (sharp - low) / span
     samples = image[0].permute(1, 2, 0).numpy()
     start, busy = time.perf_counter(), time.process_time()
-    finding = find_psf(samples, tools, linear=linear)
+    finding = find_psf(samples, tools, linear=linear, free_form=moving)
     row: dict[str, float | str] = {"seconds": time.perf_counter() - start}
     row["cpu"] = time.process_time() - busy
     row |= {"verdict": finding.verdict, "family": finding.psf.family if finding.psf else "-"}
     noise = noise_level(samples)
     row["input"] = psnr(sharp, image)
-    row["found"] = psnr(sharp, restored_by(finding, image, tools, linear))
-    row["plain"] = psnr(sharp, restored_by(Finding("plain", None, 0, ""), image, tools, linear))
+    row["found"] = psnr(sharp, restored_by(finding, image, tools, linear, moving))
+    row["plain"] = psnr(
+        sharp, restored_by(Finding("plain", None, 0, ""), image, tools, linear, moving)
+    )
     row["fits"] = float("nan") if finding.check is None else finding.check.ratio
     if kernel is None:
         return row
@@ -204,18 +210,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--inverter", type=Path, required=True, help="weights")
+    parser.add_argument("--task", choices=("deblur", "motion_deblur"), default="motion_deblur")
     parser.add_argument("--channels", type=int, choices=(1, 3), default=1)
     parser.add_argument("--families", default=",".join(FAMILIES))
     parser.add_argument("--count", type=int, default=6, help="images for each family")
     parser.add_argument("--side", type=int, default=320)
     parser.add_argument("--shrink", type=float, default=1.5)
     options = parser.parse_args()
-    tools = tools_for(options.channels, options.inverter)
+    tools = tools_for(options.channels, options.inverter, options.task == "motion_deblur")
     sharp = images(options.folder, options.channels, options.count, options.side, options.shrink)
     for family in (f for f in FAMILIES if f in options.families.split(",")):
         rows = []
         for seed, image in enumerate(sharp):
-            rows.append(measure(image, family, 1000 + seed, tools))
+            rows.append(measure(image, family, 1000 + seed, tools, options.task == "motion_deblur"))
             print(f"  {family}: {_text(rows[-1])}", flush=True)
         names = [n for n in rows[0] | rows[-1] if not isinstance(rows[0].get(n, 0.0), str)]
         means = {n: float(np.mean([r[n] for r in rows if n in r])) for n in names}

@@ -13,7 +13,7 @@ from napari_restore.physics import motion, psf
 
 def test_defocus():
     image = blurred(scene(160, 160), psf.disk(3), 0.002)
-    finding = find_psf(image, tools_saying(1.55))
+    finding = find_psf(image, tools_saying(1.55), free_form=False)
     assert finding.verdict == "found" and finding.psf.family in ("disk", "pupil")
     assert psf.equivalent_sigma(finding.psf.array) == pytest.approx(1.5, rel=0.12)
     assert finding.noise == pytest.approx(0.002, rel=0.3)
@@ -27,6 +27,33 @@ def test_motion():
     finding = find_psf(image, tools_saying(1.0, unsure=0.8))
     assert finding.psf.family == "free"
     assert finding.psf.array.shape[0] in (15, 23, 31)
+
+
+@pytest.mark.parametrize(
+    ("sigma", "seen", "verdict"),
+    [
+        (0.3, (0.05, 0.0, 0.1), "sharp"),
+        # Soft without being moved: something for the network, but no path is looked for.
+        (1.1, (0.05, 0.0, 0.1), "plain"),
+        # The gauge of defocus alone does not see motion along fine lines.
+        (0.3, (9.0, 0.3, 0.1), "found"),
+    ],
+)
+def test_no_path_is_looked_for_where_nothing_moved(sigma, seen, verdict):
+    image = blurred(scene(160, 160), motion.kernel(motion.line(9, 0.3)), 0.002)
+    tools = tools_saying(sigma, unsure=0.05, direction=lambda samples: seen)
+    finding = find_psf(image, tools)
+    assert finding.verdict == verdict
+    assert (finding.psf is not None) is (verdict == "found")
+
+
+def test_a_straight_line_that_is_surely_seen_is_found_as_one():
+    image = blurred(scene(160, 160), motion.kernel(motion.line(11, 0.7)), 0.01)
+    tools = tools_saying(1.0, unsure=0.8, direction=lambda samples: (11.0, 0.7, 0.12))
+    finding = find_psf(image, tools)
+    assert finding.psf.family == "line"
+    assert finding.psf.parameters["length"] == pytest.approx(11, rel=0.1)
+    assert "straight motion" in finding.statement
 
 
 def test_sharp_images_are_left_alone():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -41,8 +41,12 @@ _DIFFERENT = 1.3
 _SMALLEST_PUPIL = 1.25
 #: Above, the gauge does not know.
 _UNSURE = 0.7
-#: Where the gauge is this sure, and a PSF of the size it saw scores so well, it was no motion.
-_TRUSTED, _CONVINCING = 0.2, 0.97
+#: Below this length in pixels, if the network is so sure, nothing moved; and below this equivalent
+#: sigma nothing is blurred in another way.
+_STILL, _STILL_SURE, _STILL_SIGMA = 0.5, 0.35, 0.45
+#: Bonus of a straight line of a length in pixels or more where the standard deviation of the
+#: direction, as the network tells it, is below a limit: free kernels fit noise and texture better.
+_LONG, _LINE_BONUS = 5.0, ((0.2, 0.09), (0.3, 0.04))
 #: Structure is at least this many times the noise's share of the variance.
 _ENOUGH = 0.5
 
@@ -98,9 +102,9 @@ class _Trial:
         self.nothing = measure(NOTHING)
         self.least, self.best = self.nothing, NOTHING
 
-    def add(self, candidate: Candidate) -> None:
-        """Try one more."""
-        there = self._measure(candidate)
+    def add(self, candidate: Candidate, bonus: float = 0.0) -> None:
+        """Try one more, for which something speaks from the start."""
+        there = self._measure(candidate) - bonus
         # Nothing is no candidate: whether one is enough better than that is asked at the end.
         if there < self.least or self.best is NOTHING:
             self.least, self.best = there, candidate
@@ -146,8 +150,9 @@ class Looked:
 
     @property
     def is_sharp(self) -> bool:
-        """Whether the gauge is sure of it."""
-        return self.sigma < _SHARP and self.unsure < _SURE
+        """Whether the gauge is sure of it, and no motion is seen."""
+        still = self._tools.direction is None or self._is_still
+        return self.sigma < _SHARP and self.unsure < _SURE and still
 
     @property
     def middle(self) -> tuple[float, float]:
@@ -157,24 +162,13 @@ class Looked:
 
     def choose(self, free_form: bool, progress: Callable[[float], None]) -> Choice:
         """Try hypotheses, refine the best and compare it with doing nothing."""
+        if free_form and self._is_still:
+            return Choice("plain" if self.sigma > _STILL_SIGMA else "sharp")
         trial = _Trial(self._score)
-        if self.unsure < _UNSURE and self.sigma > 0.4:
-            for family in KNOWN:
-                progress(0.15)
-                # Pixels hide the form of small pupils.
-                if family != "pupil" or self.sigma > _SMALLEST_PUPIL:
-                    trial.add(of_size(family, SIZE * self.sigma))
-            for sizes in NEIGHBORS:
-                progress(0.2)
-                trial.around(sizes)
-            if trial.best.family == "gaussian":
-                for ellipse in ellipses(trial.best.sigma):
-                    progress(0.25)
-                    trial.add(ellipse)
-        convincing = self.unsure < _TRUSTED and trial.least < _CONVINCING
-        if free_form and not convincing:
-            for candidate in self._moving(progress):
-                trial.add(candidate)
+        for candidate in self._moving(progress) if free_form else ():
+            trial.add(candidate, self._bonus(candidate))
+        if not free_form and self.unsure < _UNSURE and self.sigma > 0.4:
+            self._out_of_focus(trial, progress)
         nothing, best = trial.nothing, trial.best
         rival = math.inf
         if self._tools.plain is not None:
@@ -192,17 +186,52 @@ class Looked:
         check = re_blur(self._in_light(self._image), kept, kernel, self._noise())
         return Choice("found", best, self._described(best), check)
 
+    def _out_of_focus(self, trial: _Trial, progress: Callable[[float], None]) -> None:
+        """Try the families of a lens out of focus, in sizes around that of the gauge."""
+        for family in KNOWN:
+            progress(0.15)
+            # Pixels hide the form of small pupils.
+            if family != "pupil" or self.sigma > _SMALLEST_PUPIL:
+                trial.add(of_size(family, SIZE * self.sigma))
+        for sizes in NEIGHBORS:
+            progress(0.2)
+            trial.around(sizes)
+        if trial.best.family == "gaussian":
+            for ellipse in ellipses(trial.best.sigma):
+                progress(0.25)
+                trial.add(ellipse)
+
+    def _bonus(self, candidate: Candidate) -> float:
+        """Count in favor of a straight line what the network that sees motion is sure of."""
+        length, _, unsure = self._direction
+        if candidate.family != "line" or length < _LONG:
+            return 0.0
+        return next((bonus for least, bonus in _LINE_BONUS if unsure < least), 0.0)
+
+    @cached_property
+    def _direction(self) -> tuple[float, float, float]:
+        if self._tools.direction is None:
+            return 0.0, 0.0, math.inf
+        return self._tools.direction(self._searched)
+
+    @property
+    def _is_still(self) -> bool:
+        """Whether no motion is seen, by a network that would."""
+        if self._tools.direction is None:
+            return False
+        length, _, unsure = self._direction
+        return length < _STILL and unsure < _STILL_SURE
+
     def _moving(self, progress: Callable[[float], None]) -> Iterator[Candidate]:
         """Kernels of motion that may have blurred this window."""
-        if self._tools.direction is not None:
-            length, angle, _ = self._tools.direction(self._searched)
-            if length > 2:
-                yield from (line(length * size, angle) for size in (0.94, 1.06))
+        length, angle, _ = self._direction
+        if length > 2:
+            yield from (line(length * size, angle) for size in (0.94, 1.06))
         light = self._light(self._searched).mean(2)
         for index, support in enumerate(SUPPORTS):
             if support * 3 > min(light.shape):
                 return
-            share = 0.3 + 0.4 * index / len(SUPPORTS)
+            share = 0.2 + 0.5 * index / len(SUPPORTS)
             kernels = search(light, support, COSTS, partial(progress, share))
             yield from (Candidate("free", kernel) for kernel in kernels)
 

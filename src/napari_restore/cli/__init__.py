@@ -155,8 +155,9 @@ def _add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
         add(
             "--psf",
             metavar="none|auto|optics|FILE",
-            help="point spread function: none (default), auto (found in each image), optics (from "
-            "what the image's metadata record), or an image of one",
+            help="point spread function: none, auto (found in each image), optics (from what the "
+            "image's metadata record), or an image of one; default: "
+            + ("auto, where the image is one plane" if task == "motion_deblur" else "none"),
         )
         add("--beads", metavar="FILE", help="take the PSF from an image of beads")
         _add_optics(parser)

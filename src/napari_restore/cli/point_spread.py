@@ -107,7 +107,7 @@ class PsfSource:
                 f"Both {given[0]} and {given[1]} name a point spread function. Give one of them."
             )
         self._optics = args.psf == "optics" or bool(self._told)
-        self._known: Any = "none" if args.psf in (None, "optics") else args.psf
+        self._known: Any = None if args.psf == "optics" else args.psf
         try:
             # Before the first image: a file that is none is no fault of each.
             if self._pixel_size is not None:
@@ -122,7 +122,10 @@ class PsfSource:
     @property
     def asked(self) -> bool:
         """Whether there is one."""
-        return self._optics or not isinstance(self._known, str) or self._known != "none"
+        given = self._known is not None and not (
+            isinstance(self._known, str) and self._known == "none"
+        )
+        return self._optics or given
 
     def options(self, picture: ImageFile) -> tuple[dict[str, Any], list[str]]:
         """Options ``psf`` and ``pixel_size`` for an image, and what has to be said of them."""

@@ -127,6 +127,11 @@ class BlockTask:
         total, before = pixels_of(layout, block), 0
         for channel, regions in self._by_channel(block):
             predictor = plan.predictor(found, channel)
+            if found.is_untouched(channel):
+                report.device = predictor.device
+                for index, region in regions:
+                    target.write(index, region, source.read(index, region))
+                continue
             with part_of(before, total).around():
                 run(
                     source,

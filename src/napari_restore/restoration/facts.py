@@ -57,23 +57,29 @@ class Blur:
         ``given``, or as in `napari_restore.analysis.find.Finding`.
     statement : str
         All that in plain words.
+    untouched : bool
+        The channel is sharp, and comes back as it is.
     """
 
     psf: PSF | None
     noise: float
     verdict: str
     statement: str
+    untouched: bool = False
 
     def record(self) -> dict[str, Any]:
         """In plain types, for the provenance; `from_record` makes the same of it."""
         said = {"verdict": self.verdict, "said": self.statement, "noise": self.noise}
+        if self.untouched:
+            said["untouched"] = True
         return said if self.psf is None else self.psf.record() | said
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Blur:
         """Make what was known of a record."""
         psf = PSF.from_record(record) if "samples" in record else None
-        return cls(psf, record["noise"], record["verdict"], record["said"])
+        untouched = bool(record.get("untouched"))
+        return cls(psf, record["noise"], record["verdict"], record["said"], untouched)
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,10 @@ class Facts:
     def psf(self) -> PSF | None:
         """Point spread function that is inverted, of the first channel with one."""
         return next((blur.psf for blur in self.blurs if blur.psf is not None), None)
+
+    def is_untouched(self, channel: int) -> bool:
+        """Whether a channel comes back as it is."""
+        return bool(self.blurs) and self.blurs[min(channel, len(self.blurs) - 1)].untouched
 
 
 def find_facts(
@@ -241,10 +251,15 @@ def _find_blur(plane: _Plane, plan: Plan, tools: Tools, follow: Callable[[float]
 
     moved = plan.options.task == "motion_deblur"
     found = find_psf(plane, tools, linear=plan.linear, free_form=moved, progress=follow)
-    psf = found.psf
+    # One that does not hold everywhere would harm where it does not.
+    psf, statement = (None if found.verdict == "varies" else found.psf), found.statement
+    if found.verdict == "varies":
+        statement += " So the image is restored without one."
     if psf is not None and plan.pixel_size is not None:
         psf = replace(psf, pixel_size=plan.pixel_size, unit="µm")
-    return Blur(psf, found.noise, found.verdict, found.statement)
+    # Networks that remove defocus leave sharp images as they are by themselves.
+    untouched = moved and found.verdict == "sharp"
+    return Blur(psf, found.noise, found.verdict, statement, untouched)
 
 
 def _look(plane: _Plane, psf: PSF, tools: Tools, linear: bool) -> Blur:

@@ -41,11 +41,11 @@ class Options:
         With two frames: share of the time between them that the shutter is open, above 0 and up to
         1. Found from the movie without it. Where two frames tell less than one, because the blur
         is short or nothing shows how long it is, each is restored alone.
-    psf : "none", "auto", array, PSF or Optics
+    psf : None, "none", "auto", array, PSF or Optics
         Point spread function of the blur, for ``deblur`` and ``motion_deblur`` of one frame; the
         network that inverts it restores then. An array, (Y, X) of any size, is centered, freed from
         its background and normalized. "auto" finds it from the image, and does without where none
-        explains the image. Also what `psf_from_beads` returns, the arguments of `Optics` as a
+        explains the image. Without it, "auto" for motion in images of one plane, else "none". Also what `psf_from_beads` returns, the arguments of `Optics` as a
         dictionary, or a list: one for each channel.
     pixel_size : length, optional
         Side of a pixel of the image, or height and width: "65 nm", or a number in µm. A PSF that
@@ -66,7 +66,7 @@ class Options:
     structure_size: float | None = None
     frames: int = 1
     exposure: float | None = None
-    psf: Any = "none"
+    psf: Any = None
     pixel_size: Any = None
     keep_range: bool | None = None
     invalid_value: float | None = None

@@ -218,7 +218,11 @@ def _psf(options: Options, layout: Layout) -> tuple[PSF, ...] | str:
     """PSFs that were given, "auto" or "none"."""
     given = options.psf
     applies = options.task in ("deblur", "motion_deblur") and options.frames == 1
-    if given is None or (isinstance(given, str) and given == "none"):
+    if given is None:
+        # Each frame of a movie moved in a way of its own.
+        one = layout.planes == layout.groups
+        given = "auto" if options.task == "motion_deblur" and one else "none"
+    if isinstance(given, str) and given == "none":
         return "none"
     if isinstance(given, str) and given == "auto":
         # A model that the user names is the one that restores.
