@@ -37,8 +37,8 @@ WORDS = ("none", "auto", "optics")
 
 def told_optics(args: argparse.Namespace) -> dict[str, Any]:
     """Arguments of `Optics` that the command line names."""
-    told = {name: getattr(args, name, None) for name in OPTICS}
-    told = {name: value for name, value in told.items() if value is not None}
+    all_of_them = {name: getattr(args, name, None) for name in OPTICS}
+    told: dict[str, Any] = {k: value for k, value in all_of_them.items() if value is not None}
     for name, value in told.items():
         if name not in ("modality", "wavelength"):
             told[name] = _number(value)

@@ -114,7 +114,7 @@ def _is_list(given: Any, layout: Layout) -> bool:
     """Whether there is one PSF for each channel: a list that is not one of numbers, or a stack."""
     if isinstance(given, (list, tuple)):
         return any(not isinstance(each, (int, float, list, tuple)) for each in given)
-    shape = getattr(given, "shape", ())
+    shape: tuple[int, ...] = getattr(given, "shape", ())
     return layout.groups > 1 and len(shape) == 3 and shape[0] > 1 and shape[-1] > 4
 
 

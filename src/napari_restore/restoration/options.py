@@ -45,8 +45,9 @@ class Options:
         Point spread function of the blur, for ``deblur`` and ``motion_deblur`` of one frame; the
         network that inverts it restores then. An array, (Y, X) of any size, is centered, freed from
         its background and normalized. "auto" finds it from the image, and does without where none
-        explains the image. Without it, "auto" for motion in images of one plane, else "none". Also what `psf_from_beads` returns, the arguments of `Optics` as a
-        dictionary, or a list: one for each channel.
+        explains the image. None is "auto" for motion in images of one plane, else "none". Also what
+        `psf_from_beads` returns, the arguments of `Optics` as a dictionary, or a list: one for each
+        channel.
     pixel_size : length, optional
         Side of a pixel of the image, or height and width: "65 nm", or a number in µm. A PSF that
         has a pixel size too is resampled to it, and optics need it.
