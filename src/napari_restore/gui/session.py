@@ -277,8 +277,8 @@ class Session:
         size = f"{region.height} × {region.width} pixels"
         seen = "" if found.blur is None else f" {blur_text(found.blur.record(), job.state)}"
         return (
-            f"Preview of {size} of '{job.name}' in {duration(found.times.total)}.{seen} It goes "
-            "when you restore."
+            f"Preview of {size} of '{job.name}' in {duration(found.times.total)}.{seen} The "
+            "preview disappears when you restore."
         )
 
     def remove_preview(self) -> None:
