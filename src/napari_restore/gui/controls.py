@@ -12,12 +12,13 @@ from napari_restore.models.catalog import CATALOG
 
 from .jobs import pixel_size
 from .options import DockOptions
+from .psf_controls import PsfControls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from magicgui.widgets.bases import ValueWidget
-    from napari.layers import Image
+    from napari.layers import Image, Layer
 
     from .tasks import DockConfig
 
@@ -86,6 +87,7 @@ class Controls:
         self.channels = ComboBox(choices=["auto", "none", *range(6)])
         self._channels_label = QLabel("Channel axis")
         self.show_motion = CheckBox(value=False, text="Show motion")
+        self.psf = PsfControls()
         for name, tip in _TIPS.items():
             getattr(self, name).tooltip = tip
         for control in (self.structure_size, self.exposure):
@@ -93,7 +95,13 @@ class Controls:
 
     @property
     def options(self) -> DockOptions:
-        """What the controls say."""
+        """What the controls say.
+
+        Raises
+        ------
+        RestoreError
+            If something that was chosen is missing.
+        """
         face, two = self._face, self.frames.value == 2
         return DockOptions(
             model=self.model.value,
@@ -108,6 +116,7 @@ class Controls:
             exposure=self.exposure.value or None if two else None,
             time_axis=None if self.time_axis.value == "auto" or not two else self.time_axis.value,
             channel_axis=None if self.channels.value == "none" else self.channels.value,
+            psf=self.psf.value if face.undoes_blur and not two else "none",
             keep_range=_RANGES[self.keep_range.value],
             show_motion=face.follows_motion and self.show_motion.value,
         )
@@ -117,10 +126,13 @@ class Controls:
         names = ("model", "place", "address", "device", "tile", "structure_size", "frames")
         for name in (*names, "exposure", "time_axis", "channels", "keep_range"):
             yield getattr(self, name)
+        yield from self.psf.deciding()
 
     def fill(self, main: QFormLayout, more: QFormLayout) -> None:
         """Lay them out in rows: those that matter most, and those under Advanced."""
         main.addRow("Strength", self.strength.native)
+        if self._face.undoes_blur:
+            self.psf.fill(main)
         if self._face.removes_light:
             main.addRow("Keep up to", self.structure_size.native)
             main.addRow(self.show_removed.native)
@@ -140,8 +152,11 @@ class Controls:
             more.addRow("Time axis", self.time_axis.native)
         more.addRow("", self.hide_source.native)
 
-    def suit(self, sources: Sequence[Image]) -> None:
-        """Fit units, and what can be set, to the selected layers."""
+    def suit(self, sources: Sequence[Image], layers: Sequence[Layer]) -> None:
+        """Fit units, and what can be set, to the selected layers among all."""
+        if self._face.undoes_blur:
+            self.psf.suit(sources, layers)
+            self.psf.source.enabled = not (self._face.follows_motion and self.frames.value == 2)
         for row in (self._address_label, self.address.native):
             row.setVisible(self.place.value == _CLUSTER)
         stacks = any(layer.ndim > 2 for layer in sources)

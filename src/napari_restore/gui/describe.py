@@ -27,7 +27,7 @@ def title(jobs: Sequence[LayerJob]) -> str:
 
 def describe(jobs: Sequence[LayerJob], rates: Rates) -> str:
     """One line on what a run will do: model, size, device, time."""
-    models = sorted({job.plan.spec.name for job in jobs})
+    models = sorted({_model(job) for job in jobs})
     if len(jobs) == 1:
         size = " × ".join(str(length) for length in _shape(jobs[0]))
     else:
@@ -51,6 +51,11 @@ def describe(jobs: Sequence[LayerJob], rates: Rates) -> str:
     line = " · ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts)
     remarks = [job.remark for job in jobs if job.remark]
     return "\n".join([line.replace(" ·", "\N{NO-BREAK SPACE}·"), *remarks])
+
+
+def _model(job: LayerJob) -> str:
+    plan = job.plan
+    return plan.inverter.name if plan.inverter is not None and plan.psfs else plan.spec.name
 
 
 def _scaling(job: LayerJob) -> str:

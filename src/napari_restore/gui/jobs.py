@@ -18,6 +18,7 @@ from napari_restore.restoration.options import Options
 from napari_restore.restoration.plan import make_plan
 
 from .axes import read_axes
+from .psf_source import OpticsOf, micrometers_of, resolve_psf
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -116,6 +117,8 @@ def plan_layer(
     channel_axis: int | str | None = "auto",
     partner: Image | None = None,
     scheduler: str | None = None,
+    psf: Any = "none",
+    pixel_size: Any = None,
     **options: Any,
 ) -> LayerJob:
     """Decide how a layer will be restored.
@@ -135,6 +138,10 @@ def plan_layer(
         The next frame to this one.
     scheduler : str, optional
         Address of the dask cluster that is to compute.
+    psf : Any
+        As for `napari_restore.restore`, or a layer that shows it, or see `resolve_psf`.
+    pixel_size : length, optional
+        Without it, that of the layer.
     **options
         As for `napari_restore.restore`.
 
@@ -155,6 +162,9 @@ def plan_layer(
     if structure_size is not None and not layer.rgb:
         options["structure_size"] = structure_size / pixel_size(state)[0]
     try:
+        options["psf"] = resolve_psf(psf, layer)
+        told = psf.told.get("pixel_size") if isinstance(psf, OpticsOf) else None
+        options["pixel_size"] = micrometers_of(layer) or told if pixel_size is None else pixel_size
         if partner is not None:
             pairs = zip(levels, _levels(partner), strict=True)
             levels, axes = [stacked(pair) for pair in pairs], f"T{axes.replace('T', 'K')}"

@@ -24,6 +24,7 @@ from .jobs import LayerJob, pixel_size, plan_layer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from napari_restore.restoration.facts import Facts
     from napari_restore.watch import Progress
 
 #: What a result is called after its source.
@@ -84,11 +85,17 @@ def result_layer(job: LayerJob, restoration: Restoration) -> Image:
     return make_layer(restoration.data, state)
 
 
-def restore_job(job: LayerJob) -> Restoration:
+def restore_job(job: LayerJob, facts: Facts | None = None) -> Restoration:
     """Restore all levels of a layer; touches no layer, so it may run in a thread.
 
     A lazy layer gives a lazy result, each level restored when it is looked at. Of a multiscale
     layer in memory the finest level is restored and the others are averaged from it.
+
+    Parameters
+    ----------
+    job : LayerJob
+    facts : Facts, optional
+        What a preview has found of it.
 
     Returns
     -------
@@ -102,7 +109,7 @@ def restore_job(job: LayerJob) -> Restoration:
     if job.lazy:
         # Facts are found now, from a bounded sample: else every look at a slice would read the
         # sample again. Those of the finest level serve all, or levels would differ in contrast.
-        run = begin(as_dask(job.array), plan, client=client)
+        run = begin(as_dask(job.array), plan, facts=facts, client=client)
         levels = []
         for level in job.levels:
             layout = find_layout(level, plan.layout.axes)
@@ -114,10 +121,10 @@ def restore_job(job: LayerJob) -> Restoration:
             record["workers"] = run.workers.count
         return Restoration(levels if multiscale else levels[0], record, run.facts)
     if job.partner is None:
-        result = restore_array(np.asarray(job.array), plan, client=client)
+        result = restore_array(np.asarray(job.array), plan, facts=facts, client=client)
     else:
         first = tuple(slice(0, length) for length in (1, *plan.layout.shape[1:]))
-        result = restore_array(job.array, plan, block=first, client=client)
+        result = restore_array(job.array, plan, facts=facts, block=first, client=client)
         result = replace(result, data=result.data[0])
     if not multiscale:
         return result
@@ -157,7 +164,7 @@ def restore_layer(
         As for `napari_restore.restore`.
     **options
         As for `napari_restore.restore`, but ``structure_size`` is in the units of the layer if it
-        has any.
+        has any, ``psf`` may be an image layer too, and ``pixel_size`` is that of the layer.
 
     Returns
     -------

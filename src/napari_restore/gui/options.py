@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 
@@ -10,6 +10,7 @@ from typing import Any
 class DockOptions:
     """What the dock's controls say; as for `napari_restore.restore`.
 
+    ``psf`` may also be a layer, or what is in `napari_restore.gui.psf_source`.
     ``structure_size`` is in the units of each layer; ``scheduler`` is the address of a dask
     cluster, or None for this computer.
     """
@@ -24,6 +25,7 @@ class DockOptions:
     exposure: float | None = None
     time_axis: int | None = None
     channel_axis: int | str | None = "auto"
+    psf: Any = "none"
     keep_range: bool | None = None
     show_motion: bool = False
     hide_source: bool = False
@@ -31,6 +33,6 @@ class DockOptions:
 
     def planning(self) -> dict[str, Any]:
         """Those that decide a plan."""
-        options = asdict(self)
+        options = {field.name: getattr(self, field.name) for field in fields(self)}
         del options["hide_source"]
         return options

@@ -40,15 +40,28 @@ class KnownFacts:
     def __init__(self) -> None:
         self._known: tuple[Any, object, Facts] | None = None
 
+    def recall(self, job: LayerJob) -> Facts | None:
+        """Return the facts of a layer if they were found before."""
+        known = self._known
+        if known is not None and known[0]() is job.array and known[1] == self._key(job):
+            return known[2]
+        return None
+
+    @staticmethod
+    def _key(job: LayerJob) -> object:
+        """All on which the facts hang, beside the array."""
+        plan = job.plan
+        psf = [psf.digest for psf in plan.psfs] or plan.inverter is not None
+        name = plan.spec.name
+        return (plan.layout, name, plan.options.exposure, *plan.scaling.values(), psf)
+
     def find(self, job: LayerJob) -> Facts:
         """Find the facts of a layer, or return those found before."""
-        plan = job.plan
-        key = (plan.layout, plan.spec.name, plan.options.exposure, *plan.scaling.values())
-        if self._known is not None and self._known[0]() is job.array and self._known[1] == key:
-            return self._known[2]
-        facts = find_facts(job.array, plan)
+        if (known := self.recall(job)) is not None:
+            return known
+        facts = find_facts(job.array, job.plan)
         try:
-            self._known = weakref.ref(job.array), key, facts
+            self._known = weakref.ref(job.array), self._key(job), facts
         except TypeError:
             self._known = None
         return facts

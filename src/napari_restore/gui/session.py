@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from napari.qt.threading import GeneratorWorker
 
     from napari_restore.image.tiling import Region
+    from napari_restore.restoration.facts import Blur
 
     from .options import DockOptions
 
@@ -71,6 +72,7 @@ class Session:
         self._preview: Preview | None = None
         self._fresh: list[FreshResult] = []
         self._known_facts = KnownFacts()
+        self._blurs: tuple[LayerJob, Sequence[Blur]] | None = None
         self._inserting = False
         # The list tells of its layers' events too.
         viewer.layers.events.connect(self._on_layers)
@@ -133,6 +135,17 @@ class Session:
         if event.type in _NAMED and layer in self.sources():
             self.changed.emit()
 
+    def blur_of(self, job: LayerJob) -> Blur | None:
+        """Return what the last run found of a blur, if a run would find the same again."""
+        if self._blurs is None:
+            return None
+        known, blurs = self._blurs
+        same = known.layer is job.layer and known.array is job.array
+        asked = [[psf.digest for psf in one.plan.psfs] for one in (known, job)]
+        if not (same and blurs and asked[0] == asked[1] and job.plan.inverter is not None):
+            return None
+        return next((blur for blur in blurs if blur.psf is not None), blurs[0])
+
     # ------------------------------------------------------------ running
 
     @property
@@ -167,7 +180,7 @@ class Session:
         self.remove_preview()
         self.target = title(jobs)
         return self.runner.start(
-            partial(restore_all, jobs),
+            partial(restore_all, jobs, self._known_facts),
             f"Restoring {self.target}",
             sum(job.pixels for job in jobs),
             partial(self._add_results, jobs, options.hide_source),
@@ -216,6 +229,7 @@ class Session:
                     texts.append(notify(outcome.error, f"'{job.name}' was not restored"))
                     continue
                 self.rates.learn(job, outcome.result.times)
+                self._blurs = job, outcome.result.restoration.facts.blurs
                 result, text = add_result(self.viewer, job, outcome.result)
                 added.append((job, result))
                 texts.append(text)
@@ -269,6 +283,7 @@ class Session:
             return f"No preview: '{job.name}' is gone."
         found = outcome.result
         self.rates.learn(job, found.times)
+        self._blurs = job, found.facts.blurs
         preview = Preview(job, index, region, found.original, found.restored)
         preview.blend(strength)
         with self._quietly():

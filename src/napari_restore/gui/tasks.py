@@ -24,6 +24,8 @@ class DockConfig:
         One sentence under the title.
     removes_light : bool
         Whether something is taken away that can be limited and shown.
+    undoes_blur : bool
+        Whether a point spread function can be told.
     follows_motion : bool
         Whether motion can be followed from frame to frame, and shown.
     """
@@ -33,9 +35,15 @@ class DockConfig:
     purpose: str
     removes_light: bool = False
     follows_motion: bool = False
+    undoes_blur: bool = False
 
 
-DEBLUR = DockConfig("deblur", "Deblur", "Sharpens what is out of focus or softened by the optics.")
+DEBLUR = DockConfig(
+    "deblur",
+    "Deblur",
+    "Sharpens what is out of focus or softened by the optics.",
+    undoes_blur=True,
+)
 DEHAZE = DockConfig(
     "dehaze",
     "Dehaze",
@@ -47,6 +55,7 @@ MOTION_DEBLUR = DockConfig(
     "Motion deblur",
     "Removes the smear of a moving camera, stage or subject.",
     follows_motion=True,
+    undoes_blur=True,
 )
 DOCKS = (DEBLUR, DEHAZE, MOTION_DEBLUR)
 

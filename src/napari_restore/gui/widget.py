@@ -26,12 +26,15 @@ from napari_restore.errors import RestoreError
 
 from .controls import Controls
 from .describe import describe, title
+from .jobs import LayerJob
+from .psf_controls import PsfPicture, psf_layer
 from .session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import napari.viewer
+    from napari.layers import Image
     from napari.qt.threading import GeneratorWorker
 
     from napari_restore.watch import Progress
@@ -60,6 +63,7 @@ class RestoreWidget(QWidget):
         self.face = face
         self.session = Session(viewer, face.task)
         self._problem = ""
+        self._psf_of: Image | None = None
         self._build()
         self._connect()
         self.refresh()
@@ -133,6 +137,7 @@ class RestoreWidget(QWidget):
         self.restore_button.setToolTip("Restore the selected layers whole, as new layers.")
         self.cancel_button = QPushButton("Cancel")
         self.cancel_button.setToolTip("Stop; the layers stay as they were.")
+        self.psf_picture = PsfPicture()
         buttons = QHBoxLayout()
         for button in (self.preview_button, self.restore_button, self.cancel_button):
             buttons.addWidget(button)
@@ -156,7 +161,7 @@ class RestoreWidget(QWidget):
         around.setContentsMargins(0, 0, 0, 0)
         around.addWidget(area)
         layout = QVBoxLayout(inside)
-        rows = (purpose, self.name, self.summary, main, buttons)
+        rows = (purpose, self.name, self.summary, main, self.psf_picture, buttons)
         for row in (*rows, self.progress_bar, self.status, self.advanced_button, more):
             layout.addWidget(row) if isinstance(row, QWidget) else layout.addLayout(row)
         layout.addStretch()
@@ -171,6 +176,7 @@ class RestoreWidget(QWidget):
         self.preview_button.clicked.connect(lambda: self.preview())
         self.restore_button.clicked.connect(lambda: self.restore())
         self.cancel_button.clicked.connect(lambda: self.cancel())
+        self.psf_picture.button.clicked.connect(lambda: self.add_psf())
         self.advanced_button.clicked.connect(lambda: self.show_advanced(self._advanced.isHidden()))
         for control in self.controls.deciding():
             control.changed.connect(lambda _: self.refresh())
@@ -221,7 +227,8 @@ class RestoreWidget(QWidget):
         device = self.controls.device
         if self.devices and len(device.choices) == 1:
             device.choices = ["auto", *self.devices]
-        name, text, possible = "", self._problem, False
+        self.controls.suit(self.session.sources(), self.session.viewer.layers)
+        name, text, possible, jobs = "", self._problem, False, list[LayerJob]()
         if not text and not self.devices:
             text = "Looking for a GPU …"
         elif not text:
@@ -231,16 +238,37 @@ class RestoreWidget(QWidget):
                 possible = True
             except RestoreError as error:
                 text = str(error)
-        self.controls.suit(self.session.sources())
         running = self.session.running
         if not running:
             # What runs goes on showing what it is about.
             self.name.setText(name)
             self.summary.setText(text)
+            self._show_psf(jobs)
         self.name.setVisible(bool(self.name.text()))
         self.preview_button.setEnabled(possible and not running)
         self.restore_button.setEnabled(possible and not running)
         self.cancel_button.setEnabled(running)
+
+    def _show_psf(self, jobs: Sequence[LayerJob]) -> None:
+        """Show the point spread function of the topmost selected layer, as far as it is known."""
+        job = jobs[-1] if jobs else None
+        blur = None if job is None else self.session.blur_of(job)
+        if blur is not None:
+            self.psf_picture.show_psf(blur.psf, blur.statement)
+        elif job is not None and job.plan.psfs:
+            self.psf_picture.show_psf(job.plan.psfs[0], job.plan.psfs[0].found)
+        else:
+            self.psf_picture.show_psf(None)
+        self._psf_of = None if job is None else job.layer
+
+    def add_psf(self) -> None:
+        """Add the point spread function that is shown as a layer; the selection stays."""
+        psf, source, layers = self.psf_picture.psf, self._psf_of, self.session.viewer.layers
+        if psf is None or source is None:
+            return
+        chosen = set(layers.selection)
+        layers.append(psf_layer(psf, self.psf_picture.text.text(), source))
+        layers.selection = chosen
 
     def _say(self, text: str) -> None:
         self.status.setText(text)

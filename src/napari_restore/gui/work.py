@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from napari_restore.analysis.blur import BlurEstimate
     from napari_restore.analysis.motion import Motion
     from napari_restore.image.tiling import Region
+    from napari_restore.restoration.facts import Facts
     from napari_restore.restoration.run import Restoration
 
     from .jobs import LayerJob
@@ -55,6 +56,7 @@ class Previewed(NamedTuple):
     original: NDArray[Any]
     blur: BlurEstimate | None
     times: Times
+    facts: Facts
 
 
 def attempt(function: Callable[..., Any], *arguments: Any) -> Outcome:
@@ -86,10 +88,10 @@ def _preview(job: LayerJob, index: tuple[int, ...], region: Region, facts: Known
     original = Planes(job.array, plan.layout).read(place, region)
     original = original if plan.layout.color else original[..., 0]
     times = stopwatch.times(plan.seen(region) / 1e6, region.pixels / 1e6)
-    return Previewed(restored, original, blur, times)
+    return Previewed(restored, original, blur, times, known)
 
 
-def restore_all(jobs: Sequence[LayerJob]) -> list[Outcome]:
+def restore_all(jobs: Sequence[LayerJob], facts: KnownFacts) -> list[Outcome]:
     """Restore layer after layer; one that fails does not take the others with it.
 
     Each outcome holds a `RestoredLayer`.
@@ -98,16 +100,16 @@ def restore_all(jobs: Sequence[LayerJob]) -> list[Outcome]:
     outcomes = []
     for job in jobs:
         with part_of(before, total).around():
-            outcomes.append(attempt(_restore_and_show, job))
+            outcomes.append(attempt(_restore_and_show, job, facts.recall(job)))
         before += job.pixels
     return outcomes
 
 
-def _restore_and_show(job: LayerJob) -> RestoredLayer:
+def _restore_and_show(job: LayerJob, facts: Facts | None) -> RestoredLayer:
     """Restore a layer, and find what was removed and how things moved if that is wanted."""
     stopwatch = Stopwatch()
     with stopwatch.watch().around():
-        restoration = restore_job(job)
+        restoration = restore_job(job, facts)
     began = time.monotonic()
     removed = motion = None
     if job.show_removed:

@@ -1,0 +1,236 @@
+"""Rows of a dock for the point spread function: which, and how it looks."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from magicgui.widgets import ComboBox, LineEdit
+from napari.layers import Image
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QImage, QPixmap
+from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QSizePolicy, QToolButton, QWidget
+
+from napari_restore.errors import PsfError
+from napari_restore.physics.optics_checks import MODALITIES
+
+from .layers import METADATA_KEY
+from .psf_source import BeadsIn, OpticsOf, micrometers_of, recorded_by
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from magicgui.widgets.bases import ValueWidget
+    from napari.layers import Layer
+    from qtpy.QtWidgets import QFormLayout
+
+    from napari_restore.analysis.point_spread import PSF
+
+NONE, FOUND, LAYER, BEADS, OPTICS = (
+    "none",
+    "found from the image",
+    "layer",
+    "beads in layer",
+    "from optics",
+)
+_TIP = (
+    "What a single point looks like in the image. With it, a network undoes just this blur. "
+    "none: the network guesses."
+)
+#: Fields of the optics: name, label, what it says while it is empty, tip.
+_FIELDS = (
+    ("na", "NA", "1.4", "Numerical aperture of the objective."),
+    ("wavelength", "λ nm", "520", "Emission wavelength; of several channels 450, 520."),
+    ("refractive_index", "n", "auto", "Refractive index of the immersion. auto: the usual one."),
+    ("pixel_size", "pixel nm", "65", "Side of a pixel in the sample."),
+)
+#: Side of the picture of a PSF, in pixels of the screen.
+_SIDE = 56
+
+
+class PsfControls:
+    """Magicgui widgets of the point spread function; the dock lays them out."""
+
+    def __init__(self) -> None:
+        self.source = ComboBox(choices=[NONE, FOUND, LAYER, BEADS, OPTICS], tooltip=_TIP)
+        self.layer = ComboBox(choices=[], nullable=True)
+        self.layer.tooltip = "The layer with the PSF, or with the beads."
+        self.modality = ComboBox(choices=list(MODALITIES), tooltip="Kind of microscope.")
+        self.fields: dict[str, LineEdit] = {}
+        self._layer_label, self._optics_label = QLabel("PSF layer"), QLabel("Optics")
+        self._optics = QWidget()
+        grid = QGridLayout(self._optics)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setSpacing(3)
+        for number, (name, label, empty, tip) in enumerate(_FIELDS):
+            field = self.fields[name] = LineEdit(tooltip=tip)
+            field.native.setPlaceholderText(empty)
+            field.native.setMinimumWidth(40)
+            grid.addWidget(QLabel(label), number // 2, number % 2 * 2)
+            grid.addWidget(field.native, number // 2, number % 2 * 2 + 1)
+        grid.addWidget(self.modality.native, 2, 0, 1, 4)
+        self._prefilled: weakref.ref[Image] | None = None
+
+    def deciding(self) -> Iterator[ValueWidget[Any]]:
+        """Those on which hangs what a run would do."""
+        yield from (self.source, self.layer, self.modality, *self.fields.values())
+
+    def fill(self, main: QFormLayout) -> None:
+        """Lay them out in rows."""
+        main.addRow("PSF", self.source.native)
+        main.addRow(self._layer_label, self.layer.native)
+        main.addRow(self._optics_label, self._optics)
+
+    @property
+    def value(self) -> Any:
+        """What the controls say, as `plan_layer` takes it.
+
+        Raises
+        ------
+        PsfError
+            If a layer or a number is missing.
+        """
+        kind = self.source.value
+        if kind in (LAYER, BEADS):
+            chosen = self.layer.value
+            if chosen is None:
+                what = "an image of a point" if kind == LAYER else "an image of beads"
+                raise PsfError(f"There is no other image layer. Add {what} as a layer.")
+            return chosen if kind == LAYER else BeadsIn(chosen)
+        if kind == OPTICS:
+            return OpticsOf(self._told())
+        return "auto" if kind == FOUND else "none"
+
+    def _told(self) -> dict[str, Any]:
+        told: dict[str, Any] = {"modality": self.modality.value}
+        for name, label, _, _ in _FIELDS:
+            text = self.fields[name].value.strip()
+            if not text or text == "auto":
+                continue
+            try:
+                numbers = [float(part) for part in text.replace(";", ",").split(",")]
+            except ValueError:
+                raise PsfError(f"{label} is '{text}'. Give a number.") from None
+            if name in ("wavelength", "pixel_size"):
+                told[name] = [f"{number:g} nm" for number in numbers]
+            else:
+                told[name] = numbers
+            told[name] = told[name] if name == "wavelength" and len(numbers) > 1 else told[name][0]
+        return told
+
+    def suit(self, sources: Sequence[Image], layers: Sequence[Layer]) -> None:
+        """Show the rows that the choice needs; offer layers; fill in what is recorded."""
+        kind = self.source.value
+        for row in (self._layer_label, self.layer.native):
+            row.setVisible(kind in (LAYER, BEADS))
+        for row in (self._optics_label, self._optics):
+            row.setVisible(kind == OPTICS)
+        others = [x for x in layers if isinstance(x, Image) and x not in sources]
+        choices = [(x.name, x) for x in others]
+        if [(x.name, x) for x in self.layer.choices if x is not None] != choices:
+            before = self.layer.value
+            with self.layer.changed.blocked():
+                self.layer.choices = choices
+                if before in others:
+                    self.layer.value = before
+        if kind == OPTICS and sources:
+            self._prefill(sources[-1])
+
+    def _prefill(self, layer: Image) -> None:
+        if self._prefilled is not None and self._prefilled() is layer:
+            return
+        self._prefilled = weakref.ref(layer)
+        found = _recorded(layer)
+        for name, control in (*self.fields.items(), ("modality", self.modality)):
+            # What was typed stays where nothing is recorded.
+            if name in found:
+                with control.changed.blocked():
+                    control.value = found[name]
+
+
+def _recorded(layer: Image) -> dict[str, str]:
+    """Texts of the fields, as far as the layer tells."""
+    from napari_restore.physics.recorded import recorded_optics
+
+    metadata, found = recorded_by(layer), {}
+    try:
+        records = recorded_optics(metadata) if metadata is not None else []
+    except PsfError:
+        records = []
+    if records:
+        first = records[0].found
+        found = {name: str(first[name]) for name in ("na", "modality") if name in first}
+        index = first.get("ri_immersion", first.get("refractive_index"))
+        found |= {} if index is None else {"refractive_index": f"{index:g}"}
+        lengths = [record.found.get("wavelength") for record in records]
+        if all(length is not None for length in lengths):
+            texts = list(dict.fromkeys(f"{1000 * length:g}" for length in lengths if length))
+            found["wavelength"] = ", ".join(texts)
+        if "pixel_size" in first:
+            found["pixel_size"] = f"{1000 * first['pixel_size']:.4g}"
+    if (size := micrometers_of(layer)) is not None:
+        found["pixel_size"] = f"{1000 * min(size):.4g}"
+    return found
+
+
+class PsfPicture(QWidget):
+    """The PSF that is used: a picture, its width, what it explains, and a button."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.psf: PSF | None = None
+        self.picture, self.text = QLabel(), QLabel()
+        self.picture.setFixedSize(_SIDE, _SIDE)
+        self.text.setWordWrap(True)
+        self.text.setTextFormat(Qt.TextFormat.PlainText)
+        self.text.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+        self.button = QToolButton()
+        self.button.setText("Add")
+        self.button.setToolTip("Add the point spread function as a layer.")
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.picture, 0, Qt.AlignmentFlag.AlignTop)
+        row.addWidget(self.text, 1)
+        row.addWidget(self.button, 0, Qt.AlignmentFlag.AlignTop)
+        self.setVisible(False)
+
+    def show_psf(self, psf: PSF | None, statement: str = "") -> None:
+        """Show a PSF and what is known of it; nothing without both."""
+        self.psf = psf if psf else None
+        self.picture.setVisible(self.psf is not None)
+        self.button.setVisible(self.psf is not None)
+        lines = [statement] if statement else []
+        if self.psf is not None:
+            self.picture.setPixmap(picture_of(self.psf))
+            lines.insert(0, f"PSF: {self.psf.size_text}")
+        self.text.setText("\n".join(lines))
+        self.setVisible(bool(lines))
+
+
+def picture_of(psf: PSF, side: int = _SIDE) -> QPixmap:
+    """Draw a PSF, its bright part large enough to be seen; faint light shows too."""
+    array = psf.array
+    # What holds nearly all of the light, and a margin.
+    half = len(array) // 2
+    rows, columns = np.nonzero(array > 0.02 * array.max())
+    reach = min(half, 1 + int(max(abs(rows - half).max(), abs(columns - half).max(), 3)))
+    part = array[half - reach : half + reach + 1, half - reach : half + reach + 1]
+    gray = (255 * np.sqrt((part / part.max()).clip(0, 1))).astype(np.uint8)
+    gray = np.ascontiguousarray(gray)
+    height, width = gray.shape
+    image = QImage(gray.tobytes(), width, height, width, QImage.Format.Format_Grayscale8).copy()
+    return QPixmap.fromImage(image).scaled(side, side)
+
+
+def psf_layer(psf: PSF, statement: str, source: Image) -> Image:
+    """Make a layer of a PSF, in pixels as large as those of its source."""
+    record = psf.record() | {"said": statement, "source": source.name}
+    return Image(
+        psf.array,
+        name=f"PSF of {source.name}",
+        scale=source.scale[-2:],
+        units=source.units[-2:],
+        colormap="inferno",
+        metadata={METADATA_KEY: {"shows": "point spread function", "psf": record}},
+    )
