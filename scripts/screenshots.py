@@ -33,13 +33,13 @@ class Window:
 
     Parameters
     ----------
-    sample : str
-        Key of a sample image.
+    sample : str or (array, dict)
+        Key of a sample image; or an image and arguments of its layer.
     dock : str
         Title of a dock.
     """
 
-    def __init__(self, sample: str, dock: str) -> None:
+    def __init__(self, sample: str | tuple[Any, dict[str, Any]], dock: str) -> None:
         import napari
 
         self.viewer = napari.Viewer(title="napari", show=False)
@@ -47,7 +47,7 @@ class Window:
         window.resize(*SIZE)
         self.viewer.show()
         window.resize(*SIZE)
-        array, options = load_sample(sample)
+        array, options = load_sample(sample) if isinstance(sample, str) else sample
         self.viewer.add_image(array, **options)
         self.area, self.dock = self.viewer.window.add_plugin_dock_widget("napari-restore", dock)
         self._give_room()
@@ -68,7 +68,7 @@ class Window:
     def press(self, start: Callable[[], Any]) -> None:
         """Start a preview or a restoration, and wait for its end."""
         if start() is None:
-            raise RuntimeError(f"The dock refuses: {self.dock.status.text()}")
+            raise RuntimeError(f"The dock refuses: {self.dock.summary.text()}")
         self.wait(self._idle)
 
     def wait(self, done: Callable[[], bool]) -> None:
@@ -152,7 +152,89 @@ def motion(folder: Path) -> None:
     window.close()
 
 
-PICTURES = {"deblur": first_minutes, "dehaze": dehaze, "motion": motion}
+def psf_found(folder: Path) -> None:
+    """Motion deblur: the PSF of a shaken photograph, found from it."""
+    window = Window("raccoon", "Motion deblur")
+    window.dock.controls.psf.source.value = "found from the image"
+    window.press(window.dock.restore)
+    window.write(folder / "psf-found.png")
+    window.close()
+
+
+#: A microscope, as a layer's metadata may record it.
+_OPTICS = {"na": 0.5, "wavelength": "600 nm", "refractive_index": 1.0}
+_PIXEL = 0.2
+
+
+#: Another, whose aperture is small.
+_SMALL = _OPTICS | {"na": 0.25}
+
+
+def _seen(optics: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Mitochondria as a microscope sees them."""
+    from napari_restore import Optics
+
+    kernel = Optics(pixel_size=_PIXEL, **optics).psf()
+    array, options = load_sample("mitochondria")
+    light = _blurred(array.astype(np.float32), kernel)
+    scale = {"scale": (_PIXEL,) * 2, "units": ("micrometer",) * 2}
+    seen = np.random.default_rng(0).poisson(light.clip(0)).astype(np.uint16)
+    return seen, {**options, **scale, "metadata": {"optics": optics}}
+
+
+def _blurred(image: Any, kernel: Any) -> Any:
+    import torch
+
+    from napari_restore.physics.psf import convolve
+
+    tensor = torch.from_numpy(image)[None, None]
+    return convolve(tensor, torch.from_numpy(kernel)[None])[0, 0].numpy()
+
+
+def psf_optics(folder: Path) -> None:
+    """Deblur: a micrograph out of focus, with optics from its metadata."""
+    window = Window(_seen(_OPTICS | {"defocus": 2.5}), "Deblur")
+    window.dock.controls.psf.source.value = "from optics"
+    window.zoom(2.2, (300, 385))
+    window.press(window.dock.restore)
+    window.write(folder / "psf-optics.png")
+    window.close()
+
+
+def psf_beads(folder: Path) -> None:
+    """Deblur: a micrograph, with the PSF of an image of beads."""
+    from napari_restore import Optics
+
+    kernel = Optics(pixel_size=_PIXEL, **_SMALL).psf()
+    rng = np.random.default_rng(1)
+    points = np.zeros((400, 400), np.float32)
+    points[tuple(rng.integers(30, 370, (2, 14)))] = 60000
+    noisy = rng.poisson(_blurred(points, kernel).clip(0) + 50).astype(np.uint16)
+    array, options = _seen(_SMALL)
+    window = Window((array, options), "Deblur")
+    cells = window.viewer.layers[0]
+    place = {name: options[name] for name in ("scale", "units")}
+    beads = window.viewer.add_image(noisy, name="beads", **place)
+    window.viewer.layers.move(1, 0)
+    window.viewer.layers.selection = {cells}
+    window.dock.controls.psf.source.value = "beads in layer"
+    window.dock.controls.psf.layer.value = beads
+    window.zoom(2.2, (300, 385))
+    window.press(window.dock.restore)
+    window.dock.add_psf()
+    window.viewer.layers[-1].visible = False
+    window.write(folder / "psf-beads.png")
+    window.close()
+
+
+PICTURES = {
+    "deblur": first_minutes,
+    "dehaze": dehaze,
+    "motion": motion,
+    "psf-found": psf_found,
+    "psf-optics": psf_optics,
+    "psf-beads": psf_beads,
+}
 
 
 def main() -> None:

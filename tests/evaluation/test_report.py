@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import convolve
 
+from napari_restore.analysis.point_spread import PSF
 from napari_restore.evaluation import report
 from napari_restore.evaluation.metrics import psnr
 from napari_restore.evaluation.pairs import Camera, degraded_pair, find_recipe, load_sharp
@@ -69,7 +70,10 @@ def perfect(monkeypatch):
         truth["pair"], truth["turn"] = pair, 0
         return pair
 
-    def restore(samples, task, *, rgb, model, device):
+    def restore(samples, task, *, rgb, device, model="auto", psf=None):
+        if psf is not None:
+            assert model == "auto"
+            return samples
         calls.append((samples.dtype, samples.shape, task, rgb))
         truth["turn"] += 1
         if truth["turn"] == 1:
@@ -79,6 +83,7 @@ def perfect(monkeypatch):
 
     monkeypatch.setattr(report, "degraded_pair", remember)
     monkeypatch.setattr(report, "restore", restore)
+    monkeypatch.setattr(report, "estimate_psf", lambda *_, **__: PSF.none("Not looked for."))
     return calls
 
 
@@ -96,7 +101,12 @@ def test_a_perfect_model_gets_perfect_figures(perfect, task, kind, channels, dty
     assert last.ssim > 0.98
     assert last.psnr == pytest.approx(first.psnr + last.gain)
     assert np.isnan(last.delta_e) == (kind == "mono")
-    assert all(-60 < row.gain < last.gain for row in result.rows[:-1])
+    rows = [row for row in result.rows[:-1] if not np.isnan(row.gain)]
+    assert len(rows) > 1 and all(-60 < row.gain < last.gain for row in rows)
+    knowing = [row for row in result.rows[:-1] if not np.isnan(row.told)]
+    assert len(knowing) == (0 if task == "dehaze" else 2)
+    # What nobody found changes nothing, up to the range that these methods keep to.
+    assert all(row.found == pytest.approx(first.psnr, abs=0.2) for row in knowing)
     shapes = {
         (np.dtype(dtype), (48, 48, 3) if kind == "color" else (48, 48), task, kind == "color")
     }
@@ -113,6 +123,7 @@ def test_a_perfect_model_gets_perfect_figures(perfect, task, kind, channels, dty
 def test_brightness_counts_except_for_mono_haze(monkeypatch):
     """An affine change of the result costs PSNR, but not where figures follow an affine fit."""
     monkeypatch.setattr(report, "restore", lambda samples, task, **_: samples // 2 + 5000)
+    monkeypatch.setattr(report, "estimate_psf", lambda *_, **__: PSF.none("Not looked for."))
     images = sharp_images(2, 1)
     haze = evaluate(images, "dehaze", "mono", size=48)
     assert haze.rows[-1].gain == pytest.approx(0, abs=0.01)

@@ -10,7 +10,7 @@ from napari.layers import Image, Labels, Points
 
 from napari_restore import RestoreError, restore, restore_layer
 from napari_restore.gui.canvas import visible_region
-from napari_restore.gui.jobs import pixel_size, plan_layer
+from napari_restore.gui.jobs import plan_layer, side_of_pixel
 from napari_restore.gui.layers import METADATA_KEY
 from napari_restore.gui.preview import Preview
 
@@ -267,5 +267,5 @@ def test_preview_of_other_views_is_refused_with_a_remedy(image, ndisplay, order)
 )
 def test_each_axis_may_have_a_unit_of_its_own(units, expected):
     layer = Image(np.zeros((20, 30)), scale=(0.1, 100), units=units)
-    size, unit = pixel_size({"scale": layer.scale, "units": layer.units})
+    size, unit = side_of_pixel({"scale": layer.scale, "units": layer.units})
     assert (size, unit) == (pytest.approx(expected[0]), expected[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import TYPE_CHECKING
 
@@ -74,15 +75,21 @@ def _kinds(task: str, model: str, wish: str | None) -> list[str]:
 def describe(result: Evaluation) -> str:
     """Table of an evaluation, with what its figures mean."""
     color = result.kind == "color"
+    knows = any(not math.isnan(row.told) for row in result.rows)
     header = ["method", "PSNR", "SSIM", *(["ΔE00"] if color else []), "gain", "better"]
+    header += ["PSF true", "PSF found"] if knows else []
     rows = []
     for row in result.rows:
         first = row is result.rows[0]
-        cells = [row.method, f"{row.psnr:.2f} dB", f"{row.ssim:.4f}"]
-        if color:
-            cells.append(f"{row.delta_e:.2f}")
-        cells += ["", ""] if first else [f"{row.gain:+.2f} dB", f"{100 * row.improved:.0f} %"]
-        rows.append(cells)
+        figures = [
+            _figure(row.psnr, "{:.2f} dB"),
+            _figure(row.ssim, "{:.4f}"),
+            *([_figure(row.delta_e, "{:.2f}")] if color else []),
+            "" if first else _figure(row.gain, "{:+.2f} dB"),
+            "" if first else _figure(100 * row.improved, "{:.0f} %"),
+        ]
+        figures += [_figure(value, "{:.2f} dB") for value in (row.told, row.found)] * knows
+        rows.append([row.method, *figures])
     count = f"{result.count} image{'s' if result.count > 1 else ''}"
     title = f"{result.task.replace('_', '-')}, {result.kind}"
     lines = [
@@ -92,3 +99,7 @@ def describe(result: Evaluation) -> str:
         *result.notes,
     ]
     return "\n".join(lines)
+
+
+def _figure(value: float, form: str) -> str:
+    return "" if math.isnan(value) else form.format(value)

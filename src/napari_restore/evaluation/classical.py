@@ -216,7 +216,7 @@ class ClassicalMethod:
     run : callable
         From an image in [0, 1], (Y, X) or (Y, X, 3), and the kernel that blurred it.
     knows_blur : bool
-        Whether it is told that kernel, which nobody knows of a real image; else it is not used.
+        Whether it is told a kernel, the true one or the one that was found; else it is not used.
     """
 
     name: str
@@ -240,8 +240,8 @@ def classical_methods(task: str, kind: str) -> tuple[ClassicalMethod, ...]:
             f"Richardson–Lucy, {name}", lambda image, _: richardson_lucy(image, guess, 10)
         ),
         ClassicalMethod(f"Wiener, {name}", lambda image, _: wiener(image, guess)),
-        ClassicalMethod("Richardson–Lucy, true PSF", richardson_lucy, knows_blur=True),
-        ClassicalMethod("Wiener, true PSF", wiener, knows_blur=True),
+        ClassicalMethod("Richardson–Lucy", richardson_lucy, knows_blur=True),
+        ClassicalMethod("Wiener", wiener, knows_blur=True),
     )
 
 

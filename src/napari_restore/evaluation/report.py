@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_restore.api import restore
+from napari_restore.analysis.point_spread import PSF, square
+from napari_restore.api import estimate_psf, restore
 
 from .classical import classical_methods, to_linear, to_srgb
 from .metrics import affine_fit, ciede2000, psnr, ssim
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_restore.training.data import SharpImage
+
+    from .classical import ClassicalMethod
 
     Image = NDArray[np.float64]
 
@@ -34,7 +38,7 @@ class Row:
     ----------
     method : str
     psnr : float
-        In dB.
+        In dB; NaN for a method that has to be told the blur, as ``ssim`` to ``improved``.
     ssim : float
     delta_e : float
         ΔE00; NaN for mono.
@@ -42,6 +46,9 @@ class Row:
         PSNR beyond the input's, in dB.
     improved : float
         Share of images with a gain.
+    told, found : float
+        PSNR where it is told the point spread function that blurred the image, and the one that was
+        found in it, in dB; NaN for a method that is told none.
     """
 
     method: str
@@ -50,6 +57,8 @@ class Row:
     delta_e: float
     gain: float
     improved: float
+    told: float = math.nan
+    found: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -118,13 +127,14 @@ def evaluate(
     """
     recipe, methods = find_recipe(task, kind), classical_methods(task, kind)
     fitted = task == "dehaze" and kind == "mono"
-    names = ["input", *(method.name for method in methods), _model_name(task, kind, model)]
-    figures, identity = [], []
+    figures: dict[str, list[tuple[float, float, float]]] = {}
+    told: dict[str, list[tuple[float, float]]] = {}
+    identity = []
+    name, color = _model_name(task, kind, model), kind == "color"
 
-    def run(samples: NDArray[Any]) -> NDArray[Any]:
-        result: NDArray[Any] = restore(
-            samples, task, rgb=kind == "color", model=model, device=device
-        )
+    def run(samples: NDArray[Any], psf: Any = None) -> NDArray[Any]:
+        options = {"model": model} if psf is None else {"psf": psf}
+        result: NDArray[Any] = restore(samples, task, rgb=color, device=device, **options)
         return result
 
     for number, image in enumerate(images):
@@ -132,38 +142,74 @@ def evaluate(
         camera = Camera.for_image(degraded, kind)
         samples = camera.expose(degraded)
         seen = camera.develop(samples)
-        results = [seen]
-        known = np.ones((1, 1)) if kernel is None else kernel
-        for method in methods:
+        psfs: list[PSF] = []
+        if kernel is not None:
+            true = PSF(square(kernel / kernel.sum()), "measured", found="The true one.")
+            psfs = [true, estimate_psf(samples, rgb=color, task=task, device=device)]
+
+        def judge(result: Image, target: Image = target) -> tuple[float, float, float]:
+            return _figures(result, target, kind, fitted)
+
+        def deconvolve(
+            method: ClassicalMethod,
+            known: Image,
+            camera: Camera = camera,
+            seen: Image = seen,
+            linear: bool = linear,
+        ) -> Image:
             # Classical methods want [0, 1] and, for mono, no color axis.
             normal = (seen - camera.low) / camera.span
             if method.knows_blur and linear:
                 plane = to_srgb(method.run(to_linear(normal), known))
-            elif kind == "color":
+            elif color:
                 plane = method.run(normal, known)
             else:
                 plane = method.run(normal[..., 0], known)[..., None]
-            results.append(plane * camera.span + camera.low)
-        results.append(camera.develop(run(samples)))
-        figures.append([_figures(result, target, kind, fitted) for result in results])
+            return plane * camera.span + camera.low
+
+        figures.setdefault("input", []).append(judge(seen))
+        for method in methods:
+            if method.knows_blur:
+                # What is not found is one pixel, which changes nothing.
+                kernels = [np.asarray(psf.array, np.float64) for psf in psfs]
+                pair = [judge(deconvolve(method, known))[0] for known in kernels]
+                told.setdefault(method.name, []).append((pair[0], pair[1]))
+            else:
+                figures.setdefault(method.name, []).append(
+                    judge(deconvolve(method, np.ones((1, 1))))
+                )
+        figures.setdefault(name, []).append(judge(camera.develop(run(samples))))
+        if psfs and len(psfs[0].array) <= min(samples.shape[:2]):
+            pair = [judge(camera.develop(run(samples, psf)))[0] for psf in psfs]
+            told.setdefault(name, []).append((pair[0], pair[1]))
         identity.append(_identity(sharp, kind, run))
         if progress is not None:
             progress(number + 1)
-    table = np.array(figures)
-    gains = table[..., 0] - table[:, :1, 0]
-    means, better = table.mean(axis=0), (gains > 0).mean(axis=0)
-    rows = tuple(
-        Row(name, *map(float, (*means[i], gains[:, i].mean(), better[i])))
-        for i, name in enumerate(names)
-    )
-    notes = ["PSNR and SSIM: 8-bit range."] if kind == "color" else [_MONO_NOTE]
+    names = ["input", *(method.name for method in methods), name]
+    rows = tuple(_row(each, figures, told) for each in names)
+    notes = ["PSNR and SSIM: 8-bit range."] if color else [_MONO_NOTE]
     if fitted:
         notes.append(_FIT_NOTE)
-    if any(method.knows_blur for method in methods):
+    if told:
         notes.append(_TOLD_NOTE)
     return Evaluation(
         task, kind, size, len(images), rows, float(np.mean(identity)), min(identity), tuple(notes)
     )
+
+
+def _row(
+    name: str,
+    figures: dict[str, list[tuple[float, float, float]]],
+    told: dict[str, list[tuple[float, float]]],
+) -> Row:
+    """Means of one method."""
+    with_psf = np.mean(told[name], axis=0) if name in told else (math.nan, math.nan)
+    if name not in figures:
+        return Row(name, *(math.nan,) * 5, *map(float, with_psf))
+    own, gain = np.array(figures[name]), np.array(figures[name])[:, 0]
+    gain = gain - np.array(figures["input"])[:, 0]
+    means = (*own.mean(axis=0), gain.mean(), (gain > 0).mean(), *with_psf)
+    return Row(name, *map(float, means))
 
 
 _MONO_NOTE = (
@@ -177,9 +223,9 @@ _FIT_NOTE = (
 
 
 _TOLD_NOTE = (
-    "Methods with the true PSF are told the kernel that blurred each image, and whether it blurred "
-    "light or values after a tone curve, which nobody knows of a real image. The model, the "
-    "unsharp mask and the guesses see the image alone."
+    "PSF true: PSNR of methods that are told the kernel that blurred each image, which nobody "
+    "knows of a real image. PSF found: told the one that was found in it; where none was, the network "
+    "restores without, and the classical methods return the image."
 )
 
 

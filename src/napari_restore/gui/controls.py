@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QFormLayout, QLabel
 
 from napari_restore.models.catalog import CATALOG
 
-from .jobs import pixel_size
+from .jobs import side_of_pixel
 from .options import DockOptions
 from .psf_controls import PsfControls
 
@@ -173,7 +173,7 @@ class Controls:
         """Say in which unit the size of structures is: that of the topmost selected layer."""
         side, unit = 1.0, "px"
         if sources:
-            side, unit = pixel_size({"scale": sources[-1].scale, "units": sources[-1].units})
+            side, unit = side_of_pixel({"scale": sources[-1].scale, "units": sources[-1].units})
         control = self.structure_size.native
         control.setSuffix(f" {unit}")
         # As fine as one pixel, but never coarser than what is entered.

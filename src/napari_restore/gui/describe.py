@@ -8,7 +8,7 @@ from napari.settings import get_settings
 
 from napari_restore.restoration.provenance import ALONE
 
-from .jobs import pixel_size
+from .jobs import side_of_pixel
 from .layers import METADATA_KEY
 
 if TYPE_CHECKING:
@@ -75,7 +75,9 @@ def _shape(job: LayerJob) -> tuple[int, ...]:
 def summary(job: LayerJob, result: Image) -> str:
     """Say what became of a layer."""
     record = result.metadata[METADATA_KEY]
-    blur = f" {blur_text(record['blur'], job.state)}" if "blur" in record else ""
+    # The size of a blur that is known is said with its point spread function.
+    guessed = "blur" in record and (job.plan.inverter is None or "psf" not in record)
+    blur = f" {blur_text(record['blur'], job.state)}" if guessed else ""
     if record.get("exposure_found"):
         blur += f" Exposure found: {record['exposure']:.2g} of the time between frames."
     if record.get("frames_used") == 1:
@@ -112,7 +114,7 @@ def blur_text(blur: Mapping[str, Any], state: Mapping[str, Any]) -> str:
     """
     sigma = blur["sigma_px"]
     text = f"Blur σ {sigma:.1f} px"
-    size, unit = pixel_size(state)
+    size, unit = side_of_pixel(state)
     if unit != "px":
         text += f" ({sigma * size:.3g} {unit})"
     remark = {

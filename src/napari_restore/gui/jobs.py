@@ -89,7 +89,7 @@ class LayerJob:
         return index if self.partner is None else (0, *index)
 
 
-def pixel_size(state: Mapping[str, Any]) -> tuple[float, str]:
+def side_of_pixel(state: Mapping[str, Any]) -> tuple[float, str]:
     """Side of a pixel in the layer's units, and the unit; 1 and "px" without units.
 
     Parameters
@@ -128,7 +128,7 @@ def plan_layer(
     layer : napari.layers.Layer
     task : str
     structure_size : float, optional
-        In the layer's units, see `pixel_size`. Color layers go without.
+        In the layer's units, see `side_of_pixel`. Color layers go without.
     show_removed, show_motion : bool
     time_axis : int, optional
         Axis of the frames, where two of them are used and the labels do not say it.
@@ -160,7 +160,7 @@ def plan_layer(
     levels = _levels(layer)
     _, state, _ = layer.as_layer_data_tuple()
     if structure_size is not None and not layer.rgb:
-        options["structure_size"] = structure_size / pixel_size(state)[0]
+        options["structure_size"] = structure_size / side_of_pixel(state)[0]
     try:
         options["psf"] = resolve_psf(psf, layer)
         told = psf.told.get("pixel_size") if isinstance(psf, OpticsOf) else None

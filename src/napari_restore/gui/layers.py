@@ -19,7 +19,7 @@ from napari_restore.restoration.run import Restoration, begin, restore_array
 from napari_restore.watch import Watch, tell
 
 from .clients import client_of
-from .jobs import LayerJob, pixel_size, plan_layer
+from .jobs import LayerJob, plan_layer, side_of_pixel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +60,7 @@ def result_name(job: LayerJob, strength: float | None = None, *, taken: bool = F
     strength = plan.options.strength if strength is None else strength
     said = [SUFFIXES[plan.spec.task] + ("" if strength == 1 else f" {strength:g}")]
     if taken and plan.structure_size:
-        side, unit = pixel_size(job.state)
+        side, unit = side_of_pixel(job.state)
         said.append(f"up to {plan.structure_size * side:.3g} {unit}")
     if taken and plan.spec.frames == 2:
         said.append("2 frames")

@@ -10,7 +10,15 @@ from magicgui.widgets import ComboBox, LineEdit
 from napari.layers import Image
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QImage, QPixmap
-from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QSizePolicy, QToolButton, QWidget
+from qtpy.QtWidgets import (
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_restore.errors import PsfError
 from napari_restore.physics.optics_checks import MODALITIES
@@ -185,14 +193,19 @@ class PsfPicture(QWidget):
         self.text.setWordWrap(True)
         self.text.setTextFormat(Qt.TextFormat.PlainText)
         self.text.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
-        self.button = QToolButton()
-        self.button.setText("Add")
+        self.button = QPushButton("Add")
+        self.button.setFixedWidth(_SIDE)
         self.button.setToolTip("Add the point spread function as a layer.")
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.picture, 0, Qt.AlignmentFlag.AlignTop)
+        left = QVBoxLayout()
+        left.addWidget(self.picture)
+        left.addWidget(self.button)
+        row.addLayout(left)
+        row.setAlignment(left, Qt.AlignmentFlag.AlignTop)
         row.addWidget(self.text, 1)
-        row.addWidget(self.button, 0, Qt.AlignmentFlag.AlignTop)
+        self.text.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
         self.setVisible(False)
 
     def show_psf(self, psf: PSF | None, statement: str = "") -> None:
