@@ -126,10 +126,10 @@ def test_one_layer_that_fails_does_not_take_the_others(
 
     real = module.restore_job
 
-    def fail(job):
+    def fail(job, facts):
         if job.name == "bad":
             raise error
-        return real(job)
+        return real(job, facts)
 
     monkeypatch.setattr(module, "restore_job", fail)
     shown = []

@@ -224,8 +224,8 @@ _FIT_NOTE = (
 
 _TOLD_NOTE = (
     "PSF true: PSNR of methods that are told the kernel that blurred each image, which nobody "
-    "knows of a real image. PSF found: told the one that was found in it; where none was, the network "
-    "restores without, and the classical methods return the image."
+    "knows of a real image. PSF found: told the one that was found in it; where none was, the "
+    "network restores without, and the classical methods return the image."
 )
 
 
