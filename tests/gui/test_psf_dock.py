@@ -137,7 +137,7 @@ def test_dehaze_takes_none(viewer, qtbot):
     dock = DehazeWidget(viewer)
     qtbot.addWidget(dock)
     dock.controls.psf.source.value = FOUND
-    assert dock.options.psf == "none"
+    assert dock.options.psf is None
     dock.session.close()
 
 

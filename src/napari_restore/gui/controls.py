@@ -116,7 +116,7 @@ class Controls:
             exposure=self.exposure.value or None if two else None,
             time_axis=None if self.time_axis.value == "auto" or not two else self.time_axis.value,
             channel_axis=None if self.channels.value == "none" else self.channels.value,
-            psf=self.psf.value if face.undoes_blur and not two else "none",
+            psf=self.psf.value if face.undoes_blur and not two else None,
             keep_range=_RANGES[self.keep_range.value],
             show_motion=face.follows_motion and self.show_motion.value,
         )

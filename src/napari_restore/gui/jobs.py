@@ -117,7 +117,7 @@ def plan_layer(
     channel_axis: int | str | None = "auto",
     partner: Image | None = None,
     scheduler: str | None = None,
-    psf: Any = "none",
+    psf: Any = None,
     pixel_size: Any = None,
     **options: Any,
 ) -> LayerJob:

@@ -25,7 +25,7 @@ class DockOptions:
     exposure: float | None = None
     time_axis: int | None = None
     channel_axis: int | str | None = "auto"
-    psf: Any = "none"
+    psf: Any = None
     keep_range: bool | None = None
     show_motion: bool = False
     hide_source: bool = False

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
     from napari_restore.analysis.point_spread import PSF
 
-NONE, FOUND, LAYER, BEADS, OPTICS = (
+AUTO, NONE, FOUND, LAYER, BEADS, OPTICS = (
+    "auto",
     "none",
     "found from the image",
     "layer",
@@ -44,7 +45,7 @@ NONE, FOUND, LAYER, BEADS, OPTICS = (
 )
 _TIP = (
     "What a single point looks like in the image. With it, a network undoes just this blur. "
-    "none: the network guesses."
+    "none: the network guesses. auto: found for motion in single images, else none."
 )
 #: Fields of the optics: name, label, what it says while it is empty, tip.
 _FIELDS = (
@@ -61,7 +62,7 @@ class PsfControls:
     """Magicgui widgets of the point spread function; the dock lays them out."""
 
     def __init__(self) -> None:
-        self.source = ComboBox(choices=[NONE, FOUND, LAYER, BEADS, OPTICS], tooltip=_TIP)
+        self.source = ComboBox(choices=[AUTO, NONE, FOUND, LAYER, BEADS, OPTICS], tooltip=_TIP)
         self.layer = ComboBox(choices=[], nullable=True)
         self.layer.tooltip = "The layer with the PSF, or with the beads."
         self.modality = ComboBox(choices=list(MODALITIES), tooltip="Kind of microscope.")
@@ -108,7 +109,7 @@ class PsfControls:
             return chosen if kind == LAYER else BeadsIn(chosen)
         if kind == OPTICS:
             return OpticsOf(self._told())
-        return "auto" if kind == FOUND else "none"
+        return {AUTO: None, NONE: "none", FOUND: "auto"}[kind]
 
     def _told(self) -> dict[str, Any]:
         told: dict[str, Any] = {"modality": self.modality.value}
