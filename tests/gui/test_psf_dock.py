@@ -109,6 +109,22 @@ def test_found_is_searched_for_once_and_explained(viewer, qtbot, monkeypatch):
     dock.session.close()
 
 
+def test_a_microscope_asks_for_what_it_needs(dock, viewer, qtbot):
+    layers(viewer)
+    ready(qtbot, dock)
+    controls = dock.controls.psf
+    controls.source.value = OPTICS
+    controls.fields["sheet_thickness"].value = "1"
+    controls.fields["defocus"].value = "0.5"
+    assert controls.fields["sheet_thickness"].native.isHidden()
+    assert "500 nm out of focus" in dock.psf_picture.text.text()
+    controls.modality.value = "light sheet"
+    assert not controls.fields["sheet_thickness"].native.isHidden()
+    assert "light sheet" in dock.psf_picture.text.text()
+    controls.fields["sheet_thickness"].value = ""
+    assert "sheet thickness is missing" in dock.summary.text()
+
+
 def test_fields_are_filled_from_what_is_recorded(dock, viewer, qtbot):
     layers(viewer)
     ready(qtbot, dock)

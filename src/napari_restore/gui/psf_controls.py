@@ -47,13 +47,21 @@ _TIP = (
     "What a single point looks like in the image. With it, a network undoes just this blur. "
     "none: the network guesses. auto: found for motion in single images, else none."
 )
-#: Fields of the optics: name, label, what it says while it is empty, tip.
+#: Fields of the optics: name, label, unit, what it says while it is empty, tip.
 _FIELDS = (
-    ("na", "NA", "1.4", "Numerical aperture of the objective."),
-    ("wavelength", "λ nm", "520", "Emission wavelength; of several channels 450, 520."),
-    ("refractive_index", "n", "auto", "Refractive index of the immersion. auto: the usual one."),
-    ("pixel_size", "pixel nm", "65", "Side of a pixel in the sample."),
+    ("na", "NA", "", "1.4", "Numerical aperture of the objective."),
+    ("wavelength", "λ nm", "nm", "520", "Emission wavelength; of several channels 450, 520."),
+    ("refractive_index", "n", "", "auto", "Refractive index of the immersion. auto: the usual."),
+    ("pixel_size", "pixel nm", "nm", "65", "Side of a pixel in the sample."),
+    ("defocus", "off µm", "µm", "0", "Distance of the plane that is seen from the focus."),
+    ("excitation", "exc. nm", "nm", "auto", "Wavelength of the excitation."),
+    ("sheet_thickness", "sheet µm", "µm", "2", "Full width at half maximum of the light sheet."),
 )
+#: Fields that only some kinds of microscopes have.
+_ONLY = {
+    "excitation": ("confocal", "spinning disk", "two-photon"),
+    "sheet_thickness": ("light sheet",),
+}
 #: Side of the picture of a PSF, in pixels of the screen.
 _SIDE = 56
 
@@ -72,13 +80,17 @@ class PsfControls:
         grid = QGridLayout(self._optics)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(3)
-        for number, (name, label, empty, tip) in enumerate(_FIELDS):
+        self._labels: dict[str, QLabel] = {}
+        for number, (name, label, _, empty, tip) in enumerate(_FIELDS):
             field = self.fields[name] = LineEdit(tooltip=tip)
             field.native.setPlaceholderText(empty)
             field.native.setMinimumWidth(40)
-            grid.addWidget(QLabel(label), number // 2, number % 2 * 2)
-            grid.addWidget(field.native, number // 2, number % 2 * 2 + 1)
-        grid.addWidget(self.modality.native, 2, 0, 1, 4)
+            self._labels[name] = QLabel(label)
+            # Of the last two at most one is shown.
+            row, column = divmod(min(number, len(_FIELDS) - 2), 2)
+            grid.addWidget(self._labels[name], row, 2 * column)
+            grid.addWidget(field.native, row, 2 * column + 1)
+        grid.addWidget(self.modality.native, grid.rowCount(), 0, 1, 4)
         self._prefilled: weakref.ref[Image] | None = None
 
     def deciding(self) -> Iterator[ValueWidget[Any]]:
@@ -113,20 +125,22 @@ class PsfControls:
 
     def _told(self) -> dict[str, Any]:
         told: dict[str, Any] = {"modality": self.modality.value}
-        for name, label, _, _ in _FIELDS:
+        for name, label, unit, _, _ in _FIELDS:
             text = self.fields[name].value.strip()
-            if not text or text == "auto":
+            if not text or text == "auto" or not self._applies(name):
                 continue
             try:
                 numbers = [float(part) for part in text.replace(";", ",").split(",")]
             except ValueError:
                 raise PsfError(f"{label} is '{text}'. Give a number.") from None
-            if name in ("wavelength", "pixel_size"):
-                told[name] = [f"{number:g} nm" for number in numbers]
-            else:
-                told[name] = numbers
-            told[name] = told[name] if name == "wavelength" and len(numbers) > 1 else told[name][0]
+            if len(numbers) > 1 and name != "wavelength":
+                raise PsfError(f"{label} is '{text}'. Give one number.")
+            values = [f"{number:g} {unit}" if unit else number for number in numbers]
+            told[name] = values if len(values) > 1 else values[0]
         return told
+
+    def _applies(self, name: str) -> bool:
+        return self.modality.value in _ONLY.get(name, MODALITIES)
 
     def suit(self, sources: Sequence[Image], layers: Sequence[Layer]) -> None:
         """Show the rows that the choice needs; offer layers; fill in what is recorded."""
@@ -145,6 +159,9 @@ class PsfControls:
                     self.layer.value = before
         if kind == OPTICS and sources:
             self._prefill(sources[-1])
+        for name in _ONLY:
+            for part in (self._labels[name], self.fields[name].native):
+                part.setVisible(self._applies(name))
 
     def _prefill(self, layer: Image) -> None:
         if self._prefilled is not None and self._prefilled() is layer:
@@ -172,6 +189,11 @@ def _recorded(layer: Image) -> dict[str, str]:
         found = {name: str(first[name]) for name in ("na", "modality") if name in first}
         index = first.get("ri_immersion", first.get("refractive_index"))
         found |= {} if index is None else {"refractive_index": f"{index:g}"}
+        if "excitation" in first:
+            found["excitation"] = f"{1000 * first['excitation']:g}"
+        for name in ("defocus", "sheet_thickness"):
+            if name in first:
+                found[name] = f"{first[name]:g}"
         lengths = [record.found.get("wavelength") for record in records]
         if all(length is not None for length in lengths):
             texts = list(dict.fromkeys(f"{1000 * length:g}" for length in lengths if length))
