@@ -201,7 +201,7 @@ def _add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
         metavar="N",
         help="number or UID of the series, in a folder with several (DICOM)",
     )
-    add("--force", action="store_true", help="replace earlier results, begin unfinished ones anew")
+    add("--force", action="store_true", help="replace earlier results, start unfinished ones over")
     add("--resume", action="store_true", help="continue unfinished results (OME-Zarr)")
     add("--verbose", action="store_true", help="show where in the program an error arose")
 

@@ -63,7 +63,7 @@ class Targets:
 def inputs_and_targets(
     args: argparse.Namespace,
 ) -> Iterator[tuple[Path | str, Path | Exception]]:
-    """Input files and where their results go, or why an input is of no use."""
+    """Input files and where their results go, or why an input cannot be used."""
     if _ADDRESS.match(args.output):
         raise UsageError(f"{args.output} is an address. Name a file or folder of this computer.")
     output = Path(args.output)

@@ -182,7 +182,7 @@ def restore_into_tiff(
             record = run.provenance()
             add_provenance(temporary, json.dumps(record))
     except (FileError, KeyboardInterrupt):
-        say("A TIFF begins anew each time. Name the result .ome.zarr to be able to continue.")
+        say("An unfinished TIFF cannot be continued. Name the result .ome.zarr if you want that.")
         raise
     return _with_workers(record, run)
 

@@ -140,7 +140,7 @@ def _restore_all(args: argparse.Namespace, client: Client | None) -> int:
             targets.check(target)
             _restore(source, target, args, client, targets.inputs)
             targets.add(target, source)
-        # Whatever a reader, a network or a writer stumbles over: the next file is another one.
+        # One bad file does not end the batch, whatever the error is.
         except Exception as error:
             complain(source, error, verbose=args.verbose)
             failed += 1

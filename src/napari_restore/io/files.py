@@ -54,7 +54,7 @@ def read_image(path: Path, series: str | None = None) -> ImageFile:
         picture = FORMATS[kind].read(path, series)
     except (FileError, MemoryError):
         raise
-    # What a damaged file makes a reader stumble over is the file's fault.
+    # A damaged file can make a reader raise any error.
     except Exception as error:
         said = str(error) or repr(error)
         raise FileError(f"The file cannot be read as {FORMATS[kind].name}: {said}.") from error

@@ -220,7 +220,7 @@ def is_earlier_result(path: Path, kind: str) -> bool:
     """
     try:
         return FORMATS[kind].is_ours(path)
-    # What cannot be read is not ours, whatever the reader stumbles over.
+    # What cannot be read is not ours.
     except Exception:
         return False
 
@@ -277,7 +277,9 @@ def _inside(path: Path, named: str | None) -> str | None:
         return "dicom" if "dicom" in known else None
     if known:
         return known[-1]
-    raise FileError(f"The file is {found[0]}, whatever its name says. Convert it, to TIFF say.")
+    raise FileError(
+        f"The file is {found[0]}, though its name says otherwise. Convert it, for example to TIFF."
+    )
 
 
 def is_image_folder(folder: Path) -> bool:

@@ -66,7 +66,7 @@ def read_nifti(path: Path) -> ImageFile:
         stored = image.dataobj.get_unscaled()
     except FileError:
         raise
-    # nibabel raises whatever a damaged file makes it stumble over.
+    # A damaged file can make nibabel raise any error.
     except Exception as error:
         raise FileError(f"The file cannot be read as NIfTI: {error or repr(error)}.") from error
     _refuse(header, stored)

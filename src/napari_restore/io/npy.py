@@ -36,7 +36,7 @@ def read_npy(path: Path) -> ImageFile:
         except ValueError:
             # An empty array cannot be mapped, but read.
             data = np.load(path, allow_pickle=False)
-    # NumPy raises whatever a damaged header makes it stumble over.
+    # A damaged header can make NumPy raise any error.
     except Exception as error:
         raise FileError(f"The file cannot be read as NPY: {error or repr(error)}.") from error
     if not isinstance(data, np.ndarray):

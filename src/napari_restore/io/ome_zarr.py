@@ -66,7 +66,7 @@ def read_zarr(path: Path) -> ImageFile:
 
     try:
         found = zarr.open(path, mode="r")
-    # zarr raises whatever a damaged store makes it stumble over.
+    # A damaged store can make zarr raise any error.
     except Exception as error:
         raise FileError(f"The folder cannot be read as zarr: {error or repr(error)}.") from error
     if isinstance(found, zarr.Array):
@@ -94,7 +94,7 @@ def _bare(path: Path, array: Any) -> ImageFile:
         picture.axes = axes
     if attributes:
         names = ", ".join(f"'{name}'" for name in list(attributes)[:_NAMED])
-        picture.notes.append(f"The attributes of the zarr array are not carried over: {names}.")
+        picture.notes.append(f"The result lacks these attributes of the zarr array: {names}.")
     return picture
 
 
@@ -117,7 +117,7 @@ def _read(path: Path, group: Any, attributes: dict[str, Any], ome: dict[str, Any
     sizes = pixel_size(axes, letters, scale)
     color = "C" in letters and is_color(ome.get("omero") or {}, data.shape[letters.index("C")])
     if "labels" in group:
-        notes.append("The labels of the OME-Zarr are not carried over.")
+        notes.append("The result lacks the labels of the OME-Zarr.")
     described = [dict(axis) if isinstance(axis, dict) else {"name": axis} for axis in axes]
     for axis, letter in zip(described, letters, strict=True):
         if letter in "TCZYX":

@@ -61,7 +61,7 @@ def read_photo(path: Path, kind: str) -> ImageFile:
                 f"The image is too large for {FORMATS[kind]} here ({error}). Convert it to TIFF, "
                 "which is read in parts."
             ) from error
-        # Pillow raises whatever a damaged file makes it stumble over.
+        # A damaged file can make Pillow raise any error.
         except Exception as error:
             raise FileError(
                 f"The file cannot be read as {FORMATS[kind]}: {error or repr(error)}."
@@ -92,7 +92,7 @@ def _upright(image: Image.Image, notes: list[str]) -> tuple[Image.Image, bytes]:
         upright = ImageOps.exif_transpose(image)
         exif = upright.getexif()
         return upright, exif.tobytes() if exif else b""
-    # Pillow raises whatever damaged EXIF makes it stumble over; the samples are sound.
+    # Damaged EXIF can make Pillow raise any error; the samples are sound.
     except Exception as error:
         image.load()  # which says so if it is not the EXIF
         method = _TURNS.get(_orientation(image))
@@ -214,7 +214,7 @@ def said_by(
     path : Path
     kind : {"png", "jpeg"}
     notes : list of str
-        Gets words for what is not carried over.
+        Gets a sentence for what the result lacks.
 
     Returns
     -------
@@ -232,7 +232,7 @@ def said_by(
         return said, {"encoding": _read_segments(image, said, notes)}
     chunks, others = _chunks(path)
     if others:
-        notes.append(f"Of the PNG, {', '.join(others)} is not carried over.")
+        notes.append(f"The result lacks these chunks of the PNG: {', '.join(others)}.")
     texts = {
         key: text
         for key, text in getattr(image, "text", {}).items()
@@ -296,7 +296,7 @@ def _read_segments(image: Image.Image, said: dict[str, Any], notes: list[str]) -
         said["IPTC"] = kept
     if others:
         listed = ", ".join(dict.fromkeys(others))
-        notes.append(f"Of the JPEG, {listed} is not carried over.")
+        notes.append(f"The result lacks these segments of the JPEG: {listed}.")
     return encoding
 
 

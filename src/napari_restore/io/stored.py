@@ -59,7 +59,7 @@ class StoredArray:
     def __getitem__(self, key: Any) -> NDArray[Any]:
         try:
             return np.asarray(self._array[key])
-        # Decoders raise whatever a damaged chunk makes them stumble over.
+        # A damaged chunk can make decoders raise any error.
         except Exception as error:
             parts = key if isinstance(key, tuple) else (key,)
             where = ", ".join(

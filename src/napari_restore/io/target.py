@@ -31,7 +31,7 @@ _ZARR_FILES = {"zarr.json", ".zgroup", ".zattrs", ".zarray", ".zmetadata"}
 
 
 def place_of(path: Path) -> tuple[int, int] | None:
-    """Identify what a path leads to, whatever it is called; None if that is nothing."""
+    """Identify the file or folder that a path leads to; None if there is none."""
     try:
         state = os.stat(path)
     except (OSError, ValueError):
@@ -219,7 +219,7 @@ class Place:
 
 
 def _take_file(made: Path, target: Path) -> None:
-    """Rename a file to a name that nobody has, or has got meanwhile."""
+    """Give a file a name, unless another file has got it meanwhile."""
     try:
         os.link(made, target)
     except FileExistsError as error:
@@ -305,12 +305,12 @@ def part_of(target: Path) -> Path:
 
 @contextmanager
 def unfinished(place: Place, *, resume: bool) -> Iterator[Checkpoint]:
-    """Begin or continue a result; nobody else can until this ends.
+    """Begin or continue a result; no other process can until this ends.
 
     Parameters
     ----------
     place : Place
-        Of the folder that it becomes with `Checkpoint.commit`. With ``force`` it begins anew where
+        Of the folder that it becomes with `Checkpoint.commit`. With ``force`` it starts over where
         an earlier run has left something.
     resume : bool
         Whether to continue what an earlier run has left.
@@ -339,7 +339,7 @@ def unfinished(place: Place, *, resume: bool) -> Iterator[Checkpoint]:
             if left.header and not (resume or place.force):
                 raise FileError(
                     f"An earlier run has left {part} unfinished. Continue it with --resume, or "
-                    "begin anew with --force."
+                    "start over with --force."
                 )
             if not (left.header and resume):
                 left.clear()
@@ -417,7 +417,7 @@ class Checkpoint:
         os.truncate(self._journal, whole)
 
     def clear(self) -> None:
-        """Begin anew: remove what there is of the image."""
+        """Start over: remove what there is of the image."""
         self.header, self.done = {}, {}
         self._journal.unlink(missing_ok=True)
         if self.image.exists():
@@ -443,8 +443,8 @@ class Checkpoint:
             changed = _differences(self.header, plain)
             if changed:
                 raise FileError(
-                    f"The unfinished {self._part} cannot be continued, for something has changed: "
-                    f"{'; '.join(changed)}. Begin anew with --force, or restore what it was."
+                    f"The unfinished {self._part} cannot be continued, as something has changed: "
+                    f"{'; '.join(changed)}. Start over with --force, or undo the change."
                 )
             for torn in self.image.rglob("*.partial"):
                 torn.unlink()

@@ -21,7 +21,7 @@ def value_of(dataset: Any, keyword: str) -> Any:
     """Look a value up; None where it is missing, empty, or nothing that can be decoded."""
     try:
         value = dataset.get(keyword)
-    # pydicom decodes when asked, and raises whatever a sloppy value makes it stumble over.
+    # pydicom decodes when asked; a sloppy value can make it raise any error.
     except Exception:
         return None
     return None if value in ("", []) else value
@@ -79,7 +79,7 @@ def open_dataset(path: Path, *, pixels: bool = True) -> Any:
         raise FileError(
             f"{path.name} cannot be read as DICOM: it lacks the mark DICM after 128 bytes."
         ) from error
-    # pydicom raises whatever a damaged file makes it stumble over.
+    # A damaged file can make pydicom raise any error.
     except Exception as error:
         raise FileError(f"{path.name} cannot be read as DICOM: {error or repr(error)}.") from error
 
@@ -298,7 +298,7 @@ def decoded(dataset: Any, path: Path) -> NDArray[Any]:
         array = np.asarray(pixels.pixel_array(dataset, **options))
         if dataset.PhotometricInterpretation == "PALETTE COLOR":
             array = pixels.apply_color_lut(array, dataset)
-    # pydicom and the decoders raise whatever a damaged file makes them stumble over.
+    # A damaged file can make pydicom and the decoders raise any error.
     except Exception as error:
         said = " ".join(str(error).split())
         remedy = ""

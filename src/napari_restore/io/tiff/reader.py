@@ -57,7 +57,7 @@ def read_tiff(path: Path) -> ImageFile:
                 picture = _read(tif, path, notes, messages)
         except FileError:
             raise
-        # tifffile raises whatever a damaged file makes it stumble over.
+        # A damaged file can make tifffile raise any error.
         except Exception as error:
             raise FileError(f"The file cannot be read as TIFF: {error or repr(error)}.") from error
     picture.notes += messages[:_MESSAGES]
