@@ -12,7 +12,7 @@ import torch
 from napari_restore.api import restore
 from napari_restore.errors import ModelError
 from napari_restore.inference.predictor import load_predictor
-from napari_restore.models.catalog import CATALOG, find_model
+from napari_restore.models.catalog import CATALOG, VOLUME_INVERTER, find_model
 from napari_restore.models.spec import ARCHITECTURES, TASKS, build_network
 from napari_restore.models.weights import load_state, read_metadata, sha256
 
@@ -47,6 +47,16 @@ def test_weights_are_small_sealed_and_say_how_they_were_made(spec: ModelSpec) ->
     figures = json.loads(metadata["validation"])
     assert {"input", "output", "identity"} <= figures.keys()
     assert int(metadata["steps"]) >= 0
+
+
+def test_the_model_of_volumes_is_sealed_and_says_how_it_was_made() -> None:
+    spec = VOLUME_INVERTER
+    assert sha256(spec.path) == spec.sha256
+    metadata = read_metadata(spec.path)
+    assert (metadata["name"], metadata["architecture"]) == (spec.name, spec.architecture)
+    assert {"recorded_volumes", "seed", "steps", "licence"} <= metadata.keys()
+    network = build_network(spec.architecture, spec.options)
+    network.load_state_dict(load_state(spec.path, spec.sha256))
 
 
 @every_model
@@ -198,4 +208,7 @@ def test_an_unknown_architecture_is_refused() -> None:
     with pytest.raises(ModelError, match=r"'vgg'.*nafnet"):
         build_network("vgg", {})
     # Published checkpoints are of a network that the bundled models only have inside another.
-    assert set(ARCHITECTURES) == {spec.architecture for spec in CATALOG} | {"nafnet", "inverter"}
+    assert set(ARCHITECTURES) == {
+        *(spec.architecture for spec in CATALOG),
+        *("nafnet", "inverter", "volume"),
+    }

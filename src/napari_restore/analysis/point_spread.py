@@ -56,7 +56,8 @@ class PSF:
     Attributes
     ----------
     array : ndarray
-        (k, k), odd k, float32, sum 1, its center of mass in the middle.
+        (k, k), or (d, h, w) for volumes; odd sides, float32, sum 1, its center of mass in the
+        middle.
     family : str
         ``gaussian``, ``disk``, ``pupil``, ``line`` or ``free`` (any form), found in an image;
         ``measured``, ``beads`` or ``optics``, given; ``none`` where none was found: the array is
@@ -67,9 +68,12 @@ class PSF:
         Standard deviation of the size, as a share of it; None where it is not known.
     found : str
         Where it comes from, in plain words; or why none was found.
-    pixel_size : (float, float) or None
-        Height and width of a pixel in ``unit``.
+    pixel_size : tuple of float or None
+        Height and width of a pixel in ``unit``; for volumes, the distance of planes before them.
     unit : str or None
+    by_depth : tuple of (int, ndarray)
+        Planes of the image, and the arrays that hold there, of a PSF that changes with depth; in
+        between they are mixed. ``array`` is that of the middle.
 
     Raises
     ------
@@ -82,15 +86,17 @@ class PSF:
     parameters: Mapping[str, float] = field(default_factory=dict)
     uncertainty: float | None = None
     found: str = ""
-    pixel_size: tuple[float, float] | None = None
+    pixel_size: tuple[float, ...] | None = None
     unit: str | None = None
+    by_depth: tuple[tuple[int, NDArray[np.float32]], ...] = ()
 
     def __post_init__(self) -> None:
         array = np.ascontiguousarray(self.array, np.float32)
-        if array.ndim != 2 or array.shape[0] != array.shape[1] or array.shape[0] % 2 == 0:
+        odd = all(side % 2 for side in array.shape)
+        if not odd or array.ndim not in (2, 3) or (array.ndim == 2 and len(set(array.shape)) > 1):
             raise PsfError(
-                f"A PSF is square, of odd side; this one has shape {array.shape}. Pass the array "
-                "itself as psf: it is made so."
+                "A PSF is square, or has planes, and is of odd sides; this one has shape "
+                f"{array.shape}. Pass the array itself as psf: it is made so."
             )
         if not np.isfinite(array).all() or not abs(float(array.sum()) - 1) < 1e-3:
             raise PsfError(
@@ -112,37 +118,75 @@ class PSF:
         return f"{self.family}, {self.size_text}. {self.found}" if self else f"none. {self.found}"
 
     @property
+    def dimensions(self) -> int:
+        """2, or 3 with planes."""
+        return self.array.ndim
+
+    @property
     def fwhm(self) -> float:
-        """Full width at half maximum in pixels: diameter of a circle of the same area."""
+        """Full width at half maximum in pixels: diameter of a circle of the same area.
+
+        Of a PSF with planes, that of the plane in the middle.
+        """
         from scipy import ndimage
 
-        fine = 4
-        line = (np.arange(self.array.shape[0] * fine) + 0.5) / fine - 0.5
-        y, x = np.meshgrid(line, line, indexing="ij")
-        values = ndimage.map_coordinates(self.array, [y, x], order=1, mode="constant")
-        area = float((values >= self.array.max() / 2).sum()) / fine**2
+        plane, fine = self.array, 4
+        if plane.ndim == 3:
+            plane = plane[len(plane) // 2]
+        lines = [(np.arange(side * fine) + 0.5) / fine - 0.5 for side in plane.shape]
+        y, x = np.meshgrid(*lines, indexing="ij")
+        values = ndimage.map_coordinates(plane, [y, x], order=1, mode="constant")
+        area = float((values >= plane.max() / 2).sum()) / fine**2
         return 2 * float(np.sqrt(area / np.pi))
+
+    @property
+    def depth(self) -> float:
+        """Full width at half maximum along Z, in planes; 0 without planes."""
+        from napari_restore.physics.widths import full_widths
+
+        return full_widths(self.array)[0] if self.array.ndim == 3 else 0.0
 
     @property
     def fwhm_in_units(self) -> float | None:
         """The same in ``unit``; None where the size of a pixel is not known."""
         if self.pixel_size is None:
             return None
-        return self.fwhm * float(np.sqrt(self.pixel_size[0] * self.pixel_size[1]))
+        return self.fwhm * float(np.sqrt(self.pixel_size[-2] * self.pixel_size[-1]))
 
     @property
     def size_text(self) -> str:
         """Full width at half maximum in pixels and, where it is known, in units."""
         text, length = f"FWHM {self.fwhm:.1f} px", self.fwhm_in_units
-        return text if length is None else f"{text} ({length:.3g} {self.unit})"
+        text = text if length is None else f"{text} ({length:.3g} {self.unit})"
+        if self.array.ndim == 2:
+            return text
+        text += f", {self.depth:.1f} planes deep"
+        if self.pixel_size is None or len(self.pixel_size) < 3:
+            return text
+        return f"{text} ({self.depth * self.pixel_size[0]:.3g} {self.unit})"
 
     @property
     def digest(self) -> str:
         """What tells it from others: the beginning of the hash of its samples."""
-        return sha256(self.array.tobytes()).hexdigest()[:16]
+        arrays = [self.array, *(array for _, array in self.by_depth)]
+        return sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
 
     def record(self) -> dict[str, Any]:
-        """In plain types, for the provenance; `from_record` makes the same PSF of it."""
+        """In plain types, for the provenance; `from_record` makes the same PSF of it.
+
+        Those of volumes are too large for their samples to be written.
+        """
+        if self.array.ndim == 3:
+            return {
+                "family": self.family,
+                "shape_px": list(self.array.shape),
+                "fwhm_px": round(self.fwhm, 2),
+                "depth_planes": round(self.depth, 2),
+                "slabs": [plane for plane, _ in self.by_depth],
+                "found": self.found,
+                "pixel_size": None if self.pixel_size is None else list(self.pixel_size),
+                "unit": self.unit,
+            }
         return {
             "family": self.family,
             "parameters": {name: round(float(v), 4) for name, v in self.parameters.items()},

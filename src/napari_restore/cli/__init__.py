@@ -160,6 +160,22 @@ def _add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
             + ("auto, where the image is one plane" if task == "motion_deblur" else "none"),
         )
         add("--beads", metavar="FILE", help="take the PSF from an image of beads")
+    if task == "deblur":
+        add(
+            "--dimensions",
+            type=_dimensions,
+            choices=(2, 3, "auto"),
+            default="auto",
+            help="2: plane by plane; 3: as a volume, with a PSF that has planes; auto (default): "
+            "as a volume where the file names an axis Z and the PSF has planes",
+        )
+        add(
+            "--method",
+            choices=("network", "richardson-lucy", "wiener"),
+            default="network",
+            help="how the PSF is inverted; default: network",
+        )
+    if task != "dehaze":
         _add_optics(parser)
     if task == "motion_deblur":
         add(
@@ -206,6 +222,10 @@ def _add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
     add("--verbose", action="store_true", help="show where in the program an error arose")
 
 
+def _dimensions(text: str) -> int | str:
+    return int(text) if text in ("2", "3") else text
+
+
 def _add_optics(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "optics",
@@ -224,7 +244,11 @@ def _add_optics(parser: argparse.ArgumentParser) -> None:
     add("--excitation", metavar="L", help="wavelength of the excitation")
     add("--sheet-thickness", metavar="L", help="full width at half maximum of a light sheet")
     add("--defocus", metavar="L", help="distance of the plane from the focus")
-    add("--pixel-size", metavar="L", help="side of a pixel; default: what the file says")
+    add(
+        "--pixel-size",
+        metavar="L",
+        help="side of a pixel, or Z,Y,X of a volume: 0.2,65nm,65nm; default: what the file says",
+    )
 
 
 def _add_psf(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

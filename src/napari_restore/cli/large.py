@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_restore.errors import FileError
-from napari_restore.image.blocks import BLOCK_BYTES, block_shape, blocks, pixels_of
+from napari_restore.image.blocks import (
+    BLOCK_BYTES,
+    block_shape,
+    block_shape_in_space,
+    blocks,
+    pixels_of,
+)
 from napari_restore.inference.protocol import Report, TileOptions
 from napari_restore.io.identity import holds, identity_of, read_on_workers, sample_hash
 from napari_restore.io.image_file import stored_axes
@@ -26,7 +32,7 @@ from napari_restore.restoration.run import begin
 from .console import progress_bar, say, shown_on
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from distributed import Client
@@ -63,19 +69,15 @@ def restore_into_zarr(
     with few_chunks_at_a_time(), unfinished(place, resume=resume) as part:
         # Chosen by the memory that was free; another choice gives other roundings.
         tiles = TileOptions(**part.header["tiles"]) if part.header else None
-        found = part.header.get("plan", {}).get("psf", [])
+        # Those in space were given, and are given again.
+        found = [] if plan.in_space else part.header.get("plan", {}).get("psf", [])
         found = found if isinstance(found, list) else [found]
         blurs = tuple(Blur.from_record(record) for record in found)
         run = begin(picture.data, plan, client=client, tiles=tiles, blurs=blurs)
         run.finish, layout = picture.clip, plan.layout
         image = OmeZarr(part.image, picture)
-        shape = block_shape(
-            layout,
-            image.chunks,
-            np.dtype(picture.data.dtype).itemsize,
-            run.plan.tiles,
-            full_width=_in_strips(picture.data, layout, image.chunks),
-        )
+        strips = _in_strips(picture.data, layout, image.chunks)
+        shape = _block_shape(run.plan, image.chunks, full_width=strips)
         header = {
             "plan": provenance(run.plan, run.facts, workers=run.workers),
             "tiles": asdict(run.plan.tiles),
@@ -126,6 +128,13 @@ def _reduce_all(image: OmeZarr, part: Checkpoint) -> Iterator[tuple[int, Block]]
             yield level, block
 
 
+def _block_shape(plan: Plan, chunks: Sequence[int], *, full_width: bool) -> tuple[int, ...]:
+    itemsize = np.dtype(plan.dtype).itemsize
+    if plan.dimensions == 3:
+        return block_shape_in_space(plan.layout, chunks, itemsize, full_width=full_width)
+    return block_shape(plan.layout, chunks, itemsize, plan.tiles, full_width=full_width)
+
+
 def _with_workers(record: dict[str, Any], run: Run) -> dict[str, Any]:
     """Add what a run on a cluster says, but not its result: another number may continue it."""
     return record if run.workers is None else record | {"workers": run.workers.count}
@@ -163,7 +172,7 @@ def restore_into_tiff(
     run.finish = picture.clip
     dtype = np.dtype(picture.data.dtype)
     chunks = [TILE if letter in "YX" else 1 for letter in layout.axes]
-    shape = block_shape(layout, chunks, dtype.itemsize, run.plan.tiles, full_width=True)
+    shape = _block_shape(run.plan, chunks, full_width=True)
     # As the pages follow each other: planes, then rows.
     steps = blocks([layout.shape[axis] for axis in order], [shape[axis] for axis in order])
     places = [tuple(block[order.index(axis)] for axis in range(len(order))) for block in steps]

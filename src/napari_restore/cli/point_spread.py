@@ -56,20 +56,38 @@ def _number(text: str) -> float | str:
         return text
 
 
-def pixel_size_of(picture: ImageFile | None, told: str | None) -> tuple[float, float] | None:
-    """Height and width of the pixels in µm: what the command line says, or the file."""
-    if told is not None:
-        return find_pixel_size(_number(told))
-    if picture is None:
-        return None
+def _lengths(told: str) -> Any:
+    """Read one length, or several between commas."""
+    each = [_number(part.strip()) for part in told.split(",")]
+    return each if len(each) > 1 else each[0]
+
+
+def pixel_size_of(picture: ImageFile | None, told: str | None) -> tuple[float, ...] | None:
+    """Height and width of the pixels in µm: what the command line says, or the file.
+
+    The distance of planes comes before them, where it is known.
+    """
+    size = None if told is None else find_pixel_size(_lengths(told))
+    if picture is None or (size is not None and len(size) == 3):
+        return size
+    size = _in_plane(picture) if size is None else size
+    step = picture.pixel_size.get("Z")
+    if size is None or step is None:
+        return size
+    return _micrometers(*step), *size
+
+
+def _micrometers(size: float, unit: str) -> float:
+    spelt = "angstrom" if unit == "Å" else unit
+    return micrometers(f"{size} {spelt}", "pixel size of the image")
+
+
+def _in_plane(picture: ImageFile) -> tuple[float, float] | None:
     sizes = [picture.pixel_size.get(axis) for axis in "YX"]
     known = next((size for size in sizes if size is not None), None)
     if known is None:
         return None
-    height, width = (
-        micrometers(f"{size} {'angstrom' if unit == 'Å' else unit}", "pixel size of the image")
-        for size, unit in (size or known for size in sizes)
-    )
+    height, width = (_micrometers(*(size or known)) for size in sizes)
     return height, width
 
 
@@ -111,7 +129,7 @@ class PsfSource:
         try:
             # Before the first image: a file that is none is no fault of each.
             if self._pixel_size is not None:
-                find_pixel_size(_number(self._pixel_size))
+                find_pixel_size(_lengths(self._pixel_size))
             if args.beads is not None:
                 self._known = beads_in(Path(args.beads))
             elif args.psf not in (None, *WORDS):
@@ -167,7 +185,7 @@ def measured_in(path: Path) -> Any:
     """
     picture, data, axes = _read(path)
     size = pixel_size_of(picture, None)
-    if axes == "CYX":
+    if axes is not None and axes[0] == "C":
         names = [f"{path.name}, channel {channel}" for channel in range(len(data))]
         return [Measured(*each) for each in zip(data, [size] * len(data), names, strict=True)]
     return Measured(data, size, path.name)
@@ -179,10 +197,10 @@ def beads_in(path: Path, pixel_size: str | None = None) -> Any:
 
     picture, data, axes = _read(path)
     try:
-        if data.ndim != 2:
+        if axes is None or axes.strip("QRZ") != "YX" or data.ndim > 3:
             raise PsfError(
-                f"The image of beads has the axes {axes} and the shape {data.shape}. Choose the "
-                "plane in which they are in focus, of one channel."
+                f"The image of beads has the axes {axes} and the shape {data.shape}. Choose a "
+                "plane in which they are in focus, or a stack of planes; of one channel."
             )
         beads = psf_from_beads(data, pixel_size=pixel_size_of(picture, pixel_size))
     except PsfError as error:

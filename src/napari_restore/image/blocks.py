@@ -136,3 +136,46 @@ def reading_of(layout: Layout, block: Block, multiple_of: int, halo: int, frames
         # The last frame takes the one before for its neighbor.
         out[time] = slice(start - (stop == last and stop - start == 1), min(stop + 1, last))
     return tuple(out)
+
+
+def block_shape_in_space(
+    layout: Layout, chunks: Sequence[int], itemsize: int, *, full_width: bool = False
+) -> tuple[int, ...]:
+    """Choose the shape of blocks of volumes: whole chunks, as deep as fits, then wider.
+
+    Parameters
+    ----------
+    layout : Layout
+        With an axis Z.
+    chunks : sequence of int
+        Shape of the chunks that are written, for each axis of the layout.
+    itemsize : int
+        Bytes of a sample.
+    full_width : bool
+        Only blocks of whole planes.
+    """
+    shape = layout.shape
+    out = [min(a, b) for a, b in zip(chunks, shape, strict=True)]
+    if layout.color:
+        out[layout.axes.index("S")] = shape[layout.axes.index("S")]
+    if full_width:
+        for letter in "YX":
+            out[layout.axes.index(letter)] = shape[layout.axes.index(letter)]
+    for letter in "ZXY":
+        axis = layout.axes.index(letter)
+        room = BLOCK_BYTES // (itemsize * int(np.prod(out, dtype=np.int64)))
+        out[axis] = min(shape[axis], out[axis] * max(1, room))
+        if out[axis] < shape[axis]:
+            break
+    return tuple(out)
+
+
+def reading_around(layout: Layout, block: Block, margins: dict[str, int]) -> Block:
+    """Find what has to be read for a block and so much around it, by the letter of an axis."""
+    return tuple(
+        slice(
+            max(0, part.start - margins.get(letter, 0)),
+            min(length, part.stop + margins.get(letter, 0)),
+        )
+        for part, letter, length in zip(block, layout.axes, layout.shape, strict=True)
+    )

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from .tiling import Region
 
+#: Fewest planes that are a volume.
+LEAST_PLANES = 3
 #: Letters of axes without a meaning: neither time nor channels nor space.
 UNNAMED = "QRUVWABDEFGHIJKLMNOP"
 
@@ -237,6 +239,35 @@ def with_time(layout: Layout) -> Layout:
             "Restore each frame alone."
         )
     return movie
+
+
+def with_depth(layout: Layout) -> Layout:
+    """Layout of a volume: Z is its axis of depth, or the only one that could be.
+
+    Raises
+    ------
+    ImageError
+        If there is no such axis, several, or fewer than three planes.
+    """
+    axes = layout.axes
+    unnamed = [letter for letter in axes if letter not in "TZCYXS"]
+    if "Z" not in axes and len(unnamed) == 1:
+        axes = axes.replace(unnamed[0], "Z")
+    if "Z" not in axes:
+        several = "several that may be" if unnamed else "none"
+        raise ImageError(
+            f"A volume needs an axis of depth; an image of shape {layout.shape} read as "
+            f"{layout.axes} has {several}. Name it Z, for example axes='ZYX', or restore plane by "
+            "plane (dimensions=2)."
+        )
+    volume = Layout(layout.shape, axes)
+    count = volume.shape[axes.index("Z")]
+    if count < LEAST_PLANES:
+        raise ImageError(
+            f"A volume needs {LEAST_PLANES} planes or more; shape {layout.shape} (axes {axes}) has "
+            f"{count}. Restore plane by plane (dimensions=2)."
+        )
+    return volume
 
 
 def likely_color(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:

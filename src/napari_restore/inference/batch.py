@@ -150,19 +150,30 @@ def write_batch(
                 target.write(job.index, job.tile, with_alpha(samples, original))
             continue
         for place, residual in zip(group, found, strict=True):
-            _write_tile(batch, place, residual[batch.crops[place]], target, strength, report)
+            write_tile(
+                batch.jobs[place],
+                batch.originals[place],
+                residual[batch.crops[place]],
+                target,
+                batch.scales[place],
+                strength,
+                report,
+                batch.gaps[place],
+            )
 
 
-def _write_tile(
-    batch: Batch,
-    place: int,
+def write_tile(
+    job: Job,
+    original: NDArray[Any],
     change: NDArray[np.float32],
     target: Planes,
+    scale: Scale,
     strength: float,
     report: Report,
+    gaps: NDArray[np.bool_] | None = None,
 ) -> None:
-    job, original, gaps = batch.jobs[place], batch.originals[place], batch.gaps[place]
-    scale, layout, dither = batch.scales[place], target.layout, None
+    """Add a change (h, w, C) to the samples of a tile (h, w, S), write them and count."""
+    layout, dither = target.layout, None
     if not np.isfinite(change.sum()):
         # Half precision overflows on extreme outliers; such pixels stay as they were.
         change = np.nan_to_num(change, nan=0.0, posinf=0.0, neginf=0.0)

@@ -21,6 +21,10 @@ DEBLURRER: dict[str, object] = {
 #: Options of the networks that invert a known blur, but for their channels.
 INVERTER: dict[str, object] = {key: DEBLURRER[key] for key in DEBLURRER if key != "estimates"}
 
+#: Options of the network that restores volumes: steps after which it sees an estimate.
+VOLUME_STAGES = (3, 7, 14, 28)
+VOLUME: dict[str, object] = {"stages": VOLUME_STAGES, "width": 16, "layers": 2}
+
 #: Motion blur is wide too.
 _ALONG_MOTION: dict[str, object] = {
     "widths": (32, 64, 128, 192),
@@ -182,6 +186,21 @@ INVERTERS: dict[int, ModelSpec] = {
         psf=True,
     ),
 }
+
+
+#: The model that restores volumes with a known blur, gray or each color by itself.
+VOLUME_INVERTER = ModelSpec(
+    name="invert-volume",
+    task="deblur",
+    channels=1,
+    architecture="volume",
+    weights="invert-volume.safetensors",
+    sha256="8ce1dac3ec0352793a365e1a916c32e2a3ef44eaca61248ea189a743645207d9",
+    options=VOLUME,
+    multiple_of=1,
+    halo=0,
+    psf=True,
+)
 
 
 def check_task(task: str) -> None:

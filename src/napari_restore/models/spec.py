@@ -22,6 +22,7 @@ ARCHITECTURES = {
     "nafnet": "napari_restore.networks.nafnet:NAFNet",
     "resunet": "napari_restore.networks.resunet:ResUNet",
     "inverter": "napari_restore.networks.inverter:Inverter",
+    "volume": "napari_restore.networks.volume_inverter:VolumeInverter",
     "affine": "napari_restore.networks.dehaze_net:DehazeNet",
     "motion": "napari_restore.networks.motion_net:MotionRestorer",
     "framepair": "napari_restore.networks.motion_net:FramePairRestorer",

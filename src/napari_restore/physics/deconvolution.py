@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from napari_restore.watch import check
+
 from .inverse import WienerBank, centered_in
 from .psf import fast_length
 
@@ -65,7 +67,13 @@ class RichardsonLucy:
     momenta: tuple[float, ...] | None = None
     accelerated: bool = True
 
-    def __call__(self, image: torch.Tensor, psf: torch.Tensor, scale: Scale) -> torch.Tensor:
+    def __call__(
+        self,
+        image: torch.Tensor,
+        psf: torch.Tensor,
+        scale: Scale,
+        trusted: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Deconvolve.
 
         Parameters
@@ -76,8 +84,21 @@ class RichardsonLucy:
             As many axes, odd sides, sum 1.
         scale : Scale
             Of the whole image if ``image`` is a block of it.
+        trusted : Tensor, optional
+            As the image, 0 where it says nothing: it counts as what lies beyond the border.
         """
-        return self._run(image, psf, scale)[0]
+        return self._run(image, psf, scale, trusted)[0][-1]
+
+    def stages(
+        self,
+        image: torch.Tensor,
+        psf: torch.Tensor,
+        scale: Scale,
+        after: Sequence[int],
+        trusted: torch.Tensor | None = None,
+    ) -> list[torch.Tensor]:
+        """Estimates after some of the steps; else as a call."""
+        return self._run(image, psf, scale, trusted, after)[0]
 
     def found_momenta(
         self, image: torch.Tensor, psf: torch.Tensor, scale: Scale
@@ -86,8 +107,13 @@ class RichardsonLucy:
         return self._run(image, psf, scale)[1]
 
     def _run(
-        self, image: torch.Tensor, psf: torch.Tensor, scale: Scale
-    ) -> tuple[torch.Tensor, tuple[float, ...]]:
+        self,
+        image: torch.Tensor,
+        psf: torch.Tensor,
+        scale: Scale,
+        trusted: torch.Tensor | None = None,
+        after: Sequence[int] = (),
+    ) -> tuple[list[torch.Tensor], tuple[float, ...]]:
         blur = _Blur(image.shape, psf.to(image))
         least = 1e-6 * scale.level
         data = (image + scale.pedestal).clamp_(min=0)
@@ -96,15 +122,23 @@ class RichardsonLucy:
         weight.clamp_(min=SEEN)
         # Smooth at first: noise cut off at 0 would be light, and steps take long to remove it.
         first = blur.beyond((blur.back(image) / weight)[blur.inside].clamp_(min=least))
+        if trusted is not None:
+            weight = blur.back(trusted)
+            seen = weight > SEEN
+            weight.clamp_(min=SEEN)
         estimate, before, change, change_before = first, first, None, None
         momenta: list[float] = []
+        kept: list[torch.Tensor] = []
         for step in range(self.steps):
+            check()
             momentum = self._momentum(step, change, change_before)
             momenta.append(momentum)
             start = estimate
             if momentum:
                 start = (estimate + momentum * (estimate - before)).clamp_(min=0)
             ratio = data / blur(start).add_(scale.pedestal).clamp_(min=least)
+            if trusted is not None:
+                ratio *= trusted
             share = weight
             if self.total_variation:
                 curvature = _curvature(start, 1e-3 * scale.level)
@@ -114,7 +148,9 @@ class RichardsonLucy:
             estimate = torch.where(seen, better, first)
             if self.accelerated and self.momenta is None:
                 change_before, change = change, estimate - start
-        return estimate[blur.inside], tuple(momenta)
+            if step + 1 in (after or (self.steps,)):
+                kept.append(estimate[blur.inside].clone())
+        return kept, tuple(momenta)
 
     def _momentum(
         self, step: int, change: torch.Tensor | None, before: torch.Tensor | None
@@ -145,11 +181,19 @@ class Wiener:
     noise: float = 0.02
     strength: float = 25.0
 
-    def __call__(self, image: torch.Tensor, psf: torch.Tensor, scale: Scale) -> torch.Tensor:
+    def __call__(
+        self,
+        image: torch.Tensor,
+        psf: torch.Tensor,
+        scale: Scale,
+        trusted: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Deconvolve; as `RichardsonLucy`; the result may go below 0."""
         scaled = (image / scale.level)[None, None]
         noise = torch.tensor([self.noise], device=image.device)
-        bank = WienerBank(scaled, psf[None], noise, (self.strength,))
+        if trusted is not None:
+            trusted = trusted[None, None]
+        bank = WienerBank(scaled, psf[None], noise, (self.strength,), trusted)
         return bank(scaled)[0][0, 0] * scale.level
 
 

@@ -103,7 +103,7 @@ def deconvolved_blocks(
     places = list(blocks(image.shape, margins, voxels))
 
     def read(place: Block) -> tuple[torch.Tensor, Block]:
-        window, inside = _with_margin(place, margins, image.shape)
+        window, inside = with_margin(place, margins, image.shape)
         samples = np.asarray(image[window], dtype=np.float32) - np.float32(background)
         return torch.from_numpy(samples).to(device), inside
 
@@ -134,11 +134,20 @@ def reach(psf: NDArray[np.floating], axis: int, kept: float = 0.99) -> int:
     half = len(line) // 2
     inside = [float(line[half - h : half + h + 1].sum()) for h in range(half + 1)]
     near = next((h for h, share in enumerate(inside) if share >= kept * inside[-1]), half)
-    return 2 * near + 2
+    return 2 * near + 6
 
 
 def blocks(shape: Sequence[int], margins: Sequence[int], voxels: int) -> Iterator[Block]:
     """Cut an image into blocks which, with their margins, have at most so many voxels."""
+    lines = [
+        [slice(start, min(n, start + side)) for start in range(0, n, side)]
+        for n, side in zip(shape, sides_of(shape, margins, voxels), strict=True)
+    ]
+    return product(*lines)
+
+
+def sides_of(shape: Sequence[int], margins: Sequence[int], voxels: int) -> list[int]:
+    """Sides of blocks which, with their margins, have at most so many voxels."""
     counts = [1] * len(shape)
 
     def sides() -> list[int]:
@@ -152,14 +161,10 @@ def blocks(shape: Sequence[int], margins: Sequence[int], voxels: int) -> Iterato
         # Cut where most is left beside the margins.
         shares = [s / (2 * m + 1) if s > 1 else 0 for s, m in zip(sides(), margins, strict=True)]
         counts[shares.index(max(shares))] += 1
-    lines = [
-        [slice(start, min(n, start + side)) for start in range(0, n, side)]
-        for n, side in zip(shape, sides(), strict=True)
-    ]
-    return product(*lines)
+    return sides()
 
 
-def _with_margin(place: Block, margins: Sequence[int], shape: Sequence[int]) -> tuple[Block, Block]:
+def with_margin(place: Block, margins: Sequence[int], shape: Sequence[int]) -> tuple[Block, Block]:
     """Window that is read for a block, and where the block lies in it."""
     window = tuple(
         slice(max(0, part.start - margin), min(length, part.stop + margin))

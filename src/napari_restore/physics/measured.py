@@ -97,7 +97,7 @@ def as_psf(
         values, resampled = _resampled(values, middle, factors)
         notes += resampled
     if image_shape is not None:
-        values, cut = _fitting(values, image_shape)
+        values, cut = _fitting(values, image_shape, computed)
         notes += cut
     return MeasuredPsf((values / values.sum()).astype(np.float32), tuple(notes))
 
@@ -252,8 +252,10 @@ def _trimmed(values: Floats, least: float = 1e-4) -> Floats:
     return values
 
 
-def _fitting(values: Floats, shape: Sequence[int]) -> tuple[Floats, list[str]]:
-    """Cut off what reaches beyond an image, if that is next to nothing."""
+def _fitting(
+    values: Floats, shape: Sequence[int], computed: bool = False
+) -> tuple[Floats, list[str]]:
+    """Cut off what reaches beyond an image, if that is next to nothing, or no mistake."""
     # Planes further apart than the stack is high never meet; that is no sign of a mistake.
     limits = [2 * shape[-3] - 1] if values.ndim == 3 else []
     limits += [side - 1 + side % 2 for side in shape[-2:]]
@@ -265,7 +267,7 @@ def _fitting(values: Floats, shape: Sequence[int]) -> tuple[Floats, list[str]]:
         inner.append(slice(off, side - off))
     cut = values[tuple(inner)]
     across = values.sum(axis=tuple(range(values.ndim - 2)))[tuple(inner[-2:])].sum()
-    if across < (1 - LOST) * values.sum():
+    if across < (1 - LOST) * values.sum() and not computed:
         raise PsfError(
             f"The PSF has {values.shape[-2:]} pixels, in those of the image, which has "
             f"{tuple(shape[-2:])}. A PSF is smaller than its image: check the pixel sizes, or give "

@@ -56,7 +56,8 @@ class Optics:
         Of the immersion and of the sample. Where nothing is said, the commonest immersion for the
         aperture is taken, and the sample's index is the immersion's; see `notes`.
     depth : float
-        Of what is seen below the coverslip. It matters where the two indices differ.
+        Of what is seen below the coverslip; of a volume, its first plane. It matters where the two
+        indices differ.
     modality : str
         One of ``"widefield"``, ``"confocal"``, ``"spinning disk"``, ``"light sheet"``,
         ``"two-photon"``.

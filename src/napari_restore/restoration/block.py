@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_restore.image.blocks import pixels_of, reading_of, regions_of
+from napari_restore.image.blocks import pixels_of, reading_around, reading_of, regions_of
 from napari_restore.image.layout import Planes
 from napari_restore.image.lazy import let_go
 from napari_restore.inference.context import Contexts
@@ -74,6 +74,8 @@ class BlockTask:
     def window(self, block: Block) -> Block:
         """Find which samples a block is restored from: itself, its halo, its neighbor in time."""
         plan = self.plan
+        if plan.in_space:
+            return reading_around(plan.layout, block, dict(zip("ZYX", plan.margins, strict=True)))
         return reading_of(plan.layout, block, plan.spec.multiple_of, plan.halo, plan.spec.frames)
 
     def read(self, image: Any, block: Block) -> NDArray[Any]:
@@ -124,6 +126,11 @@ class BlockTask:
         if isinstance(contexts, dict):
             contexts = Contexts(source, scales, contexts)
         target = Planes(out, layout, tuple(part.start for part in block))
+        if plan.in_space:
+            from .in_space import restore_in_space
+
+            restore_in_space(source, target, plan, found, block, report)
+            return out, report
         total, before = pixels_of(layout, block), 0
         for channel, regions in self._by_channel(block):
             predictor = plan.predictor(found, channel)

@@ -97,20 +97,22 @@ def restore_lazily(image: Any, plan: Plan, facts: Facts | None = None) -> da.Arr
     if layout.pixels == 0:
         return source
     # A window starts on the network's grid, up to one step outside the halo.
-    reach = plan.halo + spec.multiple_of
+    reach = dict.fromkeys("YX", plan.halo + spec.multiple_of)
+    if plan.in_space:
+        reach = {a: r for a, r in zip("ZYX", plan.margins, strict=True) if r}
     chunks = list(source.chunks)
     if layout.color:
         chunks[layout.axes.index("S")] = (source.shape[layout.axes.index("S")],)
-    for letter in "YX":
+    for letter, margin in reach.items():
         axis = layout.axes.index(letter)
-        if source.shape[axis] < reach:
+        if source.shape[axis] < margin:
             chunks[axis] = (source.shape[axis],)
         elif len(chunks[axis]) > 1:
-            chunks[axis] = ensure_minimum_chunksize(reach, chunks[axis])
+            chunks[axis] = ensure_minimum_chunksize(margin, chunks[axis])
     joined = source.rechunk(tuple(chunks))
     depth = {
-        axis: (reach, reach) if len(joined.chunks[axis]) > 1 else (0, 0)
-        for axis in (layout.axes.index(letter) for letter in "YX")
+        axis: (margin, margin) if len(joined.chunks[axis]) > 1 else (0, 0)
+        for axis, margin in ((layout.axes.index(a), margin) for a, margin in reach.items())
     }
     if spec.frames == 2:
         # The last frame takes the one before for its neighbor.

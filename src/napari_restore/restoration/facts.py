@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from napari_restore.inference.predictor import TorchPredictor
     from napari_restore.inference.protocol import Report
 
+    from .in_space import Light
     from .plan import Plan
 
     MaybeFacts: TypeAlias = "Facts | LazyStatistic[Facts]"
@@ -95,11 +96,14 @@ class Facts:
         less than one, so that each is restored alone.
     blurs : tuple of Blur
         What blurred each channel; empty if nobody asked.
+    lights : tuple of Light
+        What blocks of each channel have in common in space, see `in_space`; else empty.
     """
 
     scales: tuple[Scale, ...]
     exposure: float | None = None
     blurs: tuple[Blur, ...] = ()
+    lights: tuple[Light, ...] = ()
 
     @property
     def psf(self) -> PSF | None:
@@ -151,6 +155,8 @@ def _find(
         tell(0, total, "Finding the exposure")
         pair = cast("TorchPredictor", plan.predictor())
         exposure = usable_exposure(planes, pair, scales, plan.options.exposure)
+    if plan.in_space:
+        return find_in_space(planes, plan, scales)
     if plan.inverter is None:
         return Facts(scales, exposure)
     return Facts(scales, exposure, blurs or find_blurs(planes, plan, scales))
@@ -234,6 +240,26 @@ def find_blurs(planes: Planes, plan: Plan, scales: tuple[Scale, ...]) -> tuple[B
         else:
             blurs.append(_find_blur(plane, plan, tools, follow))
     return tuple(blurs)
+
+
+def find_in_space(planes: Planes, plan: Plan, scales: tuple[Scale, ...]) -> Facts:
+    """Find noise and light of each channel, for volumes and classical methods."""
+    from napari_restore.analysis.noise import noise_level
+    from napari_restore.analysis.windows import rich_windows
+
+    from .in_space import find_light
+
+    layout, blurs, lights = planes.layout, [], []
+    for channel in range(layout.groups):
+        tell(0, layout.pixels, "Looking at the noise")
+        plane = _Plane(planes, _middle_plane(layout, channel), scales[channel])
+        window = next(iter(rich_windows(plane, LOOKED_AT, 1, check)))
+        noise = noise_level(window.samples)
+        psf = plan.psf(channel)
+        # One that was looked for and not found changes nothing.
+        blurs.append(Blur(psf, noise, "given" if psf else "unknown", psf.found))
+        lights.append(find_light(planes, plan, scales, channel, (window.top, window.left)))
+    return Facts(scales, blurs=tuple(blurs), lights=tuple(lights))
 
 
 def _middle_plane(layout: Layout, channel: int) -> tuple[int, ...]:

@@ -49,8 +49,15 @@ class Options:
         `psf_from_beads` returns, the arguments of `Optics` as a dictionary, or a list: one for each
         channel.
     pixel_size : length, optional
-        Side of a pixel of the image, or height and width: "65 nm", or a number in µm. A PSF that
-        has a pixel size too is resampled to it, and optics need it.
+        Side of a pixel of the image, or height and width: "65 nm", or a number in µm; of a volume,
+        the distance of planes, height and width. A PSF that has a pixel size too is resampled to
+        it, and optics need it.
+    dimensions : {2, 3, "auto"}
+        Restore plane by plane, or as a volume along Z, Y and X with a PSF that has planes. Without
+        ``axes``, the one axis before the plane is Z. "auto" restores as a volume where an axis is
+        named Z and the PSF has planes, and says so.
+    method : {"network", "richardson-lucy", "wiener"}
+        How a PSF is inverted, for ``deblur``. The last two are classical methods; they need a PSF.
     keep_range : bool, optional
         Hold the result between the least and the largest value of the image. Without it, signed
         integers are, as those of CT and MR.
@@ -69,6 +76,8 @@ class Options:
     exposure: float | None = None
     psf: Any = None
     pixel_size: Any = None
+    dimensions: int | str = 2
+    method: str = "network"
     keep_range: bool | None = None
     invalid_value: float | None = None
 

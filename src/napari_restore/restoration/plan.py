@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_restore.analysis.point_spread import KnownBlur
 from napari_restore.device import resolve_device
-from napari_restore.errors import RestoreError
-from napari_restore.image.layout import Layout, find_layout, with_time
+from napari_restore.errors import PsfError, RestoreError
+from napari_restore.image.layout import (
+    LEAST_PLANES,
+    Layout,
+    find_layout,
+    with_depth,
+    with_time,
+)
 from napari_restore.image.tiling import Grid, Region, split
 from napari_restore.inference.protocol import TileOptions, default_tiles
 from napari_restore.inference.smooth_change import halo_with
-from napari_restore.models.catalog import INVERTERS, find_model
+from napari_restore.models.catalog import INVERTERS, VOLUME_INVERTER, find_model
 
-from .given_psf import find_pixel_size, given_psfs
+from .given_psf import find_pixel_size, given_psfs, has_planes
 
 if TYPE_CHECKING:
     from napari_restore.analysis.point_spread import PSF
@@ -29,6 +35,8 @@ if TYPE_CHECKING:
 
 #: Largest structure that can be kept on purpose, in pixels: its halo is several times as wide.
 LARGEST_STRUCTURE = 200
+#: How a PSF is inverted.
+METHODS = ("network", "richardson-lucy", "wiener")
 #: Side of the tiles, on a processor, of networks whose features of a whole tile are in memory.
 _WHOLE_TILE = 768
 
@@ -55,6 +63,10 @@ class Plan:
         Those that were given: one for all channels, one for each, or none.
     pixel_size : (float, float) or None
         Height and width of a pixel of the image in µm, where that is known.
+    dimensions : int
+        3 where a volume is restored as one, 2 plane by plane.
+    notes : tuple of str
+        What was decided and should be known.
     tiles_for : str
         Device that these tiles suit; others get their own. Empty if they hold for all.
     """
@@ -67,8 +79,26 @@ class Plan:
     tiles: TileOptions
     inverter: ModelSpec | None = None
     psfs: tuple[PSF, ...] = ()
-    pixel_size: tuple[float, float] | None = None
+    pixel_size: tuple[float, ...] | None = None
+    dimensions: int = 2
+    notes: tuple[str, ...] = ()
     tiles_for: str = ""
+
+    @property
+    def in_space(self) -> bool:
+        """Whether blocks go by `in_space`: volumes, and planes by classical methods."""
+        return self.dimensions == 3 or self.options.method != "network"
+
+    def psf(self, channel: int) -> PSF:
+        """Return the PSF of a channel that was given."""
+        return self.psfs[channel if len(self.psfs) > 1 else 0]
+
+    @cached_property
+    def margins(self) -> tuple[int, int, int]:
+        """Planes, rows and columns around a part of space that influence it noticeably."""
+        from .in_space import margins_of
+
+        return margins_of(self)
 
     @property
     def structure_size(self) -> float:
@@ -79,6 +109,8 @@ class Plan:
     def halo(self) -> int:
         """Pixels around a tile that influence it noticeably."""
         inverse = 0 if self.inverter is None else self.inverter.halo
+        if self.in_space:
+            return max(self.margins[1:])
         # What a PSF scatters takes several of its radii to be undone.
         wide = max((4 * (len(psf.array) // 2) for psf in self.psfs), default=0)
         return max(halo_with(self.spec.halo, self.structure_size), inverse, wide)
@@ -99,6 +131,8 @@ class Plan:
 
     def seen(self, region: Region) -> int:
         """Pixels that the network will see for a region of one plane."""
+        if self.in_space:
+            return region.pixels
         grid = Grid(self.layout.size, self.spec.multiple_of, self.halo)
         return sum(grid.window(tile).pixels for tile in split(region, self.tiles.side))
 
@@ -199,8 +233,13 @@ def make_plan(
         invalid_value=_invalid(options.invalid_value),
         pixel_size=find_pixel_size(options.pixel_size),
     )
-    psf = _psf(checked, layout)
+    dimensions, layout, notes = _dimensions(checked, layout)
+    psf = _psf(checked, layout, dimensions)
     inverter = None if psf == "none" else INVERTERS[layout.channels]
+    if checked.method != "network":
+        inverter = None
+    elif dimensions == 3:
+        inverter = VOLUME_INVERTER
     return Plan(
         layout,
         np.dtype(image.dtype).name,
@@ -210,11 +249,63 @@ def make_plan(
         tiles,
         inverter,
         () if isinstance(psf, str) else psf,
-        checked.pixel_size,
+        None if checked.pixel_size is None else checked.pixel_size[-2:],
+        dimensions,
+        notes,
     )
 
 
-def _psf(options: Options, layout: Layout) -> tuple[PSF, ...] | str:
+#: What gives a PSF with planes.
+_WITH_PLANES = (
+    "an array (Z, Y, X), what psf_from_beads finds in a volume, or Optics(na=…, wavelength=…, "
+    "pixel_size=…, z_step=…)"
+)
+
+
+def _dimensions(options: Options, layout: Layout) -> tuple[int, Layout, tuple[str, ...]]:
+    """Whether an image is restored as a volume, how it is read then, and what to say of that."""
+    asked, given = options.dimensions, options.psf
+    named = isinstance(given, str) or given is None
+    if asked not in (2, 3, "auto") or isinstance(asked, bool):
+        raise RestoreError(f"dimensions must be 2, 3 or 'auto'; got {asked!r}.")
+    if options.method not in METHODS:
+        raise RestoreError(f"method must be one of: {', '.join(METHODS)}; got {options.method!r}.")
+    if asked == 3 or options.method != "network":
+        what = "A volume" if asked == 3 else f"method '{options.method}'"
+        if options.task != "deblur":
+            raise RestoreError(
+                f"{what} is for deblur; {options.task} was asked for. Leave dimensions and method "
+                "out, or choose deblur."
+            )
+        if named:
+            kinds = _WITH_PLANES if asked == 3 else "an array, beads or Optics"
+            raise RestoreError(
+                f"{what} needs a point spread function, and psf is {given!r}. Give {kinds}"
+                + (
+                    "; or restore plane by plane (dimensions=2)."
+                    if asked == 3
+                    else ", what estimate_psf finds, or choose method='network'."
+                )
+            )
+    if asked == 3:
+        return 3, with_depth(layout), ()
+    if asked == 2 or "Z" not in layout.axes or options.task != "deblur" or options.frames == 2:
+        return 2, layout, ()
+    count = layout.shape[layout.axes.index("Z")]
+    if count < LEAST_PLANES or named:
+        return 2, layout, ()
+    why = f"the PSF has no planes. As a volume it needs {_WITH_PLANES}."
+    if has_planes(given, layout, options.pixel_size):
+        try:
+            given_psfs(given, layout, options.pixel_size, 3)
+        except PsfError as error:
+            why = str(error)
+        else:
+            return 3, layout, (f"Restored as a volume: {count} planes, and a PSF that has planes",)
+    return 2, layout, (f"Restored plane by plane: {why}",)
+
+
+def _psf(options: Options, layout: Layout, dimensions: int) -> tuple[PSF, ...] | str:
     """PSFs that were given, "auto" or "none"."""
     given = options.psf
     applies = options.task in ("deblur", "motion_deblur") and options.frames == 1
@@ -238,7 +329,7 @@ def _psf(options: Options, layout: Layout) -> tuple[PSF, ...] | str:
             f"psf chooses the model that is told it, and model is '{options.model}'. Leave one of "
             "them out."
         )
-    psfs = given_psfs(given, layout, options.pixel_size)
+    psfs = given_psfs(given, layout, options.pixel_size, dimensions)
     # One that was looked for and not found.
     return psfs if any(psfs) else "none"
 

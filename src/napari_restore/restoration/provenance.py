@@ -11,6 +11,7 @@ from napari_restore.models.weights import sha256
 if TYPE_CHECKING:
     from napari_restore.analysis.blur import BlurEstimate
     from napari_restore.inference.protocol import Report
+    from napari_restore.models.spec import ModelSpec
 
     from .connection import Workers
     from .facts import Facts
@@ -58,12 +59,12 @@ def provenance(
     told = any(plan.psfs) if facts is None else facts.psf is not None
     if told and plan.inverter is not None:
         spec = plan.inverter
+    classical = options.method != "network"
     dtype = autocast_dtype(plan.device)
     record: dict[str, Any] = {
         "task": options.task,
-        # A user's own file is found again by its path.
-        "model": spec.weights if Path(spec.weights).is_absolute() else spec.name,
-        "weights_sha256": spec.sha256 or sha256(spec.path),
+        "model": _model(spec) if not classical else options.method,
+        "weights_sha256": None if classical else spec.sha256 or sha256(spec.path),
         "axes": plan.layout.axes,
         "strength": options.strength,
         "tile": plan.tiles.side if plan.tiles.fixed else "auto",
@@ -73,7 +74,11 @@ def provenance(
     }
     if options.structure_size:
         record["structure_size"] = options.structure_size
-    if plan.inverter is not None:
+    if plan.dimensions == 3:
+        record["dimensions"] = 3
+    if classical:
+        record["method"] = options.method
+    if plan.inverter is not None or classical:
         # What was asked for, which is known before anything is found.
         record["psf_asked"] = [psf.digest for psf in plan.psfs] or "auto"
     if plan.pixel_size is not None:
@@ -99,7 +104,7 @@ def provenance(
             "clipped_samples": report.clipped,
             "held_samples": report.held,
             "invalid_samples": report.invalid,
-            "notes": list(report.notes),
+            "notes": [*plan.notes, *report.notes],
         }
     if record.get("frames_used") == 1:
         record["notes"] = [*record.get("notes", []), ALONE]
@@ -113,3 +118,8 @@ def provenance(
     if seconds is not None:
         record["seconds"] = round(seconds, 3)
     return record
+
+
+def _model(spec: ModelSpec) -> str:
+    """Name of a model; a user's own file is found again by its path."""
+    return spec.weights if Path(spec.weights).is_absolute() else spec.name

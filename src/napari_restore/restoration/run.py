@@ -210,7 +210,7 @@ def begin(
             plan = replace(plan, tiles=suited(workers.tiles, plan.spec, workers.device))
     if tiles is not None and not plan.tiles.fixed:
         plan = replace(plan, tiles=tiles)
-    if plan.layout.pixels:
+    if plan.layout.pixels and not plan.in_space:
         tell(0, plan.layout.pixels, LOADING)
         plan.predictor()
     facts = facts or find_facts(image, plan, blurs=blurs)
@@ -293,6 +293,10 @@ def _moved(inner: Block, outer: Block) -> Block:
 def block_of_tile(plan: Plan) -> list[int]:
     """Shape of the blocks: a tile of the plane, or as many small planes as have its pixels."""
     layout, side = plan.layout, plan.tiles.side
+    if plan.in_space:
+        from .in_space import block_in_space
+
+        return block_in_space(plan)
     height, width = layout.size
     shape = [1] * len(layout.shape)
     for axis, letter in enumerate(layout.axes):

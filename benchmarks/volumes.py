@@ -1,0 +1,148 @@
+"""How well and how fast volumes are restored, with the true point spread function and a wrong one.
+
+    python benchmarks/volumes.py quality [--scenes bars,nuclei] [--photons 100,1000] [FILES]
+    python benchmarks/volumes.py speed [--shape 32,256,256] [--others]
+    python benchmarks/volumes.py memory
+
+Quality is PSNR after the best affine fit, on volumes that are made up or cut from FILES, and
+seen by a wide-field and a confocal microscope. Speed is in Mvoxel/s; --others times RedLionfish
+and scikit-image, if they are installed. Memory is the peak of a process that restores volumes of
+several depths chunk by chunk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from napari_restore import Optics, deblur
+from napari_restore.training import scenes
+from napari_restore.training.volumes import psnr
+
+MICROSCOPES = {
+    name: Optics(
+        na=1.2,
+        wavelength=0.52,
+        pixel_size=0.1,
+        z_step=0.25,
+        refractive_index=1.33,
+        modality=name,
+    )
+    for name in ("widefield", "confocal")
+}
+METHODS = ("network", "richardson-lucy", "wiener")
+SHAPE = (32, 96, 96)
+
+
+def _scene(name: str, shape: scenes.Shape, step: float) -> np.ndarray:
+    rng = np.random.default_rng(11)
+    if Path(name).exists():
+        import tifffile
+
+        return scenes.part_of(tifffile.imread(name), shape, rng)
+    return {**scenes.KEPT, **scenes.TRAINED}[name](shape, rng, step)
+
+
+def quality(names: list[str], photons: list[float]) -> None:
+    """Print a table: the image, plane by plane, each method, and a numerical aperture 10 % off."""
+    head = ("in", "by plane", *METHODS, "NA 10 % off", "light")
+    print("| microscope, scene, photons |" + " | ".join(head) + " |")
+    print("|---" * (len(head) + 1) + "|")
+    for kind, optics in MICROSCOPES.items():
+        psf = optics.psf(dimensions=3)
+        step = (optics.z_step or 1) / optics.pixel_size
+        for name in names:
+            sharp = _scene(name, scenes.around(SHAPE, psf.shape), step)
+            for count in photons:
+                seen = scenes.see(sharp, psf, SHAPE, count, np.random.default_rng(5))
+                image, truth = seen.blurred, seen.sharp
+                figures = [psnr(image, truth)]
+                plane = replace(optics, z_step=None)
+                figures.append(psnr(deblur(image, psf=plane), truth))
+                options = {"axes": "ZYX", "dimensions": 3}
+                results = [deblur(image, psf=psf, method=m, **options) for m in METHODS]
+                figures += [psnr(result, truth) for result in results]
+                wrong = replace(optics, na=0.9 * optics.na)
+                figures.append(psnr(deblur(image, psf=wrong, **options), truth))
+                light = results[0].sum() / image.sum() - 1
+                row = " | ".join(f"{figure:.2f}" for figure in figures)
+                label = f"{kind}, {Path(name).stem}, {count:g}"
+                print(f"| {label} | {row} | {light:+.2%} |", flush=True)
+
+
+def speed(shape: tuple[int, ...], others: bool) -> None:
+    """Print Mvoxel/s of each method, and of other packages."""
+    image = np.random.default_rng(0).poisson(100, shape).astype(np.float32)
+    psf = MICROSCOPES["confocal"].psf(dimensions=3)
+
+    def timed(name: str, run: object) -> None:
+        run()  # type: ignore[operator]
+        start = time.perf_counter()
+        run()  # type: ignore[operator]
+        print(
+            f"{name}: {image.size / 1e6 / (time.perf_counter() - start):.3g} Mvoxel/s", flush=True
+        )
+
+    for method in METHODS:
+        timed(method, lambda m=method: deblur(image, psf=psf, dimensions=3, method=m, axes="ZYX"))
+    if not others:
+        return
+    from skimage.restoration import richardson_lucy
+
+    timed("scikit-image, 30 steps", lambda: richardson_lucy(image, psf, 30, clip=False))
+    from RedLionfishDeconv import doRLDeconvolutionFromNpArrays
+
+    timed(
+        "RedLionfish, 30 steps",
+        lambda: doRLDeconvolutionFromNpArrays(image, psf, niter=30, method="cpu"),
+    )
+
+
+def memory() -> None:
+    """Print the peak memory for volumes of several depths, each in a process of its own."""
+    for planes in (32, 128, 512):
+        command = [sys.executable, __file__, "one", str(planes)]
+        print(subprocess.run(command, check=True, text=True, capture_output=True).stdout.strip())
+
+
+def _one(planes: int) -> None:
+    import dask.array as da
+
+    image = da.random.poisson(100, (planes, 512, 512), chunks=(32, 256, 256)).astype(np.uint16)
+    psf = MICROSCOPES["confocal"].psf(dimensions=3)
+    lazy = deblur(image, psf=psf, dimensions=3, axes="ZYX", method="richardson-lucy")
+    light = lazy.sum(dtype=np.float64).compute(scheduler="threads", num_workers=2)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    print(f"{planes} planes, {image.size / 1e6:.0f} Mvoxel: {peak:.0f} MB (light {light:.4g})")
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("quality", "speed", "memory", "one"))
+    parser.add_argument("files", nargs="*")
+    parser.add_argument("--scenes", default="bars,grains,filaments,membranes,nuclei,beads")
+    parser.add_argument("--photons", default="100,1000")
+    parser.add_argument("--shape", default="32,256,256")
+    parser.add_argument("--others", action="store_true")
+    args = parser.parse_args()
+    if args.what == "quality":
+        names = [*filter(None, args.scenes.split(",")), *args.files]
+        quality(names, [float(count) for count in args.photons.split(",")])
+    elif args.what == "speed":
+        speed(tuple(int(side) for side in args.shape.split(",")), args.others)
+    elif args.what == "memory":
+        memory()
+    else:
+        _one(int(args.files[0]))
+
+
+if __name__ == "__main__":
+    main()

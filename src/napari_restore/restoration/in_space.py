@@ -1,0 +1,466 @@
+"""Blocks of volumes, and of planes by classical methods: restored with a point spread function.
+
+Depth, height and width are space alike here: a part is read with what is around it along all of
+them, as far as the point spread function reaches.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from napari_restore.device import (
+    apply_threads,
+    free_memory,
+    is_out_of_memory,
+    memory_left,
+    resolve_device,
+    torch,
+    use_threads_of_worker,
+)
+from napari_restore.errors import DeviceError
+from napari_restore.image.tiling import Region
+from napari_restore.inference.batch import write_tile
+from napari_restore.inference.conversion import as_seen
+from napari_restore.inference.restraint import not_below
+from napari_restore.inference.tile_queue import Job
+from napari_restore.models.catalog import VOLUME_INVERTER, VOLUME_STAGES
+from napari_restore.models.spec import build_network
+from napari_restore.models.weights import load_state
+from napari_restore.physics.camera import to_linear, to_srgb
+from napari_restore.physics.deconvolution import RichardsonLucy, Scale, Wiener
+from napari_restore.physics.in_blocks import VOXELS, blocks, reach, sides_of, with_margin
+from napari_restore.watch import check, tell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_restore.image.blocks import Block
+    from napari_restore.image.intensity import Scale as IntensityScale
+    from napari_restore.image.layout import Layout, Planes
+    from napari_restore.inference.protocol import Report
+    from napari_restore.networks.volume_inverter import VolumeInverter
+
+    from .facts import Facts
+    from .plan import Plan
+
+    #: Image, point spread function and trusted samples, (D, h, w) each, to the restored image.
+    Method = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
+
+#: Bytes at work for each voxel, and voxels below which a part is not cut any smaller.
+BYTES, LEAST_VOXELS = 100, 2**18
+#: From here on a sample of 8-bit color may be cut off by the range of the sensor.
+FULL = 0.985
+#: Planes, rows and columns that the network sees around a place, beside what its estimates see.
+SEEN = (5, 12, 12)
+#: Sides of the part of an image in which the momenta of the steps are found: depth, and the plane.
+SAMPLE = (48, 192)
+
+
+#: Chunks of a lazy array are asked for by many threads: one at a time is as quick, and takes the
+#: memory of one.
+_COMPUTING = [threading.Lock()]
+
+
+def _after_fork() -> None:
+    _COMPUTING[0] = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@dataclass(frozen=True)
+class Light:
+    """What all blocks of a channel have in common, beside the scale of its intensities.
+
+    Attributes
+    ----------
+    pedestal : float
+        How far noise goes below 0, in the range that a network sees.
+    momenta : tuple of float
+        Of the steps of Richardson and Lucy.
+    """
+
+    pedestal: float = 0.0
+    momenta: tuple[float, ...] = ()
+
+    @property
+    def scale(self) -> Scale:
+        """The same as the methods want it."""
+        return Scale(1.0, self.pedestal)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Planes one above another: all of Z, or one plane where that is no space.
+
+    Attributes
+    ----------
+    index : tuple of int
+        Of one of the planes, over the leading axes.
+    axis : int or None
+        Which of the numbers in ``index`` counts the planes.
+    depth : int
+        How many planes the image has there.
+    """
+
+    index: tuple[int, ...]
+    axis: int | None
+    depth: int
+
+    def plane(self, z: int) -> tuple[int, ...]:
+        """Index of a plane."""
+        if self.axis is None:
+            return self.index
+        return (*self.index[: self.axis], z, *self.index[self.axis + 1 :])
+
+
+def stacks(layout: Layout, block: Block, dimensions: int) -> Iterator[tuple[Stack, slice]]:
+    """Stacks that a block has part in, and which of their planes."""
+    axes = layout.leading
+    deep = axes.index(layout.axes.index("Z")) if dimensions == 3 else None
+    ranges = [range(block[axis].start, block[axis].stop) for axis in axes]
+    part, depth = slice(0, 1), 1
+    if deep is not None:
+        part, depth = block[axes[deep]], layout.shape[axes[deep]]
+        ranges[deep] = range(part.start, part.start + 1)
+    for index in itertools.product(*ranges):
+        yield Stack(index, deep, depth), part
+
+
+def block_in_space(plan: Plan) -> list[int]:
+    """Shape of blocks that are one part each."""
+    layout = plan.layout
+    deep = layout.shape[layout.axes.index("Z")] if plan.dimensions == 3 else 1
+    sides = dict(zip("ZYX", sides_of((deep, *layout.size), plan.margins, VOXELS), strict=True))
+    if plan.tiles.fixed:
+        sides |= {letter: min(sides[letter], plan.tiles.side) for letter in "YX"}
+    if plan.dimensions == 2:
+        sides["Z"] = 1
+    return [
+        length if letter == "S" else sides.get(letter, 1)
+        for letter, length in zip(layout.axes, layout.shape, strict=True)
+    ]
+
+
+def restore_in_space(
+    source: Planes, target: Planes, plan: Plan, facts: Facts, block: Block, report: Report
+) -> None:
+    """Restore a block of ``source`` into ``target``.
+
+    Parameters
+    ----------
+    source, target : Planes
+        ``source`` holds the window of the block, ``target`` the block.
+    plan : Plan
+        With a method and point spread functions.
+    facts : Facts
+    block : tuple of slice
+    report : Report
+        Filled in along the way.
+
+    Raises
+    ------
+    DeviceError
+        If memory runs out on the CPU, or at a tile size that the user chose.
+    """
+    layout, device = plan.layout, resolve_device(plan.device)
+    report.device = device
+    rows, columns = block[layout.axes.index("Y")], block[layout.axes.index("X")]
+    parts = list(stacks(layout, block, plan.dimensions))
+    total = sum((part.stop - part.start) for _, part in parts)
+    total *= (rows.stop - rows.start) * (columns.stop - columns.start)
+    done, voxels = 0, _room(plan, device)
+    for stack, deep in parts:
+        todo = _cut((deep, rows, columns), plan, voxels)
+        while todo:
+            place = todo.pop()
+            tell(done, total, report.notes[-1] if report.notes else "")
+            try:
+                _restore_part(source, target, plan, facts, stack, place, device, report)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                free_memory(device)
+                voxels, device, note = _smaller(voxels, device, plan)
+                report.notes.append(note)
+                report.device = device
+                again = [place, *reversed(todo)]
+                todo = [part for whole in reversed(again) for part in _cut(whole, plan, voxels)]
+                continue
+            done += int(np.prod([part.stop - part.start for part in place]))
+
+
+def _room(plan: Plan, device: str) -> int:
+    """Voxels, margins among them, that are restored at once."""
+    free = None if device == "cpu" else memory_left(device)
+    return VOXELS if free is None else max(LEAST_VOXELS, min(2**28, free // 2 // BYTES))
+
+
+def _cut(place: Block, plan: Plan, voxels: int) -> list[Block]:
+    """Parts of a place, the first one last."""
+    starts, shape = zip(*((p.start, p.stop - p.start) for p in place), strict=True)
+    inner = list(blocks(shape, plan.margins, voxels))
+    if plan.tiles.fixed:
+        side = plan.tiles.side
+        inner = [
+            (z, slice(y, min(y + side, part_y.stop)), slice(x, min(x + side, part_x.stop)))
+            for z, part_y, part_x in inner
+            for y in range(part_y.start, part_y.stop, side)
+            for x in range(part_x.start, part_x.stop, side)
+        ]
+    return [
+        tuple(slice(p.start + s, p.stop + s) for p, s in zip(part, starts, strict=True))
+        for part in reversed(inner)
+    ]
+
+
+def _smaller(voxels: int, device: str, plan: Plan) -> tuple[int, str, str]:
+    if voxels // 2 >= LEAST_VOXELS and not plan.tiles.fixed:
+        voxels //= 2
+        said = f"Memory ran out; going on with parts of {voxels / 1e6:.2g} Mvoxel."
+        return voxels, device, said
+    if plan.tiles.fixed:
+        raise DeviceError(
+            f"Memory of {device} ran out at the chosen tile of {plan.tiles.side} pixels. Choose a "
+            "smaller tile, or 'auto'."
+        )
+    if device == "cpu":
+        raise DeviceError(
+            "Memory ran out even with small parts of the volume. Close other programs and try "
+            "again, or give a smaller point spread function."
+        )
+    return VOXELS, "cpu", f"Memory of {device} ran out; going on with the CPU."
+
+
+def _restore_part(
+    source: Planes,
+    target: Planes,
+    plan: Plan,
+    facts: Facts,
+    stack: Stack,
+    place: Block,
+    device: str,
+    report: Report,
+) -> None:
+    layout = plan.layout
+    scale = facts.scales[layout.group(stack.index)]
+    window, inside = with_margin(place, plan.margins, (stack.depth, *layout.size))
+    seen, gaps = _read(source, stack, window, scale)
+    with _COMPUTING[0]:
+        change = _change(torch.from_numpy(seen), gaps, plan, facts, stack, window[0].start, device)
+    if scale.few and scale.span and np.dtype(plan.dtype).kind == "u":
+        black = -scale.low / scale.span
+        for z, plane in enumerate(seen):
+            light = torch.from_numpy(plane).movedim(-1, 0)
+            change[z] = not_below(change[z].movedim(-1, 0), light, black).movedim(0, -1)
+    changed = change[inside].numpy()
+    region = Region(place[1].start, place[2].start, place[1].stop, place[2].stop)
+    for z in range(place[0].start, place[0].stop):
+        number = z - place[0].start
+        hidden = None if gaps is None else gaps[inside][number]
+        job = Job(stack.plane(z), region)
+        write_tile(
+            job,
+            source.read(job.index, region),
+            changed[number],
+            target,
+            scale,
+            plan.options.strength,
+            report,
+            hidden,
+        )
+
+
+def _read(
+    source: Planes, stack: Stack, window: Block, scale: IntensityScale
+) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+    """Read what a network sees of a window: (D, h, w, C), and where its gaps are."""
+    deep, rows, columns = window
+    region = Region(rows.start, columns.start, rows.stop, columns.stop)
+    places = range(rows.start, rows.stop), range(columns.start, columns.stop)
+    planes, masks = [], []
+    for z in range(deep.start, deep.stop):
+        check()
+        block = source.read(stack.plane(z), region)
+        seen, gaps = as_seen(block, scale, source.layout, *places)
+        planes.append(seen)
+        masks.append(gaps)
+    if all(mask is None for mask in masks):
+        return np.stack(planes), None
+    none = np.zeros(planes[0].shape, bool)
+    return np.stack(planes), np.stack([none if mask is None else mask for mask in masks])
+
+
+def _kernels(plan: Plan, group: int, planes: range) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Point spread functions that some planes have, and the weight of each in every plane."""
+    slabs = plan.psf(group).by_depth
+    if not slabs:
+        return [(_kernel(plan, group), torch.ones(len(planes)))]
+    places, z = [plane for plane, _ in slabs], np.array(planes)
+    found = []
+    for number, (_, array) in enumerate(slabs):
+        weight = np.interp(z, places, np.eye(len(slabs))[number]).astype(np.float32)
+        if weight.any():
+            found.append((torch.from_numpy(array.copy()), torch.from_numpy(weight)))
+    return found
+
+
+def _kernel(plan: Plan, group: int) -> torch.Tensor:
+    array = plan.psf(group).array
+    # One that was not found changes nothing, in any dimensions.
+    return torch.from_numpy(array[None].copy() if array.ndim < plan.dimensions else array.copy())
+
+
+def _change(
+    seen: torch.Tensor,
+    gaps: NDArray[np.bool_] | None,
+    plan: Plan,
+    facts: Facts,
+    stack: Stack,
+    first: int,
+    device: str,
+) -> torch.Tensor:
+    """Find what is to be changed in (D, h, w, C): the same shape, on the CPU."""
+    use_threads_of_worker()
+    apply_threads()
+    group = plan.layout.group(stack.index)
+    method = method_of(plan, facts, group, device)
+    image = seen.movedim(-1, 0).to(device)
+    light = to_linear(image) if plan.linear else image
+    trusted = torch.ones_like(image) if gaps is not None or plan.linear else None
+    if trusted is not None and gaps is not None:
+        trusted[torch.from_numpy(gaps).movedim(-1, 0).to(device)] = 0
+    if trusted is not None and plan.linear:
+        trusted[image >= FULL] = 0
+    out = torch.zeros_like(image)
+    with torch.inference_mode():
+        for kernel, weights in _kernels(plan, group, range(first, first + len(seen))):
+            there = weights.nonzero()[:, 0]
+            # As far as planes reach that have this one.
+            start = max(0, int(there[0]) - plan.margins[0])
+            part = slice(start, int(there[-1]) + 1 + plan.margins[0])
+            share, told = weights[part, None, None].to(device), kernel.to(device)
+            for channel, samples in enumerate(light):
+                believed = None if trusted is None else trusted[channel, part]
+                out[channel, part] += share * method(samples[part], told, believed)
+        restored = to_srgb(out) if plan.linear else out
+        change = (restored - image).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0).cpu()
+    # What was made in inference mode may not be changed outside of it.
+    return change.movedim(0, -1).clone()
+
+
+# ---------------------------------------------------------------- methods
+
+
+def margins_of(plan: Plan) -> tuple[int, int, int]:
+    """Planes, rows and columns around a part that influence it noticeably."""
+    seen = SEEN if plan.options.method == "network" else (0, 0, 0)
+    deep = plan.dimensions == 3
+    reaches = []
+    for psf in plan.psfs:
+        for array in (psf.array, *(array for _, array in psf.by_depth)):
+            volume = array if array.ndim == 3 else array[None]
+            reaches.append([reach(volume, axis) for axis in range(3)])
+    z, y, x = (
+        max(along) + more for along, more in zip(zip(*reaches, strict=True), seen, strict=True)
+    )
+    return z if deep else 0, y, x
+
+
+@lru_cache(maxsize=4)
+def _network(device: str) -> VolumeInverter:
+    spec = VOLUME_INVERTER
+    network = build_network(spec.architecture, spec.options)
+    network.load_state_dict(load_state(spec.path, spec.sha256))
+    return cast("VolumeInverter", network.eval().to(device))
+
+
+def method_of(plan: Plan, facts: Facts, group: int, device: str) -> Method:
+    """Choose the method of a plan for a channel, with what was found of its light."""
+    light, noise = facts.lights[group], facts.blurs[group].noise
+    scale, momenta = light.scale, light.momenta or None
+    if plan.options.method == "network":
+        network, level = _network(device), torch.tensor(noise, device=device)
+
+        def learned(
+            image: torch.Tensor, kernel: torch.Tensor, trusted: torch.Tensor | None
+        ) -> torch.Tensor:
+            restored: torch.Tensor = network(image, kernel, level, scale, momenta, trusted)
+            return restored
+
+        return learned
+    classical = Wiener(noise) if plan.options.method == "wiener" else _steps(plan, momenta)
+
+    def run(
+        image: torch.Tensor, kernel: torch.Tensor, trusted: torch.Tensor | None
+    ) -> torch.Tensor:
+        if kernel.ndim == 3:
+            return classical(image, kernel, scale, trusted)
+        return classical(image[0], kernel, scale, None if trusted is None else trusted[0])[None]
+
+    return run
+
+
+def _steps(plan: Plan, momenta: tuple[float, ...] | None = None) -> RichardsonLucy:
+    if plan.options.method == "network":
+        return RichardsonLucy(VOLUME_STAGES[-1], momenta=momenta)
+    return RichardsonLucy(momenta=momenta)
+
+
+def find_light(
+    planes: Planes,
+    plan: Plan,
+    scales: Sequence[IntensityScale],
+    group: int,
+    near: tuple[int, int],
+) -> Light:
+    """Find what all blocks of a channel have in common, from a part of it.
+
+    Parameters
+    ----------
+    planes : Planes
+        The whole image.
+    plan : Plan
+    scales : sequence of Scale
+    group : int
+        Number of the channel.
+    near : (int, int)
+        Row and column of a place with structure.
+    """
+    layout, scale = planes.layout, scales[group]
+    middle = tuple(
+        slice(group, group + 1)
+        if letter == "C"
+        else slice((length - 1) // 2, (length - 1) // 2 + 1)
+        for letter, length in zip(layout.axes, layout.shape, strict=True)
+    )
+    stack, _ = next(stacks(layout, middle, plan.dimensions))
+    starts = (max(0, (stack.depth - SAMPLE[0]) // 2), *near)
+    window = tuple(
+        slice(min(start, max(0, n - want)), min(start, max(0, n - want)) + min(n, want))
+        for start, n, want in zip(
+            starts, (stack.depth, *layout.size), (SAMPLE[0], SAMPLE[1], SAMPLE[1]), strict=True
+        )
+    )
+    seen, _ = _read(planes, stack, window, scale)
+    image = torch.from_numpy(seen).movedim(-1, 0).mean(0)
+    light = to_linear(image) if plan.linear else image
+    values = light.numpy()[:, :: 1 + light.shape[1] // 64, :: 1 + light.shape[2] // 64]
+    pedestal = max(0.0, -2 * float(np.percentile(values, 0.5)))
+    if plan.options.method == "wiener":
+        return Light(pedestal)
+    kernel = _kernel(plan, group)
+    apply_threads()
+    with torch.inference_mode():
+        sample = light if kernel.ndim == 3 else light[0]
+        return Light(pedestal, _steps(plan).found_momenta(sample, kernel, Scale(1.0, pedestal)))

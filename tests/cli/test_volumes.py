@@ -1,0 +1,82 @@
+"""Volumes from a shell: chosen by themselves and said, into files of every way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_restore import Optics, deblur
+from napari_restore.cli import main
+from napari_restore.io import read_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OPTICS = Optics(na=0.9, wavelength=0.52, pixel_size=0.12, z_step=0.6)
+TOLD = ["--na", "0.9", "--wavelength", "520nm"]
+
+
+def stack(path: Path, **metadata: Any) -> tuple[Path, np.ndarray]:
+    """An OME-TIFF of points on a dark ground, with the size of its voxels."""
+    rng = np.random.default_rng(0)
+    data = rng.poisson(20, (10, 64, 72)).astype(np.uint16)
+    data[rng.integers(2, 8, 30), rng.integers(4, 60, 30), rng.integers(4, 68, 30)] += 900
+    told = {"axes": "ZYX", "PhysicalSizeX": 0.12, "PhysicalSizeY": 0.12, "PhysicalSizeZ": 0.6}
+    tifffile.imwrite(path, data, metadata=told | metadata, ome=True)
+    return path, data
+
+
+def expected(data: np.ndarray, **options: Any) -> np.ndarray:
+    result: np.ndarray = deblur(data, axes="ZYX", psf=OPTICS, dimensions=3, **options)
+    return result
+
+
+@pytest.mark.parametrize("method", ["network", "richardson-lucy"])
+def test_a_stack_with_its_voxels_is_a_volume(
+    tmp_path: Path, method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, data = stack(tmp_path / "a.ome.tif")
+    out = tmp_path / "b.ome.tif"
+    assert main(["deblur", str(source), "-o", str(out), *TOLD, "--method", method]) == 0
+    assert "as a volume: 10 planes" in capsys.readouterr().out
+    np.testing.assert_array_equal(tifffile.imread(out), expected(data, method=method))
+
+
+def test_plane_by_plane_if_that_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, data = stack(tmp_path / "a.ome.tif")
+    out = tmp_path / "b.ome.tif"
+    command = ["deblur", str(source), "-o", str(out), *TOLD, "--method", "wiener"]
+    assert main([*command, "--dimensions", "2"]) == 0
+    assert "volume" not in capsys.readouterr().out
+    planes = deblur(data, axes="ZYX", psf=OPTICS, method="wiener")
+    np.testing.assert_array_equal(tifffile.imread(out), planes)
+
+
+def test_zarr_and_a_psf_with_other_planes(tmp_path: Path) -> None:
+    source, data = stack(tmp_path / "a.ome.tif")
+    finer = Optics(na=0.9, wavelength=0.52, pixel_size=0.12, z_step=0.3)
+    told = {"axes": "ZYX", "PhysicalSizeX": 0.12, "PhysicalSizeY": 0.12, "PhysicalSizeZ": 0.3}
+    kernel = tmp_path / "psf.ome.tif"
+    tifffile.imwrite(kernel, finer.psf(dimensions=3), metadata=told, ome=True)
+    out = tmp_path / "b.ome.zarr"
+    command = ["deblur", str(source), "-o", str(out), "--psf", str(kernel), "--dimensions", "3"]
+    assert main([*command, "--method", "richardson-lucy"]) == 0
+    result = read_image(out)
+    record = result.extras["ngff"]["provenance"]
+    assert "resampled" in record["psf"]["found"] and record["dimensions"] == 3
+    other = expected(data, method="richardson-lucy")
+    assert np.corrcoef(np.asarray(result.data).ravel(), other.ravel())[0, 1] > 0.98
+    assert main([*command, "--method", "richardson-lucy", "--resume"]) == 0
+
+
+def test_a_volume_without_a_psf_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, _ = stack(tmp_path / "a.ome.tif")
+    assert main(["deblur", str(source), "-o", str(tmp_path / "b.tif"), "--dimensions", "3"]) == 1
+    assert "needs a point spread function" in capsys.readouterr().err

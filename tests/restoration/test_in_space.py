@@ -1,0 +1,264 @@
+"""Volumes, and planes by classical methods, restored with a point spread function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pytest
+from scipy import ndimage, signal
+
+from napari_restore import Optics, RestoreError, deblur, restore
+from napari_restore.analysis.point_spread import PSF as PointSpread
+from napari_restore.restoration.run import restore_array
+from planning import plan
+
+METHODS = ["network", "richardson-lucy", "wiener"]
+CLASSICAL = METHODS[1:]
+
+
+def gaussian(*sigmas: float) -> np.ndarray:
+    psf = np.array(1.0)
+    for sigma in sigmas:
+        line = np.arange(-round(3 * sigma), round(3 * sigma) + 1)
+        psf = psf[..., None] * np.exp(-0.5 * (line / sigma) ** 2)
+    return (psf / psf.sum()).astype(np.float32)
+
+
+PSF = gaussian(1.5, 1.2, 1.2)
+FLAT = gaussian(1.3, 1.3)
+
+
+def seen(*shape: int, seed: int = 0, psf: np.ndarray = PSF) -> tuple[np.ndarray, np.ndarray]:
+    """Balls of several brightnesses, and how they are seen: float32."""
+    rng = np.random.default_rng(seed)
+    sharp = np.zeros(shape)
+    for _ in range(max(12, int(np.prod(shape) / 900))):
+        sharp[tuple(int(rng.integers(0, side)) for side in shape)] = rng.uniform(5, 15)
+    sharp = ndimage.gaussian_filter(sharp, 1.0)
+    light = signal.fftconvolve(sharp, psf, "same").clip(0)
+    counts = rng.poisson(400 * light + 4) / 400
+    return sharp.astype(np.float32), counts.astype(np.float32)
+
+
+def error(result: np.ndarray, sharp: np.ndarray) -> float:
+    """After the affine fit that suits best."""
+    slope, offset = np.polyfit(result.ravel().astype(float), sharp.ravel().astype(float), 1)
+    return float(np.sqrt(np.mean((slope * result + offset - sharp) ** 2)))
+
+
+@pytest.fixture(scope="module")
+def volume() -> tuple[np.ndarray, np.ndarray]:
+    return seen(12, 40, 36)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_volume_comes_nearer(method: str, volume: tuple[np.ndarray, np.ndarray]) -> None:
+    sharp, blurred = volume
+    result = deblur(blurred, psf=PSF, dimensions=3, method=method)
+    assert result.dtype == blurred.dtype
+    assert error(result, sharp) < 0.85 * error(blurred, sharp)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_light_is_kept(method: str) -> None:
+    sharp = np.zeros((18, 48, 44))
+    sharp[6:12, 14:34, 12:32] = seen(6, 20, 20)[0]
+    light = signal.fftconvolve(sharp, PSF, "same").clip(0)
+    blurred = np.random.default_rng(0).poisson(400 * light) / 400
+    result = deblur(blurred, psf=PSF, dimensions=3, method=method)
+    assert result.sum() == pytest.approx(blurred.sum(), rel=0.01)
+
+
+def test_a_volume_gains_what_planes_do_not(volume: tuple[np.ndarray, np.ndarray]) -> None:
+    sharp, blurred = volume
+    whole = deblur(blurred, psf=PSF, dimensions=3)
+    planes = deblur(blurred, psf=PSF[len(PSF) // 2] / PSF[len(PSF) // 2].sum())
+    assert error(whole, sharp) < 0.95 * error(planes, sharp)
+
+
+@pytest.mark.parametrize("method", CLASSICAL)
+def test_classical_methods_restore_planes_too(method: str) -> None:
+    sharp, blurred = seen(60, 64, psf=FLAT)
+    result = deblur(blurred, psf=FLAT, method=method)
+    assert error(result, sharp) < 0.9 * error(blurred, sharp)
+    movie = deblur(np.stack([blurred, blurred[::-1]]), psf=FLAT, method=method)
+    # Up to the scale, which is the movie's.
+    np.testing.assert_allclose(movie[1], movie[0][::-1], atol=2e-3 * np.ptp(blurred))
+
+
+HOW: dict[str, dict[str, Any]] = {
+    "tiles": {"tile": 64},
+    "lazy": {"chunks": (5, 30, 50)},
+    "planes": {"chunks": (1, 30, 120)},
+    "region": {},
+    "map": {},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("how", HOW)
+def test_it_is_the_same_however_it_is_computed(how: str, method: str) -> None:
+    _, blurred = seen(14, 30, 120, seed=2)
+    options: dict[str, Any] = {"psf": PSF, "dimensions": 3, "method": method, "axes": "ZYX"}
+    expected = deblur(blurred, **options)
+    part: Any = np.s_[:]
+    if how == "tiles":
+        found = deblur(blurred, **options, **HOW[how])
+    elif how == "region":
+        part = np.s_[9:10, 10:20, 60:80]
+        block = tuple(slice(p.start, p.stop) for p in part)
+        found = restore_array(blurred, plan(blurred, "deblur", **options), block=block).data
+    elif how == "map":
+        found = np.zeros_like(blurred)
+        restore_array(blurred, plan(blurred, "deblur", **options), out=found)
+    else:
+        found = deblur(da.from_array(blurred, **HOW[how]), **options).compute()
+    scale = np.ptp(expected)
+    np.testing.assert_allclose(found, expected[part], atol=2e-3 * scale)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_intensities_dtype_and_missing_samples(
+    method: str, volume: tuple[np.ndarray, np.ndarray]
+) -> None:
+    _, blurred = volume
+    options: dict[str, Any] = {"psf": PSF, "dimensions": 3, "method": method}
+    expected = deblur(blurred, **options)
+    moved = deblur(blurred * 500 + 90, **options)
+    np.testing.assert_allclose(moved, expected * 500 + 90, rtol=1e-3, atol=1)
+    counts = deblur((blurred * 500 + 90).astype(np.uint16), **options)
+    assert counts.dtype == np.uint16
+    np.testing.assert_allclose(counts, expected * 500 + 90, rtol=0.05, atol=15)
+    holed = blurred.copy()
+    holed[6, 20:23, 20:23] = np.nan
+    result = deblur(holed, **options)
+    np.testing.assert_array_equal(np.isnan(result), np.isnan(holed))
+    far = np.ones(blurred.shape, bool)
+    far[1:11, 8:35, 8:35] = False
+    np.testing.assert_allclose(result[far], expected[far], atol=0.02 * np.ptp(expected))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("planes", [3, 4])
+def test_few_planes_and_what_is_even(method: str, planes: int) -> None:
+    flat = np.full((planes, 30, 34), 7.0, np.float32)
+    options: dict[str, Any] = {"psf": PSF, "dimensions": 3, "method": method, "axes": "ZYX"}
+    np.testing.assert_array_equal(deblur(flat, **options), flat)
+    _, blurred = seen(planes, 30, 34)
+    assert np.isfinite(deblur(blurred, **options)).all()
+
+
+def test_nothing_wraps_around_from_bottom_to_top() -> None:
+    sharp = np.zeros((10, 32, 32))
+    sharp[9, 14:18, 14:18] = 1
+    blurred = signal.fftconvolve(sharp, PSF, "same").clip(0).astype(np.float32)
+    for method in METHODS:
+        result = deblur(blurred, psf=PSF, dimensions=3, method=method)
+        assert result[:3].max() < 0.05 * result.max()
+
+
+def test_time_and_channels_are_no_space(volume: tuple[np.ndarray, np.ndarray]) -> None:
+    _, blurred = volume
+    both = np.stack([np.stack([blurred, 90 * blurred]), np.stack([blurred, 90 * blurred])])
+    result = deblur(both, psf=PSF, dimensions=3, method="richardson-lucy", axes="TCZYX")
+    expected = deblur(blurred, psf=PSF, dimensions=3, method="richardson-lucy", axes="ZYX")
+    np.testing.assert_allclose(result[1, 1], 90 * expected, rtol=1e-3, atol=0.01)
+    swapped = deblur(
+        np.moveaxis(both, 2, 1),
+        psf=[PSF, PSF],
+        dimensions=3,
+        method="richardson-lucy",
+        axes="TZCYX",
+    )
+    np.testing.assert_allclose(np.moveaxis(swapped, 1, 2), result, rtol=1e-5)
+
+
+BAD: dict[str, tuple[tuple[int, ...], dict[str, Any], str]] = {
+    "no psf": ((8, 32, 32), {"dimensions": 3}, "needs a point spread function"),
+    "found psf": ((8, 32, 32), {"dimensions": 3, "psf": "auto"}, "needs a point spread function"),
+    "classical": ((32, 32), {"method": "wiener"}, "needs a point spread function"),
+    "flat psf": ((8, 32, 32), {"dimensions": 3, "psf": FLAT}, "with planes, or restore plane"),
+    "deep psf": ((8, 32, 32), {"psf": PSF}, "as a volume"),
+    "two planes": ((2, 32, 32), {"dimensions": 3, "psf": PSF}, "3 planes or more.*has 2"),
+    "time": ((8, 32, 32), {"dimensions": 3, "psf": PSF, "axes": "TYX"}, "Name it Z"),
+    "plane": ((32, 32), {"dimensions": 3, "psf": PSF}, "axis of depth"),
+    "four": ((8, 32, 32), {"dimensions": 4, "psf": PSF}, "2, 3 or 'auto'; got 4"),
+    "method": ((8, 32, 32), {"method": "magic", "psf": PSF}, "must be one of.*magic"),
+}
+
+
+@pytest.mark.parametrize(("shape", "options", "said"), BAD.values(), ids=BAD)
+def test_what_cannot_be(shape: tuple[int, ...], options: dict[str, Any], said: str) -> None:
+    with pytest.raises(RestoreError, match=said):
+        deblur(np.zeros(shape, np.float32), **options)
+
+
+def test_dehaze_has_no_dimensions() -> None:
+    with pytest.raises(RestoreError, match="is for deblur; dehaze was asked for"):
+        restore(np.zeros((8, 32, 32), np.float32), "dehaze", psf=PSF, dimensions=3)
+
+
+OPTICS = Optics(na=0.8, wavelength=0.52, pixel_size=0.16, z_step=0.6)
+FAR_APART = Optics(na=0.8, wavelength=0.52, pixel_size=0.16, z_step=9)
+CHOICES: dict[str, tuple[str, dict[str, Any], int, str]] = {
+    "optics": ("ZYX", {"psf": OPTICS}, 3, "as a volume: 8 planes"),
+    "array": ("ZYX", {"psf": PSF}, 3, "as a volume"),
+    "step of the image": (
+        "ZYX",
+        {"psf": {"na": 0.8, "wavelength": 0.52}, "pixel_size": (0.6, 0.16, 0.16)},
+        3,
+        "as a volume",
+    ),
+    "no step": (
+        "ZYX",
+        {"psf": {"na": 0.8, "wavelength": 0.52, "pixel_size": 0.16}},
+        2,
+        "no planes",
+    ),
+    "steps too large": ("ZYX", {"psf": FAR_APART}, 2, "z step is 9 µm"),
+    "time": ("TYX", {"psf": OPTICS}, 2, ""),
+    "no psf": ("ZYX", {}, 2, ""),
+}
+
+
+@pytest.mark.parametrize(("axes", "options", "dimensions", "said"), CHOICES.values(), ids=CHOICES)
+def test_dimensions_choose_themselves_and_say_so(
+    axes: str, options: dict[str, Any], dimensions: int, said: str
+) -> None:
+    image = np.zeros((8, 64, 64), np.float32)
+    found = plan(image, "deblur", axes=axes, dimensions="auto", **options)
+    assert found.dimensions == dimensions
+    assert said in " ".join(found.notes)
+
+
+def test_a_psf_is_resampled_to_the_planes_of_the_image() -> None:
+    found = plan(
+        np.zeros((20, 64, 64), np.float32),
+        "deblur",
+        axes="ZYX",
+        dimensions=3,
+        psf=OPTICS,
+        pixel_size=(0.3, 0.16, 0.16),
+    )
+    assert found.psfs[0].depth == pytest.approx(OPTICS.axial_fwhm / 0.3, rel=0.15)
+    assert "resampled" in found.psfs[0].found
+
+
+def test_aberrations_change_with_depth() -> None:
+    oil = Optics(
+        na=1.3, wavelength=0.52, pixel_size=0.1, z_step=0.5, ri_immersion=1.515, ri_sample=1.38
+    )
+    image = np.zeros((16, 48, 48), np.float32)
+    told = plan(image, "deblur", axes="ZYX", dimensions=3, psf=oil, method="richardson-lucy")
+    slabs = told.psfs[0].by_depth
+    assert [slabs[0][0], slabs[-1][0]] == [0, 15]
+    assert "changes with depth" in told.psfs[0].found
+    _, blurred = seen(16, 48, 48)
+    options: dict[str, Any] = {"axes": "ZYX", "dimensions": 3, "method": "wiener"}
+    changing = deblur(blurred, psf=oil, **options)
+    for plane, array in (slabs[0], slabs[-1]):
+        same = deblur(blurred, psf=PointSpread(array, "optics"), **options)
+        np.testing.assert_allclose(changing[plane], same[plane], atol=5e-3 * np.ptp(same))
+        assert np.abs(changing[15 - plane] - same[15 - plane]).max() > 0.02 * np.ptp(same)
