@@ -40,7 +40,7 @@ def test_coefficients_are_a_quarter_as_large_as_the_view(
         assert result.shape == image.shape
         assert bool(torch.isfinite(result).all())
         assert size == (1, 1) or not torch.equal(result, image)
-        again = network.apply_coefficients(image, field, WHOLE.expand(2, 4))
+        again = network.apply_context(image, field, WHOLE.expand(2, 4))
         torch.testing.assert_close(again, result)
 
 
@@ -86,7 +86,7 @@ def test_coefficients_invert_the_haze_they_stand_for() -> None:
     log_gain = torch.full((1, 3, 5, 7), -np.log(t))
     field = torch.cat([torch.zeros(1, 3, 5, 7), log_gain, air.expand(1, 3, 5, 7)], 1)
     torch.testing.assert_close(
-        network.apply_coefficients(hazy, field, WHOLE), sharp, atol=1e-5, rtol=0
+        network.apply_context(hazy, field, WHOLE), sharp, atol=1e-5, rtol=0
     )
     transmission = network.transmission(hazy, field, WHOLE)
     torch.testing.assert_close(transmission, torch.full((1, 1, 24, 36), t), atol=1e-5, rtol=0)
@@ -97,9 +97,9 @@ def test_tiles_agree_with_the_whole(scramble: Scramble) -> None:
     image = torch.rand(1, 3, 40, 60)
     with torch.inference_mode():
         field = network.coefficients(image)
-        whole = network.apply_coefficients(image, field, WHOLE)
+        whole = network.apply_context(image, field, WHOLE)
         box = torch.tensor([[10 / 40, 20 / 60, 30 / 40, 50 / 60]])
-        tile = network.apply_coefficients(image[..., 10:30, 20:50], field, box)
+        tile = network.apply_context(image[..., 10:30, 20:50], field, box)
     torch.testing.assert_close(tile, whole[..., 10:30, 20:50], atol=1e-5, rtol=0)
 
 
@@ -107,8 +107,8 @@ def test_images_of_one_scene_share_the_airlight(scramble: Scramble) -> None:
     network = scramble(DehazeNet(3, **SMALL))
     with torch.inference_mode():
         fields = [network.coefficients(torch.rand(1, 3, 32, 40)) for _ in range(3)]
-        airlight = network.mean_airlight(fields)
-        shared = [network.with_airlight(field, airlight) for field in fields]
+        airlight = network.common(fields)
+        shared = [network.with_common(field, airlight) for field in fields]
         for field, changed in zip(fields, shared, strict=True):
             torch.testing.assert_close(changed[:, :6], field[:, :6])
             torch.testing.assert_close(changed[:, 6:], airlight)
@@ -119,7 +119,7 @@ def test_images_of_one_scene_share_the_airlight(scramble: Scramble) -> None:
         clear, hazy = fields[0].clone(), fields[1].clone()
         clear[:, :6], clear[:, 6:] = 0, 0.1
         hazy[:, :6] = 0.5
-        mean = network.mean_airlight([clear, hazy])
+        mean = network.common([clear, hazy])
         torch.testing.assert_close(mean, hazy[:, 6:], atol=0.01, rtol=0)
 
 
@@ -163,8 +163,8 @@ def test_even_planes_show_no_haze_and_no_air() -> None:
         for name, view in (("hazy", hazy), ("even", even), ("noisy", even + 1e-3 * hazy)):
             found[name] = network.restrained(network.coefficients(view), view)
         for name in ("even", "noisy"):
-            assert torch.equal(network.apply_coefficients(hazy, found[name], WHOLE), hazy)
-        assert not torch.equal(network.apply_coefficients(hazy, found["hazy"], WHOLE), hazy)
-        agreed = network.mean_airlight([found["even"], found["hazy"]])
+            assert torch.equal(network.apply_context(hazy, found[name], WHOLE), hazy)
+        assert not torch.equal(network.apply_context(hazy, found["hazy"], WHOLE), hazy)
+        agreed = network.common([found["even"], found["hazy"]])
         torch.testing.assert_close(agreed, found["hazy"][:, 6:])
-        assert bool(torch.isfinite(network.mean_airlight([found["even"]])).all())
+        assert bool(torch.isfinite(network.common([found["even"]])).all())

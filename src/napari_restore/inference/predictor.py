@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -100,17 +101,14 @@ class TorchPredictor:
 
     def _encode(self, view: torch.Tensor, common: torch.Tensor | None) -> torch.Tensor:
         with torch.inference_mode(), self._autocast():
-            view = view.to(self.device)
-            context: torch.Tensor = self._network.coefficients(view).float()
-            context = self._network.restrained(context, view)
-            if common is not None:
-                context = self._network.with_airlight(context, common.to(self.device))
+            shared = None if common is None else common.to(self.device)
+            context: torch.Tensor = self._network.context(view.to(self.device), shared)
         return context
 
     def merge_contexts(self, contexts: Sequence[torch.Tensor]) -> torch.Tensor:
         """Find what planes of one image share from the contexts of some."""
-        airlight: torch.Tensor = self._network.mean_airlight(contexts)
-        return airlight
+        common: torch.Tensor = self._network.common(contexts)
+        return common
 
     def transmission(
         self, tiles: torch.Tensor, context: torch.Tensor, boxes: torch.Tensor
@@ -148,10 +146,11 @@ class TorchPredictor:
             origin = tiles.device
             tiles = tiles.to(self.device).contiguous(memory_format=torch.channels_last)
             if context is not None:
-                # Affine maps are cheap and want full precision.
-                restored = self._network.apply_coefficients(
-                    tiles, context.to(self.device), boxes.to(self.device)
-                )
+                # Maps of single pixels are cheap and want full precision.
+                with self._autocast() if self.halo else nullcontext():
+                    restored = self._network.apply_context(
+                        tiles, context.to(self.device), boxes.to(self.device)
+                    )
             else:
                 with self._autocast():
                     restored = self._network(tiles)

@@ -49,6 +49,7 @@ OUT_OF_FOCUS_LIGHT: dict[str, object] = {
     "middle_blocks": 2,
     "decoder_blocks": (2, 1, 1),
     "unshuffle": 2,
+    "view": 512,
 }
 HAZE: dict[str, object] = {
     "channels": 3,
@@ -101,12 +102,13 @@ CATALOG: tuple[ModelSpec, ...] = (
         name="dehaze-mono",
         task="dehaze",
         channels=1,
-        architecture="resunet",
+        architecture="unveil",
         weights="dehaze-mono.safetensors",
-        sha256="166566f1408f604f38aa435368bf0ffca391017aeee611bc3aba34d8b0ff49ca",
+        sha256="51b54104bf4a8bd2ec2195f0d455ef2fbea747dbd51a0d309d38754d29ff51a6",
         options=OUT_OF_FOCUS_LIGHT,
         multiple_of=16,
         halo=160,
+        view=512,
     ),
     ModelSpec(
         name="motion-color",

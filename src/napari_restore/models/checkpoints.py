@@ -57,7 +57,7 @@ def _spec(path: Path, task: str) -> ModelSpec:
     else:
         options = published_options(load_state(path))
     _refuse_absurd(path, architecture, options)
-    affine = architecture == "affine"
+    affine, views = architecture == "affine", {"affine": 256, "unveil": 512}
     pair, along = architecture == "framepair", architecture in ("framepair", "motion")
     inner = options.get("restorer", {}) if along else options
     levels = len(inner.get("encoder_blocks", (2, 4)))
@@ -83,7 +83,7 @@ def _spec(path: Path, task: str) -> ModelSpec:
         multiple_of=multiple,
         # An attention window looks half its side further than the convolutions.
         halo=0 if affine else reach + (window // 2 if window else 0),
-        view=int(options.get("view", 256)) if affine else 0,
+        view=int(options.get("view", views[architecture])) if architecture in views else 0,
         frames=2 if pair else 1,
         gauge="motion" if along else "blur" if options.get("estimates") else "",
         black_is_zero=affine,

@@ -23,6 +23,7 @@ ARCHITECTURES = {
     "resunet": "napari_restore.networks.resunet:ResUNet",
     "inverter": "napari_restore.networks.inverter:Inverter",
     "volume": "napari_restore.networks.volume_inverter:VolumeInverter",
+    "unveil": "napari_restore.networks.unveil_net:UnveilNet",
     "affine": "napari_restore.networks.dehaze_net:DehazeNet",
     "motion": "napari_restore.networks.motion_net:MotionRestorer",
     "framepair": "napari_restore.networks.motion_net:FramePairRestorer",

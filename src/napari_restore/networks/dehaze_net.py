@@ -138,6 +138,19 @@ class DehazeNet(nn.Module):
             nn.init.zeros_(ending.weight)
             nn.init.zeros_(ending.bias)  # type: ignore[arg-type]
 
+    def context(self, view: Tensor, common: Tensor | None = None) -> Tensor:
+        """Find what takes the haze from an image: see `coefficients` and `restrained`.
+
+        Parameters
+        ----------
+        view : Tensor
+            (N, C, h, w), whole images at low resolution.
+        common : Tensor, optional
+            Airlight that all planes of an image share, of `common`.
+        """
+        found = self.restrained(self.coefficients(view).float(), view)
+        return found if common is None else self.with_common(found, common)
+
     def coefficients(self, view: Tensor) -> Tensor:
         """Find what inverts the haze of whole images.
 
@@ -183,7 +196,7 @@ class DehazeNet(nn.Module):
         weights = (self._selectivity * darkest.amin(1, keepdim=True)).flatten(2).softmax(-1)
         return (image.flatten(2) * weights).sum(-1)
 
-    def mean_airlight(self, coefficients: Sequence[Tensor]) -> Tensor:
+    def common(self, coefficients: Sequence[Tensor]) -> Tensor:
         """Airlight (1, C, h', w') that fits several images of one scene.
 
         Where there is no haze the airlight means nothing: each counts by its optical thickness.
@@ -228,11 +241,11 @@ class DehazeNet(nn.Module):
         thickness: Tensor = (slope / 2 + intercept).mean((1, 2, 3))
         return thickness
 
-    def with_airlight(self, coefficients: Tensor, airlight: Tensor) -> Tensor:
+    def with_common(self, coefficients: Tensor, airlight: Tensor) -> Tensor:
         """Replace the airlight of coefficients."""
         return torch.cat([coefficients[:, : 2 * self.channels], airlight], 1)
 
-    def apply_coefficients(self, image: Tensor, coefficients: Tensor, box: Tensor) -> Tensor:
+    def apply_context(self, image: Tensor, coefficients: Tensor, box: Tensor) -> Tensor:
         """Take the haze from tiles.
 
         Parameters

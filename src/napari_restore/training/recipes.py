@@ -202,7 +202,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         "dehaze-mono",
         "dehaze",
-        "resunet",
+        "unveil",
         OutOfFocusLight(),
         OUT_OF_FOCUS_LIGHT,
         crops=((0.0, 192, 6), (0.6, 256, 4)),
