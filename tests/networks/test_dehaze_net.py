@@ -85,9 +85,7 @@ def test_coefficients_invert_the_haze_they_stand_for() -> None:
     network = DehazeNet(3, **SMALL)
     log_gain = torch.full((1, 3, 5, 7), -np.log(t))
     field = torch.cat([torch.zeros(1, 3, 5, 7), log_gain, air.expand(1, 3, 5, 7)], 1)
-    torch.testing.assert_close(
-        network.apply_context(hazy, field, WHOLE), sharp, atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(network.apply_context(hazy, field, WHOLE), sharp, atol=1e-5, rtol=0)
     transmission = network.transmission(hazy, field, WHOLE)
     torch.testing.assert_close(transmission, torch.full((1, 1, 24, 36), t), atol=1e-5, rtol=0)
 

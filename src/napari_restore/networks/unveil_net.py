@@ -34,6 +34,8 @@ class UnveilNet(ResUNet):
     sure, unsure = 0.08, 0.14
     #: Share of the change that is made then.
     least = 0.6
+    #: Side in pixels of the squares whose mean changes are compared.
+    cell = 8
 
     def __init__(self, view: int = 512, **options: Any) -> None:
         super().__init__(**options)
@@ -57,12 +59,14 @@ class UnveilNet(ResUNet):
         if common is not None:
             return common.expand(len(view), -1, -1, -1)
         height, width = view.shape[-2:]
-        padding = (0, -width % self.multiple_of, 0, -height % self.multiple_of)
+        multiple = max(self.multiple_of, self.cell)
+        padding = (0, -width % multiple, 0, -height % multiple)
         seen = F.pad(view, padding, mode="replicate")
         once = self(seen).float()
         again = self(once).float()
+        # Noise, which goes at once or not at all, says nothing of light from other planes.
         first, second = (
-            change[..., :height, :width].flatten(1).std(1, correction=0)
+            F.avg_pool2d(change, self.cell).flatten(1).std(1, correction=0)
             for change in (once - seen, again - once)
         )
         # Of what is nothing there is no share.
