@@ -80,5 +80,5 @@ class UnveilNet(ResUNet):
 
     def apply_context(self, image: Tensor, context: Tensor, box: Tensor) -> Tensor:
         """Restore tiles (N, C, H, W); their places ``box`` do not matter."""
-        restored = self(image).float()
+        restored: Tensor = self(image).float()
         return restored.sub_(image).mul_(context).add_(image)
