@@ -53,7 +53,7 @@ _FIELDS = (
     ("wavelength", "λ nm", "nm", "520", "Emission wavelength; of several channels 450, 520."),
     ("refractive_index", "n", "", "auto", "Refractive index of the immersion. auto: the usual."),
     ("pixel_size", "pixel nm", "nm", "65", "Side of a pixel in the sample."),
-    ("defocus", "off µm", "µm", "0", "Distance of the plane that is seen from the focus."),
+    ("defocus", "defocus µm", "µm", "0", "Distance of the plane that is seen from the focus."),
     ("excitation", "exc. nm", "nm", "auto", "Wavelength of the excitation."),
     ("sheet_thickness", "sheet µm", "µm", "2", "Full width at half maximum of the light sheet."),
 )
