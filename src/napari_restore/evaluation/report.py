@@ -145,7 +145,8 @@ def evaluate(
         psfs: list[PSF] = []
         if kernel is not None:
             true = PSF(square(kernel / kernel.sum()), "measured", found="The true one.")
-            psfs = [true, estimate_psf(samples, rgb=color, task=task, device=device)]
+            found = estimate_psf(samples, rgb=color, task=task, device=device)
+            psfs = [true, found if isinstance(found, PSF) else found[0]]
 
         def judge(result: Image, target: Image = target) -> tuple[float, float, float]:
             return _figures(result, target, kind, fitted)

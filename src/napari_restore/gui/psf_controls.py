@@ -179,14 +179,15 @@ def _recorded(layer: Image) -> dict[str, str]:
     """Texts of the fields, as far as the layer tells."""
     from napari_restore.physics.recorded import recorded_optics
 
-    metadata, found = recorded_by(layer), {}
+    found: dict[str, str] = {}
+    metadata = recorded_by(layer)
     try:
         records = recorded_optics(metadata) if metadata is not None else []
     except PsfError:
         records = []
     if records:
         first = records[0].found
-        found = {name: str(first[name]) for name in ("na", "modality") if name in first}
+        found |= {name: str(first[name]) for name in ("na", "modality") if name in first}
         index = first.get("ri_immersion", first.get("refractive_index"))
         found |= {} if index is None else {"refractive_index": f"{index:g}"}
         if "excitation" in first:
