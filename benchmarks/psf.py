@@ -1,6 +1,6 @@
 """How well point spread functions are found, and what that is worth: by family, on own images.
 
-    python benchmarks/psf.py FOLDER --inverter WEIGHTS [--task deblur] [--families shake,disk]
+    python benchmarks/psf.py FOLDER [--inverter WEIGHTS] [--task deblur] [--families shake,disk]
 
 Each image is blurred by random kernels of a family, with seeds, and rounded to 8 bits. A table has,
 for each family: the error of the size, the likeness of found and true kernel, and the PSNR of the
@@ -11,24 +11,23 @@ off, and told what was found.
 from __future__ import annotations
 
 import argparse
-import json
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image
 
-from napari_restore.analysis.blur import window_estimates
 from napari_restore.analysis.find import Finding, find_psf
 from napari_restore.analysis.noise import noise_level
-from napari_restore.analysis.trial import Tools
-from napari_restore.inference.predictor import load_predictor
-from napari_restore.models.catalog import find_model
-from napari_restore.models.spec import build_network
-from napari_restore.models.weights import load_state, read_metadata
-from napari_restore.networks.motion_estimator import MOTION_UNIT
+from napari_restore.models.catalog import INVERTERS, find_model
 from napari_restore.physics import camera, motion, psf
+from napari_restore.restoration.psf_tools import make_tools
+
+if TYPE_CHECKING:
+    from napari_restore.analysis.trial import Tools
 
 #: Name: (kernel of a random generator, noise, photons or none).
 FAMILIES = {
@@ -45,6 +44,7 @@ FAMILIES = {
 #: Factors of the size by which the PSF that is told is off.
 OFF = (0.85, 0.92, 1.08, 1.15)
 _BORDER = 16
+TASKS = ("deblur", "motion_deblur")
 
 
 def _shake(rng: np.random.Generator) -> np.ndarray:
@@ -97,46 +97,12 @@ def likeness(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.fft.irfft2(product, size).max() / norm)
 
 
-def tools_for(channels: int, weights: Path, moving: bool) -> Tools:
-    """Bundled gauges and networks of one task, and an inverter from a file."""
-    inverter = build_network("inverter", json.loads(read_metadata(weights)["options"]))
-    inverter.load_state_dict(load_state(weights))
-    inverter.eval()
-    deblur = load_predictor(find_model("deblur", channels), "cpu")
-    moved = load_predictor(find_model("motion_deblur", channels), "cpu")
-
-    def tensor(samples: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(samples)).permute(2, 0, 1)[None]
-
-    def invert(
-        image: torch.Tensor, kernels: torch.Tensor, noise: float, linear: bool
-    ) -> torch.Tensor:
-        count = len(kernels)
-        with torch.inference_mode():
-            told = torch.full((count, 1, 1, 1), noise)
-            curve = torch.full((count, 1, 1, 1), linear)
-            restored: torch.Tensor = inverter(image.expand(count, -1, -1, -1), kernels, told, curve)
-        return restored
-
-    def gauge(samples: np.ndarray) -> tuple[float, float]:
-        mean, log_variance = window_estimates(samples, deblur)
-        precision = np.exp(-log_variance)
-        log = float((precision * mean).sum() / precision.sum())
-        return float(np.exp(log)), float(precision.mean() ** -0.5)
-
-    def direction(samples: np.ndarray) -> tuple[float, float, float]:
-        height, width = (length // 16 * 16 for length in samples.shape[:2])
-        vectors, log_variance = moved.estimate(tensor(samples[:height, :width]))[0]
-        weight = (-log_variance.clamp(-6, 4)).exp()
-        y, x = (float(v) for v in ((weight * vectors).sum((1, 2)) / weight.sum((1, 2))))
-        length = MOTION_UNIT * float(np.hypot(x, y))
-        return length, float(np.arctan2(x, y)) / 2, float(weight.mean()) ** -0.5
-
-    def plain(samples: np.ndarray) -> np.ndarray:
-        restored = (moved if moving else deblur)(tensor(samples), None, torch.zeros(0))
-        return restored[0].permute(1, 2, 0).numpy()
-
-    return Tools(invert, gauge, direction, plain)
+def tools_for(channels: int, weights: Path | None, moving: bool) -> Tools:
+    """Bundled networks of one task, and an inverter, perhaps from a file."""
+    inverter = INVERTERS[channels]
+    if weights is not None:
+        inverter = replace(inverter, weights=str(weights.resolve()), sha256=None)
+    return make_tools(inverter, find_model(TASKS[moving], channels), "cpu")
 
 
 def restored_by(
@@ -209,8 +175,8 @@ def main() -> None:
     """Print a row for each image and the means of each family."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--inverter", type=Path, required=True, help="weights")
-    parser.add_argument("--task", choices=("deblur", "motion_deblur"), default="motion_deblur")
+    parser.add_argument("--inverter", type=Path, help="weights; default: those that are bundled")
+    parser.add_argument("--task", choices=TASKS, default="motion_deblur")
     parser.add_argument("--channels", type=int, choices=(1, 3), default=1)
     parser.add_argument("--families", default=",".join(FAMILIES))
     parser.add_argument("--count", type=int, default=6, help="images for each family")

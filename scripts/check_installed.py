@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 
 import napari_restore
-from napari_restore.models.catalog import CATALOG
+from napari_restore.models.catalog import SHIPPED
 from napari_restore.models.weights import sha256
 from napari_restore.samples import SAMPLES, load_sample, samples_folder
 
@@ -28,7 +28,7 @@ def main() -> None:
     check("site-packages" in package.parts, f"the package is the installed one, {package}")
     for name in ("napari.yaml", "py.typed"):
         check((package / name).is_file(), f"{name} is inside")
-    for spec in CATALOG:
+    for spec in SHIPPED:
         check(
             package in spec.path.parents and sha256(spec.path) == spec.sha256,
             f"weights of {spec.name} are inside and are the catalog's",

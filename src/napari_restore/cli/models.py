@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from napari_restore.errors import ModelError
-from napari_restore.models.catalog import CATALOG
+from napari_restore.models.catalog import SHIPPED
 from napari_restore.models.weights import read_metadata
 
 from .console import format_table
@@ -21,10 +21,10 @@ _HEADER = ("model", "task", "channels", "licence", "size", "PSNR", "better", "sh
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the catalog."""
+    """Print what ships."""
     failed = 0
     rows = []
-    for spec in CATALOG:
+    for spec in SHIPPED:
         try:
             rows.append(_row(spec))
         except ModelError as error:

@@ -220,7 +220,8 @@ def is_earlier_result(path: Path, kind: str) -> bool:
     """
     try:
         return FORMATS[kind].is_ours(path)
-    # What cannot be read is not ours.
+    # Damaged files can make readers raise any error. One that cannot be read is not ours, so that
+    # the caller refuses to replace it, and names it.
     except Exception:
         return False
 

@@ -204,6 +204,9 @@ VOLUME_INVERTER = ModelSpec(
     psf=True,
 )
 
+#: All that ships: models that can be chosen, and those that a point spread function chooses.
+SHIPPED: tuple[ModelSpec, ...] = (*CATALOG, *INVERTERS.values(), VOLUME_INVERTER)
+
 
 def check_task(task: str) -> None:
     """Raise a `ModelError` unless there is such a task."""

@@ -138,19 +138,19 @@ class BlockTask:
                 report.device = predictor.device
                 for index, region in regions:
                     target.write(index, region, source.read(index, region))
-                continue
-            with part_of(before, total).around():
-                run(
-                    source,
-                    target,
-                    predictor,
-                    scales,
-                    tiles=plan.tiles_on(predictor.device),
-                    strength=plan.options.strength,
-                    regions=regions,
-                    contexts=contexts,
-                    report=report,
-                )
+            else:
+                with part_of(before, total).around():
+                    run(
+                        source,
+                        target,
+                        predictor,
+                        scales,
+                        tiles=plan.tiles_on(predictor.device),
+                        strength=plan.options.strength,
+                        regions=regions,
+                        contexts=contexts,
+                        report=report,
+                    )
             before += sum(region.pixels for _, region in regions)
         return out, report
 

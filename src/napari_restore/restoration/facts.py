@@ -112,7 +112,7 @@ class Facts:
 
     def is_untouched(self, channel: int) -> bool:
         """Whether a channel comes back as it is."""
-        return bool(self.blurs) and self.blurs[min(channel, len(self.blurs) - 1)].untouched
+        return bool(self.blurs) and self.blurs[channel].untouched
 
 
 def find_facts(

@@ -17,25 +17,34 @@ from napari_restore.networks.motion_estimator import MOTION_UNIT
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from napari_restore.models.spec import ModelSpec
+
     from .plan import Plan
 
     Samples = NDArray[np.float32]
 
 
 def tools_of(plan: Plan) -> Tools:
-    """Networks for the image of a plan.
+    """Networks for the image of a plan with an inverter."""
+    assert plan.inverter is not None
+    return make_tools(plan.inverter, plan.spec, plan.device)
+
+
+def make_tools(inverter: ModelSpec, restorer: ModelSpec, device: str) -> Tools:
+    """Networks for images of a kind.
 
     Parameters
     ----------
-    plan : Plan
-        With an inverter.
+    inverter : ModelSpec
+        That is told a point spread function.
+    restorer : ModelSpec
+        That is told none, for the same task and as many channels.
+    device : str
     """
-    device, channels = plan.device, plan.layout.channels
-    assert plan.inverter is not None
-    inverter = plan.inverter
+    channels = restorer.channels
     deblur = find_predictor(find_model("deblur", channels), device)
     moved = find_predictor(find_model("motion_deblur", channels), device)
-    restorer = plan.predictor()
+    alone = find_predictor(restorer, device)
     whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
 
     def tensor(samples: Samples) -> torch.Tensor:
@@ -67,7 +76,7 @@ def tools_of(plan: Plan) -> Tools:
         return length, float(np.arctan2(x, y)) / 2, float(weight.mean()) ** -0.5
 
     def plain(samples: Samples) -> Samples:
-        restored = restorer(tensor(samples).clone(), None, whole)
+        restored = alone(tensor(samples).clone(), None, whole)
         result: Samples = restored[0].permute(1, 2, 0).numpy()
         return result
 

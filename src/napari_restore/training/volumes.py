@@ -176,7 +176,7 @@ def psnr(result: NDArray[Any], truth: NDArray[Any]) -> float:
 
 
 def held_out(stages: Sequence[int]) -> Iterator[tuple[str, Example]]:
-    """Volumes that nothing is trained on."""
+    """Volumes to measure with: a kind that nothing is trained on, and a trained kind anew."""
     for number, modality in enumerate(("widefield", "confocal")):
         optics = Optics(
             na=1.2,
