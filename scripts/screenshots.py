@@ -144,20 +144,10 @@ def dehaze(folder: Path) -> None:
 
 
 def motion(folder: Path) -> None:
-    """Motion deblur: a photograph, with the motion that was found."""
+    """Motion deblur: a photograph, with the path that was found."""
     window = Window("raccoon", "Motion deblur")
-    window.dock.controls.show_motion.value = True
     window.press(window.dock.restore)
     window.write(folder / "motion-deblur.png")
-    window.close()
-
-
-def psf_found(folder: Path) -> None:
-    """Motion deblur: the PSF of a shaken photograph, found from it."""
-    window = Window("raccoon", "Motion deblur")
-    window.dock.controls.psf.source.value = "found from the image"
-    window.press(window.dock.restore)
-    window.write(folder / "psf-found.png")
     window.close()
 
 
@@ -231,7 +221,6 @@ PICTURES = {
     "deblur": first_minutes,
     "dehaze": dehaze,
     "motion": motion,
-    "psf-found": psf_found,
     "psf-optics": psf_optics,
     "psf-beads": psf_beads,
 }
