@@ -17,8 +17,9 @@ help:
 demo: $(INSTALLED)
 	$(PYTHON_IN_VENV) scripts/demo.py
 
+# One worker for each core; some 1.5 GB of memory each. ARGS='-n 0' runs them in one process.
 test: $(INSTALLED)
-	scripts/with_display.sh $(PYTHON_IN_VENV) -m pytest $(ARGS)
+	scripts/with_display.sh $(PYTHON_IN_VENV) -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: $(INSTALLED)
 	$(PYTHON_IN_VENV) -m ruff check

@@ -40,7 +40,7 @@ def image(path: Path, channels: int = 1, **metadata: Any) -> Path:
     rng = np.random.default_rng(0)
     shape = (channels, 48, 56) if channels > 1 else (48, 56)
     samples = psf.convolve(
-        torch.from_numpy(rng.random((1, channels, 48, 56))), torch.from_numpy(KERNEL)[None]
+        torch.from_numpy(rng.random((1, channels, 48, 56))), torch.tensor(KERNEL)[None]
     )
     told = {"axes": "CYX" if channels > 1 else "YX", "PhysicalSizeX": 65, "PhysicalSizeY": 65}
     told |= {"PhysicalSizeXUnit": "nm", "PhysicalSizeYUnit": "nm", **metadata}
@@ -52,7 +52,7 @@ def image(path: Path, channels: int = 1, **metadata: Any) -> Path:
 def beads(path: Path) -> Path:
     points = np.zeros((90, 90))
     points[[20, 20, 70, 70, 45, 45], [20, 70, 20, 70, 42, 48]] = 1000
-    light = psf.convolve(torch.from_numpy(points)[None, None], torch.from_numpy(KERNEL)[None])
+    light = psf.convolve(torch.from_numpy(points)[None, None], torch.tensor(KERNEL)[None])
     noise = np.random.default_rng(0).normal(10, 0.2, points.shape)
     tifffile.imwrite(path, (light.numpy()[0, 0] + noise).astype(np.float32))
     return path

@@ -161,3 +161,12 @@ def test_rivals_that_know_the_blur_know_where_it_acted():
     np.testing.assert_allclose(to_srgb(light), sharp, atol=1e-6)
     told, untold = to_srgb(wiener(to_linear(blurred), kernel)), wiener(blurred, kernel)
     assert psnr(told, sharp, 1) > psnr(untold, sharp, 1) + 0.3
+
+
+def test_the_network_is_measured_alone_where_no_psf_is_wanted(monkeypatch):
+    monkeypatch.setattr(
+        report, "estimate_psf", lambda *_, **__: pytest.fail("a PSF was looked for")
+    )
+    result = evaluate(sharp_images(1, 1), "motion_deblur", "mono", psf="none", size=48)
+    assert result.rows[-1].method == "motion-mono"
+    assert not any(np.isfinite((row.told, row.found)).any() for row in result.rows)

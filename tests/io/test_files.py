@@ -597,6 +597,7 @@ def test_cmyk_is_refused(tmp_path):
         read_image(tmp_path / "a.jpg")
 
 
+@pytest.mark.filterwarnings("ignore:The array of shape")
 @pytest.mark.parametrize("dtype", ["uint8", ">u2", "int64", "float64", "bool"])
 @pytest.mark.parametrize("shape", [(20, 30), (2, 3, 20, 30), (0, 5), (20, 30, 3)])
 def test_npy_keeps_everything(tmp_path, shape, dtype):
@@ -628,6 +629,7 @@ def test_one_format_to_another(tmp_path, shape, target):
 # ------------------------------------------------------------------ refusals
 
 
+@pytest.mark.filterwarnings("ignore:The array of shape")
 @pytest.mark.parametrize(
     ("data", "name", "names"),
     [

@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
                 task,
                 kind,
                 model=args.model,
+                psf=args.psf,
                 device=device,
                 seed=args.seed,
                 size=args.size,
