@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from napari_restore.restoration.dask_graph import restore_lazily
 from napari_restore.restoration.facts import find_motion, find_psfs
 from napari_restore.restoration.options import Options, takes_options
 from napari_restore.restoration.plan import make_plan
+from napari_restore.restoration.provenance import light_note
 from napari_restore.restoration.run import restore_array
 from napari_restore.watch import Watch
 
@@ -79,7 +81,10 @@ def restore(
 
 
 def _restored(image: Any, plan: Plan) -> Any:
-    return restore_array(np.asarray(image), plan, blur=False).data
+    result = restore_array(np.asarray(image), plan, blur=False)
+    if "light" in result.provenance:
+        warnings.warn(f"{light_note(result.provenance['light'])}.", stacklevel=6)
+    return result.data
 
 
 @takes_options

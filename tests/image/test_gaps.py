@@ -14,7 +14,7 @@ from napari_restore.errors import ImageError
 from napari_restore.image.intensity import Scale, find_scales
 from napari_restore.image.layout import Planes, find_layout
 from napari_restore.image.tiling import Region
-from napari_restore.inference.conversion import add_residual, dither_of
+from napari_restore.inference.conversion import Place, add_residual, whole_changes
 from napari_restore.inference.protocol import Report, TileOptions
 from napari_restore.inference.restraint import not_below, restrain, within_colors
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Harm = Callable[[np.ndarray], None]
 
 REACH = 4
+COUNTS = Scale(0.0, 1.0, few=True)
 
 
 def scene(dtype: str = "f4", *shape: int) -> np.ndarray:
@@ -152,30 +153,63 @@ def test_a_range_that_no_measurement_has_is_refused_with_its_values() -> None:
 # ---------------------------------------------------------------- few counts, and the range
 
 
+@pytest.mark.parametrize("in_squares", [True, False])
 @pytest.mark.parametrize("dtype", ["u1", "i2", "u4", "u8"])
 @pytest.mark.parametrize("share", [0.1, 0.5, -0.4])
-def test_integers_of_few_counts_keep_their_light(dtype: str, share: float) -> None:
-    counts = np.random.default_rng(0).poisson(2.0, (200, 200)).astype(dtype)
+def test_integers_of_few_counts_keep_their_light(
+    dtype: str, share: float, in_squares: bool
+) -> None:
+    counts = np.random.default_rng(0).poisson(2.0, (200, 203)).astype(dtype) + np.array(1, dtype)
     change = np.full((*counts.shape, 1), share, np.float32)
-    dither = dither_of(5, Region(0, 0, *counts.shape))
-    scale = Scale(0.0, 1.0, few=True)
-    samples = add_residual(counts[..., None] + np.array(1, dtype), change, scale, 1.0, None, dither)
-    expected = counts.sum() + counts.size * (1 + share)
+    place = Place(5, Region(0, 0, *counts.shape), in_squares)
+    samples = add_residual(counts[..., None], change, COUNTS, 1.0, None, place)
+    expected = counts.sum() + counts.size * share
     assert samples[0].astype("f8").sum() == pytest.approx(expected, rel=0.002)
-    thin = np.floor(np.full((128, 128, 1), 0.01, np.float32) + dither_of(0, Region(0, 0, 128, 128)))
-    assert thin.sum() == pytest.approx(164, rel=0.15)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "i4"])
+@pytest.mark.parametrize("mean", [0.05, 0.5])
+def test_every_square_keeps_its_light(dtype: str, mean: float) -> None:
+    """Changes that differ from pixel to pixel, some of which leave less than nothing."""
+    random = np.random.default_rng(1)
+    counts = random.poisson(mean, (64, 72, 1)).astype(dtype)
+    change = (mean * (random.random(counts.shape) - 0.45)).astype("f4")
+    kept = random.random(counts.shape) < 0.1
+    change[kept] = 0
+    place = Place(2, Region(8, 16, 72, 88), in_squares=True)
+    samples, clipped, _ = add_residual(counts, change, COUNTS, 1.0, None, place)
+    assert clipped == 0
+    np.testing.assert_array_equal(samples[kept], counts[kept])
+
+    def sums(image: np.ndarray) -> np.ndarray:
+        return image.astype("f8").reshape(8, 8, 9, 8).sum((1, 3))
+
+    expected = sums(counts) + sums(change)
+    np.testing.assert_array_less(np.abs(sums(samples) - expected.clip(min=0)), 1 + 1e-6)
+    assert samples.sum() == pytest.approx(expected.sum(), rel=0.05 if mean < 0.1 else 0.01)
 
 
 def test_rounding_depends_on_the_place_alone() -> None:
     counts = np.random.default_rng(0).poisson(0.5, (3, 70, 90)).astype("u2")
     (scale,) = find_scales(Planes(counts, find_layout(counts)))
     assert scale.few
-    whole = restored(counts, LocalPredictor(REACH))
-    tiled = restored(counts, LocalPredictor(REACH), tiles=TileOptions(32))
+    seer = LocalPredictor(REACH, halo=8)
+    whole = restored(counts, seer)
+    tiled = restored(counts, seer, tiles=TileOptions(20))
     np.testing.assert_array_equal(tiled, whole)
-    patterns = [dither_of(plane, Region(0, 0, 64, 64)) for plane in (0, 1)]
-    assert abs(np.corrcoef(patterns[0].ravel(), patterns[1].ravel())[0, 1]) < 0.05
-    np.testing.assert_array_equal(dither_of(1, Region(16, 8, 40, 24)), patterns[1][16:40, 8:24])
+    zero, change = np.zeros((64, 64, 1), "u2"), np.full((64, 64, 1), 0.5, np.float32)
+
+    def pattern(plane: int, region: Region, in_squares: bool = True) -> np.ndarray:
+        part = np.s_[: region.height, : region.width]
+        place = Place(plane, region, in_squares)
+        return whole_changes(zero[part], change[part], 0, place)[..., 0]
+
+    patterns = [pattern(plane, Region(0, 0, 64, 64)) for plane in (0, 1)]
+    assert abs(np.corrcoef(patterns[0].ravel(), patterns[1].ravel())[0, 1]) < 0.1
+    np.testing.assert_array_equal(pattern(1, Region(16, 8, 40, 24)), patterns[1][16:40, 8:24])
+    every = pattern(1, Region(0, 0, 64, 64), in_squares=False)
+    part = pattern(1, Region(13, 7, 40, 24), in_squares=False)
+    np.testing.assert_array_equal(part, every[13:40, 7:24])
     assert not find_scales(Planes(counts + 100, find_layout(counts)))[0].few
 
 

@@ -13,9 +13,10 @@ from napari_restore.image.tiling import Grid, Region, reflect
 
 from .conversion import (
     BAND,
+    SQUARE,
+    Place,
     add_residual,
     as_they_are,
-    dither_of,
     is_even,
     normalized,
     with_alpha,
@@ -47,8 +48,11 @@ class Batch:
     Attributes
     ----------
     jobs : list of Job
+    places : list of Region
+        What is converted of each: itself, and of few counts the squares around it, see
+        `napari_restore.inference.conversion.Place`.
     originals : list of ndarray
-        Their samples, as they are.
+        Its samples, as they are.
     crops : list of (slice, slice)
         Rows and columns of each in the window that the network sees.
     scales : list of Scale
@@ -62,6 +66,7 @@ class Batch:
     """
 
     jobs: list[Job]
+    places: list[Region] = field(default_factory=list)
     originals: list[NDArray[Any]] = field(default_factory=list)
     crops: list[tuple[slice, slice]] = field(default_factory=list)
     scales: list[Scale] = field(default_factory=list)
@@ -92,16 +97,18 @@ def read_batch(
     batch.sent = all(samples is not None for samples in whole)
     for number, (job, window) in enumerate(zip(jobs, windows, strict=True)):
         inside, block, around, gaps = places[number], blocks[number], whole[number], None
-        top, left = job.tile.top - inside.top, job.tile.left - inside.left
-        kept = slice(top, top + job.tile.height), slice(left, left + job.tile.width)
+        place = job.tile
+        if batch.scales[number].few and predictor.halo >= SQUARE:
+            place = _squares_around(job.tile, layout.size)
+        batch.places.append(place)
+        kept = _crop(place, inside)
         if not batch.sent or around is None:
             scale = batch.scales[number]
             around, gaps = normalized(source, job.index, inside, scale, predictor.frames, block)
         seen.append(reflect(around, inside, window, layout.size))
         batch.originals.append(block[kept])
         batch.gaps.append(None if gaps is None else gaps[kept])
-        top, left = job.tile.top - window.top, job.tile.left - window.left
-        batch.crops.append((slice(top, top + job.tile.height), slice(left, left + job.tile.width)))
+        batch.crops.append(_crop(place, window))
     for group in _same_shape(seen):
         frames = seen[group[0]][None] if len(group) == 1 else np.stack([seen[i] for i in group])
         context, boxes = None, torch.zeros(len(group), 4)
@@ -116,6 +123,18 @@ def read_batch(
             )
         batch.groups.append((group, (frames, context, boxes)))
     return batch
+
+
+def _squares_around(tile: Region, size: tuple[int, int]) -> Region:
+    ends = [
+        min(-(-end // SQUARE) * SQUARE, length) for end, length in zip(tile[2:], size, strict=True)
+    ]
+    return Region(tile.top // SQUARE * SQUARE, tile.left // SQUARE * SQUARE, *ends)
+
+
+def _crop(part: Region, whole: Region) -> tuple[slice, slice]:
+    top, left = part.top - whole.top, part.left - whole.left
+    return slice(top, top + part.height), slice(left, left + part.width)
 
 
 def _as_they_are(
@@ -147,52 +166,71 @@ def write_batch(
             for place, (samples, count) in zip(group, found.wait(), strict=True):
                 job, original = batch.jobs[place], batch.originals[place]
                 report.clipped += count
+                _count_light(report, original[..., : samples.shape[-1]], samples)
                 target.write(job.index, job.tile, with_alpha(samples, original))
             continue
         for place, residual in zip(group, found, strict=True):
-            write_tile(
-                batch.jobs[place],
-                batch.originals[place],
-                residual[batch.crops[place]],
-                target,
-                batch.scales[place],
-                strength,
-                report,
-                batch.gaps[place],
-            )
+            write_tile(batch, place, residual[batch.crops[place]], target, strength, report)
 
 
 def write_tile(
-    job: Job,
-    original: NDArray[Any],
+    batch: Batch,
+    number: int,
     change: NDArray[np.float32],
     target: Planes,
-    scale: Scale,
     strength: float,
     report: Report,
-    gaps: NDArray[np.bool_] | None = None,
 ) -> None:
-    """Add a change (h, w, C) to the samples of a tile (h, w, S), write them and count."""
-    layout, dither = target.layout, None
+    """Add a change (h, w, C) to the samples of a tile, write them and count."""
+    job, place, scale = batch.jobs[number], batch.places[number], batch.scales[number]
+    original, gaps = batch.originals[number], batch.gaps[number]
+    layout, tile = target.layout, job.tile
     if not np.isfinite(change.sum()):
         # Half precision overflows on extreme outliers; such pixels stay as they were.
         change = np.nan_to_num(change, nan=0.0, posinf=0.0, neginf=0.0)
     lengths = tuple(layout.shape[axis] for axis in layout.leading)
     plane = int(np.ravel_multi_index(job.index, lengths)) if lengths else 0
-    for first in range(0, job.tile.height, BAND):
+    in_squares = place == _squares_around(tile, layout.size)
+    for first in range(0, place.height, BAND):
         band = slice(first, first + BAND)
-        start = job.tile.top + first
-        rows = job.tile._replace(top=start, bottom=min(start + BAND, job.tile.bottom))
-        if scale.few:
-            dither = dither_of(plane, rows)
+        start = place.top + first
+        rows = place._replace(top=start, bottom=min(start + BAND, place.bottom))
         stay = None if gaps is None else gaps[band]
-        samples = add_residual(original[band], change[band], scale, strength, stay, dither)
-        report.clipped += samples[1]
-        report.held += samples[2]
-        target.write(job.index, rows, samples[0])
+        where = Place(plane, rows, in_squares) if scale.few else None
+        samples, *counts = add_residual(original[band], change[band], scale, strength, stay, where)
+        report.clipped += counts[0]
+        report.held += counts[1]
+        own = rows._replace(
+            top=max(start, tile.top),
+            left=tile.left,
+            bottom=min(rows.bottom, tile.bottom),
+            right=tile.right,
+        )
+        inner = _crop(own, rows)
+        seen = original[band][..., : change.shape[-1]]
+        _count_light(report, seen[inner], samples[inner], None if stay is None else stay[inner])
+        target.write(job.index, own, samples[inner])
     # They came through unchanged; this only counts them.
-    without = without_value(original, original.shape[-1], scale.missing)
+    own_samples = original[_crop(tile, place)]
+    without = without_value(own_samples, original.shape[-1], scale.missing)
     report.invalid += 0 if without is None else int(np.count_nonzero(without))
+
+
+def _count_light(
+    report: Report,
+    before: NDArray[Any],
+    after: NDArray[Any],
+    gaps: NDArray[np.bool_] | None = None,
+) -> None:
+    """Count the light of samples before and after, if it is light: not below 0."""
+    if before.dtype == np.bool_ or not before.size:
+        return
+    after = after[..., : before.shape[-1]]
+    counts: Any = True if gaps is None else ~gaps
+    if before.min(where=counts, initial=0) < 0:
+        report.no_light = True
+    report.light_before += float(before.sum(dtype=np.float64, where=counts))
+    report.light_after += float(after.sum(dtype=np.float64, where=counts))
 
 
 def _same_shape(windows: list[NDArray[np.float32]]) -> list[list[int]]:

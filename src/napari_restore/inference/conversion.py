@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: Side in pixels of the squares that integers of few counts keep their light in.
 SQUARE = 8
-#: Rows that are converted at once: what is in between stays small.
+#: Rows that are converted at once: what is in between stays small. A multiple of `SQUARE`.
 BAND = 64
 
 
@@ -103,7 +103,7 @@ def add_residual(
     scale: Scale,
     strength: float,
     gaps: NDArray[np.bool_] | None = None,
-    dither: NDArray[np.float32] | None = None,
+    place: Place | None = None,
 ) -> tuple[NDArray[Any], int, int]:
     """Add the network's change to samples (h, w, S).
 
@@ -117,8 +117,8 @@ def add_residual(
     strength : float
     gaps : ndarray, optional
         (h, w, C), samples that stay as they are.
-    dither : ndarray, optional
-        (h, w, 1), see `add_change`.
+    place : Place, optional
+        Where integers of few counts lie, which keep their light: see `whole_changes`.
 
     Returns
     -------
@@ -130,7 +130,9 @@ def add_residual(
     if gaps is not None:
         scaled[gaps] = 0
     seen = original[..., : change.shape[-1]]
-    restored, count = add_change(seen, scaled, dither)
+    if place is not None:
+        scaled = whole_changes(seen, scaled, scale.floor, place)
+    restored, count = add_change(seen, scaled)
     held = 0
     if scale.holds and restored.dtype != np.bool_:
         floor, ceiling = (np.array(end).astype(seen.dtype) for end in (scale.floor, scale.ceiling))
@@ -141,39 +143,113 @@ def add_residual(
     return with_alpha(restored, original), count, held
 
 
-def dither_of(plane: int, tile: Region) -> NDArray[np.float32]:
-    """Numbers in [0, 1) for the pixels of a tile, (h, w, 1): the same for a place, always.
+class Place(NamedTuple):
+    """Where samples are in their image.
 
-    In every square of `SQUARE` pixels they are spread evenly over the range, so that sums over
-    squares are kept nearly exactly; their order within is random.
-
-    Parameters
+    Attributes
     ----------
     plane : int
         Number of the plane.
-    tile : Region
+    region : Region
+        Rows and columns of it.
+    in_squares : bool
+        Whether it holds squares of `SQUARE` pixels as a whole, but for the far borders of the
+        plane.
     """
+
+    plane: int
+    region: Region
+    in_squares: bool
+
+
+def whole_changes(
+    seen: NDArray[Any], change: NDArray[np.floating], floor: float, place: Place
+) -> NDArray[np.float64]:
+    """Round changes of integers up or down so that no light is lost.
+
+    On average every change is what it was, and in every square the sum is, to less than 1. What
+    would leave samples below the least that they can be is taken from the others in the square.
+
+    Parameters
+    ----------
+    seen : ndarray
+        (h, w, C), integers.
+    change : ndarray
+        (h, w, C), what will be added.
+    floor : float
+        Least value of a result.
+    place : Place
+        The same place is rounded the same way always.
+
+    Returns
+    -------
+    ndarray
+        (h, w, C), whole numbers.
+    """
+    height, width, channels = seen.shape
+    order, start = _order_of(place)
+    if not place.in_squares:
+        # As in squares of one sample each.
+        even = order.argsort(-1) + start[..., None]
+        dither = _from_squares(even[..., None] / SQUARE**2, place.region)
+        rounded: NDArray[np.float64] = np.floor(change + dither)
+        return rounded
+    below, right = -height % SQUARE, -width % SQUARE
+    shape = (height + below) // SQUARE, SQUARE, (width + right) // SQUARE, SQUARE, channels
+
+    def squares(samples: NDArray[Any]) -> NDArray[np.float64]:
+        padded = np.pad(samples.astype(np.float64), ((0, below), (0, right), (0, 0)))
+        parts = padded.reshape(shape).transpose(0, 2, 4, 1, 3)
+        return parts.reshape(*parts.shape[:3], SQUARE**2)
+
+    least = max(floor, float(np.iinfo(seen.dtype).min))
+    # More than enough to take from, and exact in float64.
+    step, room = squares(change), np.minimum(squares(seen) - least, 2.0**40)
+    wanted = np.where(step != 0, room + step, 0)
+    too_little = np.minimum(wanted, 0).sum(-1, keepdims=True)
+    wanted = np.maximum(wanted, 0)
+    total = wanted.sum(-1, keepdims=True)
+    share = np.maximum(0, 1 + too_little / np.where(total > 0, total, 1))
+    step = np.where((step != 0) & (too_little < 0), wanted * share - room, step)
+    along = np.broadcast_to(order[:, :, None], step.shape)
+    # Systematic sampling: sums along the order, from a start that is random, are rounded down.
+    sums = np.take_along_axis(step, along, -1).cumsum(-1)
+    whole = np.diff(np.floor(sums + start[:, :, None, None]), axis=-1, prepend=0)
+    out = np.empty_like(whole)
+    np.put_along_axis(out, along, whole, -1)
+    out = out.reshape(*out.shape[:3], SQUARE, SQUARE).transpose(0, 3, 1, 4, 2)
+    return out.reshape(height + below, width + right, channels)[:height, :width]
+
+
+def _order_of(place: Place) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Find an order of the pixels of each square, (rows, columns, pixels), and where to start.
+
+    Both are random, and belong to the place alone; starts are in [0, 1).
+    """
+    tile = place.region
     top, left = (start // SQUARE for start in (tile.top, tile.left))
     bottom, right = (-(-stop // SQUARE) for stop in (tile.bottom, tile.right))
     rows = np.arange(top * SQUARE, bottom * SQUARE, dtype=np.uint32)[:, None]
     columns = np.arange(left * SQUARE, right * SQUARE, dtype=np.uint32)[None]
     mixed = rows * np.uint32(0x9E3779B1) + columns * np.uint32(0x85EBCA77)
-    mixed += np.uint32(plane * 0xC2B2AE3D & 0xFFFFFFFF)
+    mixed += np.uint32(place.plane * 0xC2B2AE3D & 0xFFFFFFFF)
     # The last steps of MurmurHash3 (Appleby): every bit of the place reaches every bit.
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         mixed = (mixed ^ (mixed >> np.uint32(shift))) * np.uint32(factor)
     mixed ^= mixed >> np.uint32(16)
     grid = (bottom - top, SQUARE, right - left, SQUARE)
     squares = mixed.reshape(grid).transpose(0, 2, 1, 3).reshape(*grid[::2], -1)
-    rank = squares.argsort(-1, kind="stable").argsort(-1)
-    within = (squares * np.uint32(0x9E3779B1) >> np.uint32(16)).astype(np.float32) / 2**16
-    even = ((rank + within) / SQUARE**2).astype(np.float32)
-    ordered = even.reshape(*grid[::2], SQUARE, SQUARE).transpose(0, 2, 1, 3)
-    whole = ordered.reshape(grid[0] * SQUARE, grid[2] * SQUARE)
-    first, start = tile.top - top * SQUARE, tile.left - left * SQUARE
-    part: NDArray[np.float32] = whole[first : first + tile.height, start : start + tile.width]
-    # Rounded up, the last of them would be 1.
-    return part.clip(max=np.float32(1 - 2**-24))[..., None]
+    start = squares[..., 0] * np.uint32(0x9E3779B1) >> np.uint32(16)
+    return squares.argsort(-1, kind="stable"), start / 2**16
+
+
+def _from_squares(squares: NDArray[np.float64], region: Region) -> NDArray[np.float64]:
+    """Bring numbers of the pixels of squares, (rows, columns, pixels, 1), to those of a region."""
+    rows, columns = squares.shape[:2]
+    grid = squares.reshape(rows, columns, SQUARE, SQUARE, 1).transpose(0, 2, 1, 3, 4)
+    whole = grid.reshape(rows * SQUARE, columns * SQUARE, 1)
+    top, left = region.top % SQUARE, region.left % SQUARE
+    return whole[top : top + region.height, left : left + region.width]
 
 
 def with_alpha(restored: NDArray[Any], original: NDArray[Any]) -> NDArray[Any]:
@@ -208,11 +284,7 @@ def removed_light(source: Any, result: Any) -> Any:
         return source.astype(wide) - result.astype(wide)
 
 
-def add_change(
-    block: NDArray[Any],
-    change: NDArray[np.floating],
-    dither: NDArray[np.floating] | None = None,
-) -> tuple[NDArray[Any], int]:
+def add_change(block: NDArray[Any], change: NDArray[np.floating]) -> tuple[NDArray[Any], int]:
     """Add the restoration's change to the original samples, in the original dtype.
 
     Adding the change, instead of converting the restored values back, keeps untouched pixels
@@ -224,9 +296,6 @@ def add_change(
         Original samples.
     change : ndarray
         What to add, in the units of ``block``; float64, or float32 for integers of up to 16 bits.
-    dither : ndarray, optional
-        Numbers in [0, 1) by which changes of integers are rounded, so that on average none of the
-        light is lost: down if a number and the fraction of the change are less than 1 together.
 
     Returns
     -------
@@ -248,8 +317,6 @@ def add_change(
             total = np.where(clipped, np.clip(total, -limit, limit), total)
         return total.astype(dtype), int(np.count_nonzero(clipped))
     limits = np.iinfo(dtype)
-    if dither is not None:
-        change = np.floor(change + dither)
     if dtype.itemsize < 8:
         total = block.astype(change.dtype)
         total += change

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from napari_restore.device import memory_left
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     import torch
 
@@ -99,6 +99,10 @@ class Report:
         Anything the user should be told, such as a fall back to the CPU.
     device : str
         Where the last tile was computed.
+    light_before, light_after : float
+        Sums of the samples that were restored.
+    no_light : bool
+        Whether any of them was negative, so that their sum means nothing.
     """
 
     clipped: int = 0
@@ -106,13 +110,26 @@ class Report:
     notes: list[str] = field(default_factory=list)
     device: str = ""
     held: int = 0
+    light_before: float = 0.0
+    light_after: float = 0.0
+    no_light: bool = False
 
-    def add(self, clipped: int, invalid: int, notes: Iterable[str], held: int = 0) -> None:
+    def add(self, part: Report) -> None:
         """Count in what happened to a part; a note that is there already is not repeated."""
-        self.clipped += clipped
-        self.invalid += invalid
-        self.held += held
-        self.notes += [note for note in notes if note not in self.notes]
+        self.clipped += part.clipped
+        self.invalid += part.invalid
+        self.held += part.held
+        self.notes += [note for note in part.notes if note not in self.notes]
+        self.light_before += part.light_before
+        self.light_after += part.light_after
+        self.no_light |= part.no_light
+
+    @property
+    def light(self) -> float:
+        """Share of the light that the result has; 1 where that means nothing."""
+        if self.no_light or not self.light_before > 0:
+            return 1.0
+        return self.light_after / self.light_before
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .facts import Facts
     from .plan import Plan
 
+#: Share of the light of an image by which that of its result may differ without a word.
+LIGHT = 0.01
 #: Said of a movie of which two frames tell less than one.
 ALONE = (
     "Each frame was restored alone: the blur between two is too short, or nothing shows how long "
@@ -106,6 +108,12 @@ def provenance(
             "invalid_samples": report.invalid,
             "notes": [*plan.notes, *report.notes],
         }
+    if report is not None:
+        few = facts is not None and any(scale.few for scale in facts.scales)
+        # To take away light is what Dehaze is for, but not where a pixel has few counts.
+        if abs(report.light - 1) > LIGHT and (few or options.task != "dehaze"):
+            record["light"] = round(report.light, 4)
+            record["notes"].append(light_note(report.light))
     if record.get("frames_used") == 1:
         record["notes"] = [*record.get("notes", []), ALONE]
     if facts is not None and facts.scales:
@@ -118,6 +126,13 @@ def provenance(
     if seconds is not None:
         record["seconds"] = round(seconds, 3)
     return record
+
+
+def light_note(share: float) -> str:
+    """Say that the sum of a result is not that of its image."""
+    return (
+        f"The result has {share:.1%} of the light of the image: take sums and means from the image"
+    )
 
 
 def _model(spec: ModelSpec) -> str:

@@ -151,7 +151,7 @@ class Run:
 
     def add(self, report: Report) -> None:
         """Count a block in."""
-        self.report.add(report.clipped, report.invalid, report.notes, report.held)
+        self.report.add(report)
         # Here only one at a time; workers may have several kinds.
         self.report.device = report.device if self.workers is None else self.workers.device
 
