@@ -137,6 +137,17 @@ def test_names_that_are_no_text(tmp_path, capsys, stem, ending):
     assert main(["deblur", str(out), "-o", str(tmp_path / "again"), *KEEP]) == 0
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="names have no line breaks there")
+def test_a_name_with_line_breaks_is_said_in_one_line(tmp_path, capsys):
+    photo(tmp_path / "a\nb.png")
+    (tmp_path / "c\r\nd.png").write_bytes(b"")
+    assert main(["deblur", str(tmp_path), "-o", str(tmp_path / "out"), *KEEP]) == 1
+    assert (tmp_path / "out" / "a\nb.png").exists()
+    captured = capsys.readouterr()
+    assert [len(text.splitlines()) for text in captured] == [1, 1]
+    assert "a\\nb.png" in captured.out
+
+
 # ------------------------------------------------------------------ what is said
 
 

@@ -107,6 +107,21 @@ def test_a_declared_value_is_kept_and_counted() -> None:
     assert report.invalid == np.count_nonzero(image == 250)
 
 
+@pytest.mark.parametrize(("dtype", "value"), [("u1", 0), ("u1", 255), ("i2", -5), ("f4", 0.5)])
+def test_no_measured_sample_gets_the_value_of_a_gap(dtype: str, value: float) -> None:
+    image = np.array([[value + 1, value - 1, value, value + 1]])[..., None].clip(
+        0 if dtype == "u1" else -9, 255
+    )
+    image = image.astype(dtype)
+    measured = image != value
+    change = (value - image.astype("f8")).astype("f4")
+    gaps = ~measured
+    scale = Scale(0.0, 1.0, missing=(value, 1e9))
+    result = add_residual(image, change, scale, 1.0, gaps)[0]
+    np.testing.assert_array_equal(result == value, gaps)
+    assert np.abs(result.astype("f8") - value).max() <= 1
+
+
 @pytest.mark.parametrize("hidden", [0, 255])
 @pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
 def test_hidden_color_stays_and_does_not_count(dtype: str, hidden: int) -> None:

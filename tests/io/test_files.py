@@ -15,7 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from napari_restore.errors import FileError
-from napari_restore.io import image_files, read_image, write_image
+from napari_restore.io import image_files, read_image, stored, write_image
 from napari_restore.io.stored import StoredArray
 from napari_restore.io.tiff import reader as tiff_reader
 from napari_restore.io.tiff import writer as tiff_writer
@@ -327,7 +327,8 @@ def test_plain_tiff_keeps_its_layout(tmp_path, shape, options, axes, dtype):
         assert (one.pages.first.compression == 1) == (two.pages.first.compression == 1)
 
 
-def test_bare_samples_are_memory_mapped(tmp_path):
+def test_large_bare_samples_are_memory_mapped(tmp_path, monkeypatch):
+    monkeypatch.setattr(stored, "IN_MEMORY", 0)
     for name, options in {"a.tif": {}, "b.ome.tif": {"metadata": {"axes": "ZYX"}}}.items():
         tifffile.imwrite(tmp_path / name, samples((4, 20, 30)), photometric="minisblack", **options)
         assert isinstance(read_image(tmp_path / name).data, np.memmap)

@@ -204,6 +204,19 @@ def test_imagej_colors_become_those_of_channels_and_the_rest_is_named(tmp_path):
     assert "look-up tables" in copy(tmp_path / "c.tif", tmp_path / "c.zarr")[1]
 
 
+@pytest.mark.parametrize(("dtype", "count"), [("uint8", 1), ("uint16", 1), ("uint8", 2)])
+def test_imagej_images_with_one_look_up_table(tmp_path, dtype, count):
+    """With 8 bits it is the palette of the file."""
+    table = np.stack([np.arange(256)[::-1]] * 3).astype("uint8")
+    meta = {"axes": "CYX" if count > 1 else "YX", "LUTs": [table] * count}
+    data = samples(*(count,) * (count > 1), 20, 30, dtype=dtype)
+    tifffile.imwrite(tmp_path / "a.tif", data, imagej=True, metadata=meta)
+    picture, notes = copy(tmp_path / "a.tif", tmp_path / "b.npy")
+    np.testing.assert_array_equal(picture.data, data)
+    assert "look-up tables" in notes
+    assert "look-up tables" not in copy(tmp_path / "a.tif", tmp_path / "b.tif")[1]
+
+
 # ----------------------------------------------------------- OME and OME-Zarr
 
 
@@ -263,7 +276,7 @@ def write_zarr(path, scale, unit=None, shift=None, **attributes):
 @pytest.mark.parametrize(
     ("said", "named"),
     [
-        ({"scale": [2, 2], "unit": "furlong"}, "scale along Y, X"),
+        ({"scale": [2, 2], "unit": "furlong"}, "scale along Y, X (with the unit 'furlong')"),
         ({"scale": [2, 2]}, "scale along Y, X"),
         ({"scale": [1, 1], "unit": "meter", "shift": [5, 5]}, "origin"),
         ({"scale": [1, 1], "stain": "HE"}, "attribute 'stain'"),
@@ -273,6 +286,42 @@ def test_what_tiff_cannot_hold_of_ome_zarr_is_named(tmp_path, said, named):
     write_zarr(tmp_path / "a.zarr", **said)
     assert named in copy(tmp_path / "a.zarr", tmp_path / "b.ome.tif")[1]
     assert copy(tmp_path / "a.zarr", tmp_path / "b.zarr")[1] == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda ome: ome.update(omero="x"), "omero"),
+        (lambda ome: ome.update(omero={"channels": "x"}), "omero"),
+        (lambda ome: ome.update(omero={"channels": [3]}), "omero"),
+        (lambda ome: ome["multiscales"][0].pop("axes"), "axes"),
+        (lambda ome: ome["multiscales"][0].update(metadata={"method": "x"}), "levels"),
+    ],
+)
+def test_metadata_that_are_damaged_or_lost_are_said(tmp_path, change, named):
+    write_zarr(tmp_path / "a.zarr", scale=[2.0, 3.0])
+    group = zarr.open_group(tmp_path / "a.zarr")
+    ome = group.attrs["ome"]
+    change(ome)
+    group.attrs["ome"] = ome
+    picture, notes = copy(tmp_path / "a.zarr", tmp_path / "b.zarr")
+    assert named in notes
+    assert picture.axes == "YX"
+    assert ngff(tmp_path / "b.zarr")[0]["x"] == (3.0, None)
+
+
+def test_what_else_is_in_an_ome_zarr_is_named_or_kept(tmp_path):
+    write_zarr(tmp_path / "a.zarr", scale=[2.0, 3.0])
+    group = zarr.open_group(tmp_path / "a.zarr")
+    ome = group.attrs["ome"]
+    ome["multiscales"][0]["stain"] = "HE"
+    group.attrs["ome"] = ome
+    group.create_group("tables"), group.create_group("labels")
+    _, notes = copy(tmp_path / "a.zarr", tmp_path / "b.zarr")
+    assert "'tables'" in notes
+    assert "labels" in notes
+    again = zarr.open_group(tmp_path / "b.zarr").attrs["ome"]["multiscales"][0]
+    assert again["stain"] == "HE"
 
 
 @pytest.mark.parametrize("step", [np.inf, np.nan, 0.0])
@@ -504,9 +553,33 @@ def test_a_fourth_sample_is_alpha_if_the_file_says_so(tmp_path, extra, color, na
     picture, notes = copy(tmp_path / "a.tif", tmp_path / "b.tif")
     assert picture.color == color
     assert named in notes
+    with tifffile.TiffFile(tmp_path / "b.tif") as tif:
+        page = tif.pages.first
+        assert (page.photometric, list(page.extrasamples)) == (tifffile.PHOTOMETRIC.RGB, extra)
     if not color:
         with pytest.raises(FileError, match="does not call colors"):
             copy(tmp_path / "a.tif", tmp_path / "b.png")
+
+
+@pytest.mark.parametrize("name", ["b.png", "b.jpg"])
+def test_samples_that_lie_apart_are_joined_in_photographs(tmp_path, name):
+    data = samples(3, 24, 32)
+    tifffile.imwrite(tmp_path / "a.tif", data, photometric="rgb", planarconfig="separate")
+    copy(tmp_path / "a.tif", tmp_path / name)
+    again = read_image(tmp_path / name)
+    assert again.axes == "YXS"
+    if name.endswith("png"):
+        np.testing.assert_array_equal(again.data, data.transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("dtype", ["u8", "i8"])
+def test_every_integer_goes_into_ome_zarr(tmp_path, order, dtype):
+    data = samples(20, 30, dtype=dtype)
+    for name, options in (("a.tif", {}), ("b.tif", {"compression": "zlib"})):
+        tifffile.imwrite(tmp_path / name, data, byteorder=order, **options)
+        copy(tmp_path / name, tmp_path / f"{name}.zarr")
+        np.testing.assert_array_equal(read_image(tmp_path / f"{name}.zarr").data, data)
 
 
 def test_profiles_and_packets_go_between_formats(tmp_path):

@@ -17,7 +17,7 @@ from nibabel.nifti1 import Nifti1Extension
 from napari_restore import api
 from napari_restore.cli import main
 from napari_restore.errors import FileError
-from napari_restore.io import read_image, write_image
+from napari_restore.io import read_image, stored, write_image
 
 PROVENANCE = json.dumps({"task": "deblur", "seconds": 1.5})
 CPU = ["--device", "cpu"]
@@ -119,9 +119,20 @@ def test_header_and_samples_come_back(tmp_path, kind, name, shape, dtype, slope,
     }
 
 
-def test_uncompressed_files_are_mapped(tmp_path):
+def test_large_uncompressed_files_are_mapped(tmp_path, monkeypatch):
+    monkeypatch.setattr(stored, "IN_MEMORY", 0)
     picture = read_image(save(tmp_path / "a.nii", samples((9, 8, 5))))
     assert isinstance(picture.data, np.memmap)
+
+
+def test_bits_that_turned_in_compressed_files_are_noticed(tmp_path):
+    whole = save(tmp_path / "a.nii.gz", samples((20, 30, 4))).read_bytes()
+    for place in np.linspace(20, len(whole) - 9, 20).astype(int):
+        turned = bytearray(whole)
+        turned[place] ^= 4
+        (tmp_path / "b.nii.gz").write_bytes(turned)
+        with pytest.raises(FileError, match="cannot be read as NIfTI"):
+            read_image(tmp_path / "b.nii.gz")
 
 
 @pytest.mark.parametrize("slope", [0.25, -0.25])

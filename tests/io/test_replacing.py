@@ -15,7 +15,7 @@ from PIL import Image
 
 from napari_restore.cli import main, restore
 from napari_restore.errors import FileError
-from napari_restore.io import Inputs, Place, write_image
+from napari_restore.io import Inputs, Place, stored, write_image
 from napari_restore.io.target import folders_around, part_of
 
 KEEP = ["--strength", "0", "--device", "cpu"]
@@ -331,6 +331,31 @@ def test_an_input_that_changes_meanwhile_is_noticed(tmp_path, monkeypatch, capsy
     assert main(["deblur", str(source), "-o", str(target), *KEEP]) == 1
     assert "changed while it was restored" in capsys.readouterr().err
     assert not target.exists()
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.tif", "a.nii"])
+@pytest.mark.parametrize("in_memory", [0, 2**26])
+def test_an_input_that_is_cut_short_meanwhile_ends_no_batch(
+    tmp_path, monkeypatch, capsys, name, in_memory
+):
+    """The system would end the process where a file that is mapped ends too early."""
+    makers = {"a.npy": array, "a.tif": tiff, "a.nii": nifti}
+    source, other = makers[name](tmp_path / name), photo(tmp_path / "b.png")
+    monkeypatch.setattr(stored, "IN_MEMORY", in_memory)
+    real = restore.check_target
+
+    def check(*args, **options):
+        real(*args, **options)
+        if source.exists() and source.stat().st_size > 400:
+            os.truncate(source, 400)
+
+    monkeypatch.setattr(restore, "check_target", check)
+    out = tmp_path / "out"
+    assert main(["deblur", str(source), str(other), "-o", str(out), *KEEP]) == 1
+    assert os.listdir(out) == ["b.png"]
+    said = capsys.readouterr().err
+    assert name in said
+    assert "should not happen" not in said
 
 
 def test_the_library_looks_as_well(tmp_path):

@@ -78,7 +78,14 @@ def steady_output() -> Iterator[None]:
 
 def say(text: str) -> None:
     """Tell the user something beside the results."""
-    print(f"napari-restore: {text}", file=sys.stderr)
+    print(in_one_line(f"napari-restore: {text}"), file=sys.stderr)
+
+
+def in_one_line(text: str) -> str:
+    """Escape line breaks and other control characters: names of files may hold them."""
+    return "".join(
+        c if c.isprintable() or "\udc80" <= c <= "\udcff" else ascii(c)[1:-1] for c in text
+    )
 
 
 def complain(about: object, error: Exception, *, verbose: bool) -> None:

@@ -36,7 +36,7 @@ from napari_restore.restoration.plan import make_plan
 from napari_restore.restoration.provenance import provenance
 from napari_restore.restoration.run import restore_array
 
-from .console import complain, progress_bar, say, shown_on
+from .console import complain, in_one_line, progress_bar, say, shown_on
 from .inputs import Targets, UsageError, inputs_and_targets
 from .large import restore_into_tiff, restore_into_zarr
 from .point_spread import PsfSource
@@ -204,7 +204,7 @@ def _restore(
     picture.name_axes(plan.layout, named_by_user=args.axes is not None)
     done = args.resume and not args.force
     if done and _was_finished(target, picture, plan, client is not None):
-        print(f"{target}: finished already")
+        print(in_one_line(f"{target}: finished already"))
         return
     check_target(target, picture, force=args.force, inputs=inputs)
     _note(source, losses(target, picture))
@@ -235,7 +235,7 @@ def _restore(
         words.append(f"{record['held_samples']} samples held within the range of the source")
     if record["invalid_samples"]:
         words.append(f"{record['invalid_samples']} samples without a value, left as they were")
-    print(f"{target}: {', '.join(words)}")
+    print(in_one_line(f"{target}: {', '.join(words)}"))
 
 
 def _blurs(record: dict[str, Any]) -> list[str]:

@@ -146,7 +146,7 @@ def _as_they_are(
     scale: Scale,
 ) -> NDArray[Any] | None:
     """Read samples that a device can scale and round itself; None if there is more to do."""
-    if not are_sent(block.dtype, predictor) or scale.few or scale.holds:
+    if not are_sent(block.dtype, predictor) or scale.few or scale.holds or scale.missing:
         return None
     channels, size = source.layout.channels, source.layout.size
     samples = as_they_are(source, index, inside, predictor.frames, block)

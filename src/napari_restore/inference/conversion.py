@@ -133,6 +133,7 @@ def add_residual(
     if place is not None:
         scaled = whole_changes(seen, scaled, scale.floor, place)
     restored, count = add_change(seen, scaled)
+    restored = _not_missing(restored, seen, scale)
     held = 0
     if scale.holds and restored.dtype != np.bool_:
         floor, ceiling = (np.array(end).astype(seen.dtype) for end in (scale.floor, scale.ceiling))
@@ -282,6 +283,21 @@ def removed_light(source: Any, result: Any) -> Any:
     # Infinities are in both.
     with np.errstate(invalid="ignore"):
         return source.astype(wide) - result.astype(wide)
+
+
+def _not_missing(restored: NDArray[Any], seen: NDArray[Any], scale: Scale) -> NDArray[Any]:
+    """Let no sample get the value of those that were not measured, but the next to it."""
+    for value in scale.missing:
+        mark = np.asarray(value).astype(seen.dtype)
+        taken = (restored == mark) & (seen != mark)
+        if mark != value or not taken.any():
+            continue
+        if seen.dtype.kind == "f":
+            restored = np.where(taken, np.nextafter(mark, seen), restored)
+        else:
+            step = np.where(seen > mark, 1, -1).astype(seen.dtype)
+            restored = np.where(taken, mark + step, restored)
+    return restored
 
 
 def add_change(block: NDArray[Any], change: NDArray[np.floating]) -> tuple[NDArray[Any], int]:

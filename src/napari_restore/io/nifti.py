@@ -13,6 +13,7 @@ from napari_restore.errors import FileError
 
 from .image_file import ImageFile, RescaleTransform, as_dtype, integer_dtype
 from .libraries import listening_to, medical
+from .stored import in_memory_or_mapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 #: Letters of the axes after those of space: time, parts of a vector, and two without a meaning.
 _MORE_AXES = "TCQR"
 _LABELS = 1002  # the intent code of label maps
+_PIECE = 2**22
 _COMMENT = 6  # the code of header extensions with plain text
 _SPACE_UNITS = {"meter": "m", "mm": "mm", "micron": "µm"}
 _TIME_UNITS = {"sec": "s", "msec": "ms", "usec": "µs"}
@@ -53,6 +55,8 @@ def read_nifti(path: Path) -> ImageFile:
     nibabel = medical("nibabel")
     said: list[str] = []
     try:
+        if path.name.lower().endswith(".gz"):
+            _check_compressed(path)
         with listening_to("nibabel.global", said):
             image = nibabel.load(path)
         if type(image) not in (nibabel.Nifti1Image, nibabel.Nifti2Image):
@@ -63,7 +67,7 @@ def read_nifti(path: Path) -> ImageFile:
         with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
             header = type(image.header).from_fileobj(file, check=False)
         slope, intercept = header.get_slope_inter()
-        stored = image.dataobj.get_unscaled()
+        stored = in_memory_or_mapped(image.dataobj.get_unscaled())
     except FileError:
         raise
     # A damaged file can make nibabel raise any error.
@@ -82,6 +86,13 @@ def read_nifti(path: Path) -> ImageFile:
         picture.plain = _plain(stored.dtype, slope, intercept)
     picture.pixel_size = _pixel_size(header, axes)
     return picture
+
+
+def _check_compressed(path: Path) -> None:
+    """Read a file to its end, where the sum stands that tells whether bits have changed."""
+    with gzip.open(path, "rb") as file:
+        while file.read(_PIECE):
+            pass
 
 
 def _refuse(header: Any, stored: NDArray[Any]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from napari_restore.errors import FileError
 
 from .image_file import ImageFile, with_alpha
+from .stored import in_memory_or_mapped
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +24,7 @@ _START = 1024
 
 
 def read_npy(path: Path) -> ImageFile:
-    """Read an NPY file, memory-mapped.
+    """Read an NPY file; large ones are memory-mapped.
 
     Raises
     ------
@@ -41,7 +42,7 @@ def read_npy(path: Path) -> ImageFile:
         raise FileError(f"The file cannot be read as NPY: {error or repr(error)}.") from error
     if not isinstance(data, np.ndarray):
         raise FileError("The file is an archive of arrays (NPZ). Save the one that is meant.")
-    return ImageFile(path, data, None, "npy")
+    return ImageFile(path, in_memory_or_mapped(data), None, "npy")
 
 
 def write_npy(path: Path, data: NDArray[Any], picture: ImageFile) -> None:

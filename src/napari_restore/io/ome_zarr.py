@@ -72,7 +72,7 @@ def read_zarr(path: Path) -> ImageFile:
     if isinstance(found, zarr.Array):
         return _bare(path, found)
     attributes: dict[str, Any] = found.attrs.asdict()
-    ome = dict(attributes["ome"]) if "ome" in attributes else attributes
+    ome = dict(attributes["ome"] if "ome" in attributes else attributes)
     try:
         if not ome.get("multiscales"):
             raise FileError(_what_is_there(path, found, ome))
@@ -110,14 +110,17 @@ def _read(path: Path, group: Any, attributes: dict[str, Any], ome: dict[str, Any
     data = StoredArray(levels[0])
     # Before 0.3 there were always five.
     axes = list(entry.get("axes") or "tczyx")
+    if not entry.get("axes") and data.ndim != len(axes):
+        axes = [f"dim_{number}" for number in range(data.ndim - 2)] + ["y", "x"]
+        notes.append("The OME-Zarr does not name its axes: the last two are taken for Y and X.")
     if len(axes) != data.ndim:
         raise FileError(f"Its metadata name {len(axes)} axes; the array has shape {data.shape}.")
     letters = letters_of(axes)
     scale, shift = transform_of(entry, 0, data.ndim)
     sizes = pixel_size(axes, letters, scale)
-    color = "C" in letters and is_color(ome.get("omero") or {}, data.shape[letters.index("C")])
-    if "labels" in group:
-        notes.append("The result lacks the labels of the OME-Zarr.")
+    omero = _omero_of(ome, notes)
+    color = "C" in letters and is_color(omero, data.shape[letters.index("C")])
+    notes += _beside(group, entry)
     described = [dict(axis) if isinstance(axis, dict) else {"name": axis} for axis in axes]
     for axis, letter in zip(described, letters, strict=True):
         if letter in "TCZYX":
@@ -138,13 +141,13 @@ def _read(path: Path, group: Any, attributes: dict[str, Any], ome: dict[str, Any
         "shapes": [level.shape for level in levels],
         "name": entry.get("name"),
         "ome": inner if nested else {key: inner[key] for key in ("omero",) if key in inner},
+        "entry": {key: value for key, value in entry.items() if key not in _OF_LEVELS},
         "other": {key: value for key, value in (attributes if nested else inner).items()
                   if key not in ("ome", "omero", "napari_restore")},
         "provenance": attributes.get("napari_restore", {}),
         "zarr_format": group.metadata.zarr_format,
     }  # fmt: skip
-    omero = ome.get("omero") or {}
-    channels = [str(channel.get("label", "")) for channel in omero.get("channels") or []]
+    channels = [str(channel.get("label") or "") for channel in omero.get("channels") or []]
     return ImageFile(
         path,
         data,
@@ -158,6 +161,45 @@ def _read(path: Path, group: Any, attributes: dict[str, Any], ome: dict[str, Any
         colors=[] if color else colors_of(omero),
         said=said(extras, omero, sizes),
     )
+
+
+#: Keys of a multiscale image that are written anew.
+_OF_LEVELS = {
+    "axes",
+    "datasets",
+    "coordinateTransformations",
+    "name",
+    "version",
+    "type",
+    "metadata",
+}
+
+
+def _omero_of(ome: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    """How the channels are shown; what is damaged is taken out of the metadata, and said."""
+    omero = ome.get("omero") or {}
+    channels = omero.get("channels") or [] if isinstance(omero, dict) else None
+    if isinstance(channels, list) and all(isinstance(channel, dict) for channel in channels):
+        return omero
+    del ome["omero"]
+    notes.append("What the OME-Zarr says of the channels ('omero') is damaged, and left out.")
+    return {}
+
+
+def _beside(group: Any, entry: Mapping[str, Any]) -> list[str]:
+    """Name what a group holds, or says, beside its levels and attributes."""
+    notes = []
+    own = {str(dataset["path"]).strip("/").split("/")[0] for dataset in entry["datasets"]}
+    others = sorted(set(group.keys()) - own - {"OME"})
+    if "labels" in others:
+        others.remove("labels")
+        notes.append("The result lacks the labels of the OME-Zarr.")
+    if others:
+        listed = ", ".join(f"'{name}'" for name in others[:_NAMED])
+        notes.append(f"The result lacks what else is in the OME-Zarr: {listed}.")
+    if entry.get("metadata"):
+        notes.append("The result lacks what the OME-Zarr says of how its levels were made.")
+    return notes
 
 
 def _what_is_there(path: Path, group: Any, ome: dict[str, Any]) -> str:
@@ -247,7 +289,8 @@ class OmeZarr:
 
         kind: Literal[2, 3] = 2 if version_of(self._picture) == "0.4" else 3
         group = zarr.create_group(self._folder, zarr_format=kind)
-        dtype = np.dtype(self._picture.data.dtype).newbyteorder("=")
+        # By its size: NumPy has two names for integers of 64 bits, of which zarr knows one.
+        dtype = np.dtype(np.dtype(self._picture.data.dtype).newbyteorder("=").str)
         names = [name["name"] for name in self._described()]
         options: dict[str, Any] = (
             {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
@@ -487,9 +530,15 @@ def said(
         if step != 1 and letter not in sizes
     ]
     if bare:
-        out[f"scale along {', '.join(bare)} (without a unit)"] = extras["scale"]
-    named = [*extras["ome"], *extras["other"]]
-    return out | {f"attribute '{key}'": True for key in named if key not in ("omero", "version")}
+        named = zip(extras["letters"], extras["axes"], strict=True)
+        units = dict.fromkeys(str(axis.get("unit") or "") for at, axis in named if at in bare)
+        units.pop("", None)
+        which = f"with the unit '{', '.join(units)}'" if units else "without a unit"
+        out[f"scale along {', '.join(bare)} ({which})"] = extras["scale"]
+    attributes = [*extras["ome"], *extras["other"]]
+    return out | {
+        f"attribute '{key}'": True for key in attributes if key not in ("omero", "version")
+    }
 
 
 def stored_order(axes: str) -> tuple[int, ...]:
@@ -586,7 +635,7 @@ def restored_attributes(
             steps.append({"type": "translation", "translation": place.tolist()})
         datasets.append({"path": str(level), "coordinateTransformations": steps})
     entry = {"name": kept.get("name") or picture.path.name.split(".")[0], "axes": described}
-    entry |= {"datasets": datasets, "type": "mean"}
+    entry |= kept.get("entry", {}) | {"datasets": datasets, "type": "mean"}
     ome: dict[str, Any] = dict(kept.get("ome", {}))
     omero = _omero(picture, axes, provenance.get("scales", ()))
     if omero and "omero" not in ome:

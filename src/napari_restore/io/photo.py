@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from napari_restore.errors import FileError
 
-from .image_file import ImageFile, check_even, ordered_axes, stored_order, with_alpha
+from .image_file import ImageFile, check_even, stored_order, with_alpha
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -326,7 +326,10 @@ _XMP_MARK = b"http://ns.adobe.com/xap/1.0/\0"
 def check_photo(kind: str, picture: ImageFile) -> None:
     """Raise a `FileError` if PNG or JPEG cannot hold the image, naming a format that can."""
     check_even(picture)
-    data, name, axes = picture.data, FORMATS[kind], ordered_axes(picture)
+    # Its shape and dtype alone: it may be read in parts.
+    image = np.broadcast_to(np.empty((), picture.data.dtype), picture.data.shape)
+    data, axes = in_photo(image, picture.axes or "")
+    name = FORMATS[kind]
     remedy = "Name the result .tif."
     if axes not in ("YX", "YXS") or not data.size:
         raise FileError(f"{name} holds one plane; this image has shape {data.shape}. {remedy}")
@@ -354,6 +357,12 @@ def check_photo(kind: str, picture: ImageFile) -> None:
                 f"JPEG ends at {_JPEG_SIDE} pixels on a side; this image has shape {data.shape}. "
                 f"{remedy}"
             )
+
+
+def in_photo(data: NDArray[Any], axes: str) -> tuple[NDArray[Any], str]:
+    """Bring an array into the order of photographs: samples of a pixel last."""
+    data, axes = stored_order(data, axes)
+    return (np.moveaxis(data, 0, -1), "YXS") if axes == "SYX" else (data, axes)
 
 
 def unheld_by_photo(kind: str, picture: ImageFile) -> list[str]:
@@ -399,7 +408,7 @@ def write_photo(
     provenance : str
         JSON in ASCII, for a text chunk or a comment.
     """
-    data, _ = with_alpha(*stored_order(data, picture.axes or ""), picture)
+    data, _ = with_alpha(*in_photo(data, picture.axes or ""), picture)
     lost = unheld_by_photo(kind, picture)
     said = {name: value for name, value in picture.said.items() if name not in lost}
     options: dict[str, Any] = {"icc_profile": said.get("ICC profile")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+#: Bytes of samples that are read into memory at once, though a file could be mapped.
+IN_MEMORY = 2**26
 #: Chunks that zarr decodes or encodes at a time.
 _AT_A_TIME = 2
 
@@ -90,6 +93,32 @@ class Inverted(StoredArray):
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         return invert(np.asarray(self._source[key]), self._top)
+
+
+class MappedArray(np.memmap):
+    """Samples of a file that is mapped into memory, read while the file is as long as it was.
+
+    The system would end the process where a file that others cut short is read beyond its end.
+    """
+
+    def __getitem__(self, key: Any) -> Any:
+        mapped: Any = self._mmap  # type: ignore[attr-defined]
+        if mapped is not None:
+            start = self.offset - self.offset % mmap.ALLOCATIONGRANULARITY
+            if mapped.size() < start + len(mapped):
+                raise FileError(
+                    f"The file was cut short while it was read, to {mapped.size()} bytes. Restore "
+                    "it when it is whole."
+                )
+        part = super().__getitem__(key)
+        return np.array(part) if part.nbytes <= IN_MEMORY else part
+
+
+def in_memory_or_mapped(mapped: Any) -> Any:
+    """Read a memory map if it is small, and guard it otherwise; other arrays stay as they are."""
+    if not isinstance(mapped, np.memmap):
+        return mapped
+    return np.array(mapped) if mapped.nbytes <= IN_MEMORY else mapped.view(MappedArray)
 
 
 def white(dtype: np.dtype[Any], bits: int) -> int | None:

@@ -130,6 +130,8 @@ def _colors(picture: ImageFile, meta: Mapping[str, Any]) -> None:
     tables = meta.get("LUTs")
     if tables is None or not len(tables):
         return
+    if np.ndim(tables) == 2:
+        tables = [tables]  # the palette of one channel, which TIFF has a tag for
     ramp = np.arange(256)[None] / 255
     colors = []
     for table in tables:

@@ -11,7 +11,7 @@ from tifffile import PHOTOMETRIC, TiffFile, TiffPageSeries
 
 from napari_restore.errors import FileError
 from napari_restore.io.image_file import ImageFile
-from napari_restore.io.stored import Inverted, StoredArray, invert, white
+from napari_restore.io.stored import Inverted, StoredArray, in_memory_or_mapped, invert, white
 from napari_restore.io.units import as_size, length_unit
 
 from . import imagej, ome, tags
@@ -168,8 +168,8 @@ def _look_at_other_pages(picture: ImageFile, series: Any) -> None:
 
 def _samples(tif: TiffFile, series: Any, path: Path) -> Any:
     if series.dataoffset is not None and series.nbytes:
-        dtype = np.dtype(tif.byteorder + series.dtype.char)
-        return np.memmap(path, dtype, "r", series.dataoffset, series.shape)
+        dtype = np.dtype(tif.byteorder + series.dtype.str[1:])
+        return in_memory_or_mapped(np.memmap(path, dtype, "r", series.dataoffset, series.shape))
     if series.nbytes > SCRATCH_BYTES and not _has_alpha_or_palette(series):
         import zarr
 

@@ -291,7 +291,9 @@ def _storage(
 ) -> dict[str, Any]:
     """Arguments of `tifffile.imwrite` about samples and tags."""
     samples = data.shape[axes.index("S")] if "S" in axes else 1
-    colors = 3 if picture.color and samples > 2 else 1
+    # Also of more samples than three, which are restored each by itself, three are colors.
+    rgb = picture.color or extras.get("photometric") == tifffile.PHOTOMETRIC.RGB
+    colors = 3 if rgb and samples > 2 else 1
     photometric = "rgb" if colors == 3 else "minisblack"
     if colors == 1 and extras.get("colormap") is not None and data.dtype.kind == "u":
         photometric = "palette"
