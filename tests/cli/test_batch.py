@@ -137,6 +137,17 @@ def test_names_that_are_no_text(tmp_path, capsys, stem, ending):
     assert main(["deblur", str(out), "-o", str(tmp_path / "again"), *KEEP]) == 0
 
 
+def test_empty_names_are_not_this_folder(tmp_path, monkeypatch, capsys):
+    """As of a variable of a shell that was not set."""
+    monkeypatch.chdir(tmp_path)
+    photo(tmp_path / "a.png")
+    assert main(["deblur", "", "-o", "b.png", *KEEP]) == 1
+    assert main(["deblur", "", "a.png", "-o", "out", *KEEP]) == 1
+    assert main(["deblur", "out/a.png", "-o", "", *KEEP]) == 2
+    assert capsys.readouterr().err.count("is empty") == 3
+    assert sorted(os.listdir(tmp_path)) == ["a.png", "out"]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="names have no line breaks there")
 def test_a_name_with_line_breaks_is_said_in_one_line(tmp_path, capsys):
     photo(tmp_path / "a\nb.png")

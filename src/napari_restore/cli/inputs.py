@@ -66,6 +66,8 @@ def inputs_and_targets(
     """Input files and where their results go, or why an input cannot be used."""
     if _ADDRESS.match(args.output):
         raise UsageError(f"{args.output} is an address. Name a file or folder of this computer.")
+    if not args.output:
+        raise UsageError("The name of the output is empty. Name a file or a folder.")
     output = Path(args.output)
     separators = tuple(filter(None, (os.sep, os.altsep)))
     try:
@@ -90,6 +92,8 @@ def inputs_and_targets(
 
 def _of_one(given: str, output: Path, into_folder: bool) -> Iterator[tuple[Path, Path]]:
     """Images that one argument names."""
+    if not given:
+        raise FileError("The name of an input is empty. Name an image or a folder.")
     if _ADDRESS.match(given):
         raise FileError(
             "This is an address. Files have to lie on this computer: download it, or mount where "
