@@ -111,6 +111,8 @@ def _of_one(given: str, output: Path, into_folder: bool) -> Iterator[tuple[Path,
 
 def _is_one_image(given: str) -> bool:
     """Whether it is one image: OME-Zarr and DICOM series are, though their files are folders."""
+    if not given:
+        return True  # which is said when its turn comes
     try:
         path = Path(given)
         return not path.is_dir() or is_image_folder(path)
