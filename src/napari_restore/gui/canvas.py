@@ -11,8 +11,19 @@ from napari_restore.errors import ImageError
 from napari_restore.image.tiling import Region
 
 if TYPE_CHECKING:
-    from napari.components import Dims
+    from napari.components import Dims, ViewerModel
     from napari.layers import Image
+
+
+def grid_of(viewer: ViewerModel) -> Any:
+    """Grid of a viewer; it had another place before napari 0.9."""
+    canvas = getattr(viewer, "canvas", None)
+    return canvas.grid if hasattr(canvas, "grid") else viewer.grid
+
+
+def camera_of(viewer: ViewerModel) -> Any:
+    """Camera of a viewer; it had another place before napari 0.9."""
+    return getattr(viewer, "scene", viewer).camera
 
 
 def visible_region(layer: Image, dims: Dims, longest: int) -> tuple[tuple[int, ...], Region]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING
 
+from .layers import METADATA_KEY
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -39,6 +41,19 @@ def meant_by(layer: Layer, task: str, present: Iterable[Layer]) -> Layer:
     if source is None or made_by not in ("", task) or source not in present:
         return layer
     return meant_by(source, task, present)
+
+
+def source_of(layer: Layer, present: Iterable[Layer]) -> Image | None:
+    """Layer that a preview or a result was made from, if it is there.
+
+    Of a result that was saved and opened again, the layer of the name that its metadata say.
+    """
+    present = list(present)
+    if layer in _SOURCES:
+        source = _SOURCES[layer][0]()
+        return source if source in present else None
+    name = layer.metadata.get(METADATA_KEY, {}).get("source")
+    return next((x for x in present if x.name == name and x is not layer), None)
 
 
 def made_from(source: Layer, present: Iterable[Layer]) -> list[Layer]:

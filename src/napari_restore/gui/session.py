@@ -11,11 +11,15 @@ from napari.layers import Image
 from psygnal import Signal
 
 from napari_restore.errors import RestoreError
+from napari_restore.watch import part_of
 
 from .canvas import visible_region
+from .compare import comparison_of
 from .describe import blur_text, duration, title
 from .jobs import LayerJob, plan_layer
+from .layers import SUFFIXES
 from .lineage import meant_by
+from .options import DockOptions
 from .preview import KnownFacts, Preview
 from .rates import known_rates
 from .runner import Runner, notify
@@ -31,8 +35,6 @@ if TYPE_CHECKING:
 
     from napari_restore.image.tiling import Region
     from napari_restore.restoration.facts import Blur
-
-    from .options import DockOptions
 
 #: Longest side of a preview in pixels, so that it comes at once on a CPU too.
 _PREVIEW_SIDE = {"cpu": 1024}
@@ -213,6 +215,55 @@ class Session:
             partial(self._show_preview, job, index, region, options.strength),
         )
 
+    def preview_docks(self, options: DockOptions) -> GeneratorWorker[Any, Any, Any]:
+        """Start a preview of what is seen by each of the three docks, beside each other.
+
+        The other docks' own controls are at their defaults.
+
+        Returns
+        -------
+        GeneratorWorker
+            Started; when it returns, a grid shows the source and three previews.
+
+        Raises
+        ------
+        RestoreError
+            As of `preview`.
+        """
+        self.runner.refuse_if_running()
+        layer = self.jobs(options)[-1].layer
+        common = DockOptions(
+            device=options.device,
+            tile=options.tile,
+            strength=options.strength,
+            channel_axis=options.channel_axis,
+        )
+        jobs = [
+            plan_layer(layer, task, **(options if task == self.task else common).planning())
+            for task in SUFFIXES
+        ]
+        side = _PREVIEW_SIDE.get(jobs[0].plan.device, _PREVIEW_SIDE_GPU)
+        index, region = visible_region(layer, self.viewer.dims, side)
+        self.target = layer.name
+        # Facts of another model are others.
+        facts = [
+            self._known_facts if job.plan.spec.task == self.task else KnownFacts() for job in jobs
+        ]
+
+        def work() -> list[Outcome]:
+            outcomes = []
+            for number, (job, known) in enumerate(zip(jobs, facts, strict=True)):
+                with part_of(number * region.pixels, len(jobs) * region.pixels).around():
+                    outcomes.append(restore_what_is_seen(job, index, region, known))
+            return outcomes
+
+        return self.runner.start(
+            work,
+            f"Previewing {layer.name} in all three docks",
+            len(jobs) * region.pixels,
+            partial(self._show_docks, jobs, index, region),
+        )
+
     # ------------------------------------------------------------ results
 
     def _add_results(self, jobs: Sequence[LayerJob], hide: bool, outcomes: list[Outcome]) -> str:
@@ -295,6 +346,32 @@ class Session:
             f"Preview of {size} of '{job.name}' in {duration(found.times.total)}.{seen} The "
             "preview disappears when you restore."
         )
+
+    def _show_docks(
+        self,
+        jobs: Sequence[LayerJob],
+        index: tuple[int, ...],
+        region: Region,
+        outcomes: Sequence[Outcome],
+    ) -> str:
+        source = jobs[0].layer
+        if source not in self.viewer.layers:
+            return f"No preview: '{source.name}' is gone."
+        self.remove_preview()
+        layers, texts = [], []
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            done = SUFFIXES[job.plan.spec.task]
+            if outcome.error is not None:
+                texts.append(notify(outcome.error, f"'{job.name}' was not {done}"))
+                continue
+            found = outcome.result
+            layer = Preview(job, index, region, found.original, found.restored).layer
+            layer.name = f"{done}: {job.name} [preview]"
+            layers.append(layer)
+        if layers:
+            comparison_of(self.viewer).show_docks(source, layers)
+            texts.insert(0, "The source and what each dock would make of it.")
+        return " ".join(texts)
 
     def remove_preview(self) -> None:
         """Take the temporary layer away, if there is one."""

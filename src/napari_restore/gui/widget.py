@@ -12,6 +12,7 @@ from qtpy.QtWidgets import (
     QFrame,
     QHBoxLayout,
     QLabel,
+    QMenu,
     QProgressBar,
     QPushButton,
     QScrollArea,
@@ -24,6 +25,7 @@ from superqt import QElidingLabel
 from napari_restore.device import available_devices
 from napari_restore.errors import RestoreError
 
+from .compare import HOLD_KEY, Comparison, comparison_of, hold_key
 from .controls import Controls
 from .describe import describe, title
 from .jobs import LayerJob
@@ -79,6 +81,21 @@ class RestoreWidget(QWidget):
     def preview(self) -> GeneratorWorker[Any, Any, Any] | None:
         """Start a preview of what the canvas shows; as `restore`."""
         return self._try(self.session.preview)
+
+    def preview_docks(self) -> GeneratorWorker[Any, Any, Any] | None:
+        """Start a preview of what the canvas shows in each of the three docks; as `restore`."""
+        return self._try(self.session.preview_docks)
+
+    def compare(self, look: Callable[[Comparison], Any]) -> None:
+        """Compare what is selected, as a method of `Comparison` does, and say what is shown."""
+        try:
+            said = look(comparison_of(self.session.viewer))
+        except RestoreError as error:
+            self._say(str(error))
+            show_error(str(error))
+            return
+        if said:
+            self._say(said)
 
     def cancel(self) -> None:
         """Stop what is running; the viewer stays as it was."""
@@ -142,6 +159,8 @@ class RestoreWidget(QWidget):
         for button in (self.preview_button, self.restore_button, self.cancel_button):
             buttons.addWidget(button)
 
+        self._build_compare()
+
         main = QFormLayout()
         more = QWidget()
         self.controls.fill(main, QFormLayout(more))
@@ -161,11 +180,58 @@ class RestoreWidget(QWidget):
         around.setContentsMargins(0, 0, 0, 0)
         around.addWidget(area)
         layout = QVBoxLayout(inside)
-        rows = (purpose, self.name, self.summary, main, self.psf_picture, buttons)
+        rows = (
+            purpose,
+            self.name,
+            self.summary,
+            main,
+            self.psf_picture,
+            buttons,
+            self._compare_row,
+        )
         for row in (*rows, self.progress_bar, self.status, self.advanced_button, more):
             layout.addWidget(row) if isinstance(row, QWidget) else layout.addLayout(row)
         layout.addStretch()
         self.setMinimumWidth(260)
+
+    def _build_compare(self) -> None:
+        self.compare_button = QPushButton("Compare")
+        self.compare_button.setToolTip("See the difference between source and result.")
+        menu = QMenu(self.compare_button)
+        self.looks = {}
+        looks: tuple[tuple[str, str, Callable[[], Any]] | None, ...] = (
+            ("Swipe line", "swipe", lambda: self.compare(Comparison.swipe)),
+            ("Side by side", "side by side", lambda: self.compare(Comparison.side_by_side)),
+            ("Preview of all three docks", "docks", self.preview_docks),
+            None,
+            ("Difference as a layer", "", lambda: self.compare(Comparison.difference)),
+            ("Line profile", "", lambda: self.compare(Comparison.profile)),
+            None,
+            ("End comparison", "end", lambda: self.compare(Comparison.stop)),
+        )
+        for look in looks:
+            if look is None:
+                menu.addSeparator()
+                continue
+            name, mode, start = look
+            action = self.looks[name] = menu.addAction(name)
+            action.setData(mode)
+            action.setCheckable(mode not in ("", "end"))
+            action.triggered.connect(lambda _, start=start: (start(), self._show_mode()))
+        self.compare_button.setMenu(menu)
+        self.source_button = QPushButton("Hold for source")
+        self.source_button.setToolTip(
+            f"Shows the source while it is held down, or the key {HOLD_KEY} over the canvas."
+        )
+        self._compare_row = QHBoxLayout()
+        self._compare_row.addWidget(self.compare_button, 1)
+        self._compare_row.addWidget(self.source_button, 1)
+
+    def _show_mode(self) -> None:
+        mode = comparison_of(self.session.viewer).mode
+        for action in self.looks.values():
+            action.setChecked(bool(mode) and action.data() == mode)
+        self.looks["End comparison"].setEnabled(bool(mode))
 
     def show_advanced(self, shown: bool) -> None:
         """Fold the controls under "Advanced" in or out."""
@@ -177,6 +243,11 @@ class RestoreWidget(QWidget):
         self.restore_button.clicked.connect(lambda: self.restore())
         self.cancel_button.clicked.connect(lambda: self.cancel())
         self.psf_picture.button.clicked.connect(lambda: self.add_psf())
+        for signal, down in (
+            (self.source_button.pressed, True),
+            (self.source_button.released, False),
+        ):
+            signal.connect(lambda down=down: self.compare(lambda shown: shown.hold(down)))
         self.advanced_button.clicked.connect(lambda: self.show_advanced(self._advanced.isHidden()))
         for control in self.controls.deciding():
             control.changed.connect(lambda _: self.refresh())
@@ -189,6 +260,10 @@ class RestoreWidget(QWidget):
         self.controls.strength.changed.connect(lambda _: self._strength_timer.start(20))
         session, runner = self.session, self.session.runner
         session.changed.connect(self.refresh)
+        comparison = comparison_of(session.viewer)
+        comparison.changed.connect(self._show_mode)
+        self._show_mode()
+        session.viewer.bind_key(HOLD_KEY, hold_key(comparison), overwrite=True)
         runner.started.connect(self._on_started)
         runner.progressed.connect(self._on_progress)
         runner.ended.connect(self._on_ended)
@@ -197,6 +272,7 @@ class RestoreWidget(QWidget):
             # Qt deletes the widget before Python does; from here on nobody may call it.
             for signal in (session.changed, runner.started, runner.progressed, runner.ended):
                 signal.disconnect()
+            comparison.changed.disconnect(self._show_mode)
             session.close()
 
         self.destroyed.connect(let_go)
