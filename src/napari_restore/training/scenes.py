@@ -129,6 +129,32 @@ def grains(shape: Shape, rng: np.random.Generator, step: float) -> Floats:
     return solid
 
 
+def tubes(shape: Shape, rng: np.random.Generator, step: float) -> Floats:
+    """Hollow tubes that bend, as vessels and mitochondria are, where a soft field has its ridge."""
+    wide = rng.uniform(4, 9)
+    first, second = (_smooth(rng.normal(size=shape), wide, step) for _ in range(2))
+    # Two fields are both 0 along lines: the distance from them is about this.
+    away = np.hypot(first / first.std(), second / second.std()) * wide
+    radius, thick = rng.uniform(2, 5), rng.uniform(0.7, 1.5)
+    tube: Floats = np.exp(-(((away - radius) / thick) ** 2))
+    inside = rng.uniform(0, 0.6) * (away < radius)
+    filled: Floats = tube + inside * (1 - tube)
+    return filled
+
+
+def tissue(shape: Shape, rng: np.random.Generator, step: float) -> Floats:
+    """Textures without an end, of all sizes at once, whose bright places are few."""
+    along = [np.fft.fftfreq(n, unit) for n, unit in zip(shape, (step, 1, 1), strict=True)]
+    z, y, x = np.meshgrid(*along, indexing="ij", sparse=True)
+    size = np.sqrt(z**2 + y**2 + x**2)
+    size[0, 0, 0] = np.inf
+    spectrum = np.fft.fftn(rng.normal(size=shape)) / size ** rng.uniform(0.8, 1.8)
+    spectrum *= np.exp(-((size.clip(max=1) / rng.uniform(0.2, 0.6)) ** 2))
+    field = np.fft.ifftn(spectrum).real
+    texture: Floats = np.exp(rng.uniform(0.4, 1.2) * field / field.std())
+    return texture
+
+
 def bars(shape: Shape, rng: np.random.Generator, step: float) -> Floats:
     """Straight rods along each axis. Nothing is trained on them."""
     out = np.zeros(shape)
@@ -154,6 +180,8 @@ TRAINED: dict[str, Scene] = {
     "beads": beads,
     "nuclei": nuclei,
     "grains": grains,
+    "tubes": tubes,
+    "tissue": tissue,
 }
 KEPT: dict[str, Scene] = {"bars": bars}
 
