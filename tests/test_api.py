@@ -15,7 +15,7 @@ from napari_restore.image.tiling import Region
 from napari_restore.models.catalog import CATALOG
 from napari_restore.restoration.dask_graph import restore_lazily
 from napari_restore.restoration.facts import Facts
-from napari_restore.restoration.run import restore_array, restore_region
+from napari_restore.restoration.run import restore_array
 from planning import plan
 
 if TYPE_CHECKING:
@@ -233,8 +233,10 @@ def test_a_region_is_that_part_of_the_full_result(
     decided = plan(image, "dehaze" if kind == "haze" else "deblur", model=model, rgb=kind != "mono")
     full = restore_array(image, decided)
     place = Region(*region)
-    part = restore_region(image, decided, (1,), place)
-    expected = full.data[1, place.top : place.bottom, place.left : place.right]
+    block = np.s_[1:2, place.top : place.bottom, place.left : place.right]
+    color = () if kind == "mono" else (slice(0, 3),)
+    part = restore_array(image, decided, block=(*block, *color)).data
+    expected = full.data[block]
     assert (part.shape, part.dtype) == (expected.shape, expected.dtype)
     assert abs(part.astype(int) - expected).max() <= 1
 

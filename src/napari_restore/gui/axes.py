@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +32,7 @@ def read_axes(
     moves: bool = False,
     time_axis: int | None = None,
     channel_axis: int | str | None = "auto",
+    deep: bool = False,
 ) -> str:
     """Letters of a layer's axes, see `napari_restore.image.layout.Layout`.
 
@@ -47,6 +49,9 @@ def read_axes(
         "auto" the one that is labeled so; else, in memory, one of up to five planes of which one
         is several times as bright as another.
 
+    deep : bool
+        Whether one of them has to be depth: the only one without a label is.
+
     Raises
     ------
     ImageError
@@ -59,17 +64,49 @@ def read_axes(
             f"The axes of layer '{layer.name}' are labeled {', '.join(labels)}: the plane (y, x) "
             "must be the last two. Transpose the data, or correct the labels."
         )
+    recorded = "" if layer.rgb else _recorded_axes(layer)
     neutral, letters = iter(UNNAMED), ""
-    for label in labels[:-2]:
+    for number, label in enumerate(labels[:-2]):
+        if recorded and label == str(number - layer.ndim):
+            # napari's reader leaves out what the file calls its axes.
+            label = recorded[number].lower()
         letter = _LETTERS.get(label, "")
         letters += letter if letter and letter not in letters else next(neutral)
     if channel_axis != "auto":
         letters = _with_channels(layer, letters, channel_axis)
     if moves:
         letters = _with_time(layer, letters, time_axis)
+    unnamed = [letter for letter in letters if letter in UNNAMED]
+    if deep and "Z" not in letters and len(unnamed) == 1:
+        letters = letters.replace(unnamed[0], "Z")
     if channel_axis == "auto" and "C" not in letters and not layer.rgb:
         letters = _with_channels(layer, letters, _likely_channels(layer, letters))
     return letters + ("YXS" if layer.rgb else "YX")
+
+
+def _recorded_axes(layer: Image) -> str:
+    """Find what the TIFF of a layer calls its axes, if it has as many and says it."""
+    path = layer.source.path
+    if path is None or not str(path).lower().endswith((".tif", ".tiff")):
+        return ""
+    shape, axes = _in_file(str(path))
+    data = layer.data[0] if layer.multiscale else layer.data
+    return axes if shape == tuple(data.shape) else ""
+
+
+@lru_cache(maxsize=64)
+def _in_file(path: str) -> tuple[tuple[int, ...], str]:
+    """Shape and axes of a TIFF that names them; what cannot be read names nothing."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tif:
+            if not (tif.is_ome or tif.is_imagej):
+                return (), ""
+            series = tif.series[0]
+            return tuple(series.shape), str(series.axes)
+    except (OSError, ValueError, IndexError, tifffile.TiffFileError):
+        return (), ""
 
 
 def _with_channels(layer: Image, letters: str, chosen: Any) -> str:

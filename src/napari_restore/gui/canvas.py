@@ -8,11 +8,14 @@ import numpy as np
 from napari.utils.transforms import Affine
 
 from napari_restore.errors import ImageError
-from napari_restore.image.tiling import Region
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari.components import Dims, ViewerModel
     from napari.layers import Image
+
+    from napari_restore.image.blocks import Block
 
 
 def grid_of(viewer: ViewerModel) -> Any:
@@ -26,8 +29,10 @@ def camera_of(viewer: ViewerModel) -> Any:
     return getattr(viewer, "scene", viewer).camera
 
 
-def visible_region(layer: Image, dims: Dims, longest: int) -> tuple[tuple[int, ...], Region]:
-    """Which part of which plane of a layer the canvas shows.
+def visible_block(
+    layer: Image, dims: Dims, longest: int, space: Sequence[int] | None = None
+) -> Block:
+    """Which part of a layer the canvas shows.
 
     Parameters
     ----------
@@ -35,75 +40,111 @@ def visible_region(layer: Image, dims: Dims, longest: int) -> tuple[tuple[int, .
     dims : napari.components.Dims
         Of the viewer.
     longest : int
-        Longest side of the region in pixels; of a larger view its middle is taken.
+        Longest side of the part in pixels; of a larger view its middle is taken.
+    space : sequence of int, optional
+        Axes of the layer of which any two may be shown: those of a volume. Without it, the image
+        plane, which is the last two.
 
     Returns
     -------
-    index, region
-        Of the plane over the leading axes, and the pixels in it.
+    tuple of slice
+        For each axis of the layer but that of color; the axes that are not shown have a length
+        of 1.
 
     Raises
     ------
     ImageError
-        If the canvas shows other axes than the image plane, or nothing of the layer.
+        If the canvas shows other axes, or nothing of the layer.
     """
-    if not _shows_planes(layer, dims):
+    plane = (layer.ndim - 2, layer.ndim - 1)
+    shown = _shown_axes(layer, dims)
+    if shown is None or not set(shown) <= set(plane if space is None else space):
+        which, view = "its last two axes", "the 3D view and put the axes in their order"
+        if space is not None:
+            which, view = "two axes of the volume", "the 3D view"
         raise ImageError(
-            f"A preview of '{layer.name}' needs the 2D view of its last two axes. Leave the 3D "
-            "view and put the axes in their order, or press Restore."
+            f"A preview of '{layer.name}' needs the 2D view of {which}. Leave {view}, or press "
+            "Restore."
         )
     absent = ImageError(
         f"'{layer.name}' is not on the canvas. Move the sliders or the view to it, or press "
         "Restore."
     )
-    index = shown_plane(layer, dims)
-    if index is None:
+    places = _shown_places(layer, dims, shown)
+    if places is None:
         raise absent
-    shape = (layer.data[0] if layer.multiscale else layer.data).shape[: layer.ndim]
-    corners = np.array(layer.corner_pixels, float)[:, -2:]
+    shape = _finest(layer).shape[: layer.ndim]
+    along = list(shown)
+    corners = np.array(layer.corner_pixels, float)[:, along]
     # Before the canvas is drawn the corners are all zero: take the whole plane.
     everything = not np.any(layer.corner_pixels)
-    if not everything and np.any(corners[1] <= corners[0]) and min(shape[-2:]) > 1:
+    sides = [shape[axis] for axis in along]
+    if not everything and np.any(corners[1] <= corners[0]) and min(sides) > 1:
         raise absent
     corners[1] += 1
     if layer.multiscale:
-        corners *= np.asarray(layer.downsample_factors)[layer.data_level][-2:]
-    bounds = []
-    for start, stop, length in zip(*corners, shape[-2:], strict=True):
+        corners *= np.asarray(layer.downsample_factors)[layer.data_level][along]
+    block = [slice(place, place + 1) for place in places]
+    for axis, start, stop, length in zip(along, *corners, sides, strict=True):
         first, last = (0, length) if everything else (int(start), int(stop))
         first, last = max(0, min(first, length - 1)), max(1, min(last, length))
         if last - first > longest:
             first = (first + last - longest) // 2
             last = first + longest
-        bounds.append((first, last))
-    return index, Region(bounds[0][0], bounds[1][0], bounds[0][1], bounds[1][1])
+        block[axis] = slice(first, last)
+    return tuple(block)
 
 
-def _shows_planes(layer: Image, dims: Dims) -> bool:
-    before = dims.ndim - layer.ndim
-    order = [axis - before for axis in dims.order if axis >= before]
-    return dims.ndisplay == 2 and order[-2:] == [layer.ndim - 2, layer.ndim - 1]
+def shows(layer: Image, dims: Dims, block: Block) -> tuple[int, int] | None:
+    """Axes of a layer that the viewer shows, if what it shows goes through a block."""
+    shown = _shown_axes(layer, dims)
+    places = None if shown is None else _shown_places(layer, dims, shown)
+    if shown is None or places is None:
+        return None
+    hidden = [axis for axis in range(layer.ndim) if axis not in shown]
+    through = all(block[axis].start <= places[axis] < block[axis].stop for axis in hidden)
+    return shown if through else None
 
 
 def shown_plane(layer: Image, dims: Dims) -> tuple[int, ...] | None:
     """Find which plane of a layer the viewer shows, if it shows one."""
-    if not _shows_planes(layer, dims):
+    shown = _shown_axes(layer, dims)
+    if shown is None or shown != (layer.ndim - 2, layer.ndim - 1):
         return None
-    shape = (layer.data[0] if layer.multiscale else layer.data).shape[: layer.ndim - 2]
-    index = []
-    for position, length in zip(_slice_position(layer, dims), shape, strict=True):
-        if not -0.5 <= position <= length - 0.5:
+    places = _shown_places(layer, dims, shown)
+    return None if places is None else tuple(places[:-2])
+
+
+def _finest(layer: Image) -> Any:
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+def _shown_axes(layer: Image, dims: Dims) -> tuple[int, int] | None:
+    """Axes of a layer that a 2D view shows, from top to bottom and from left to right."""
+    before = dims.ndim - layer.ndim
+    order = [axis - before for axis in dims.order[-2:]]
+    return (order[0], order[1]) if dims.ndisplay == 2 and min(order) >= 0 else None
+
+
+def _shown_places(layer: Image, dims: Dims, shown: tuple[int, int]) -> list[int] | None:
+    """Place of what the viewer shows along each axis, 0 along those that it shows whole.
+
+    None where it lies beside the layer.
+    """
+    hidden = [axis for axis in range(layer.ndim) if axis not in shown]
+    shape, places = _finest(layer).shape, [0] * layer.ndim
+    for axis, position in zip(hidden, _slice_position(layer, dims, hidden), strict=True):
+        if not -0.5 <= position <= shape[axis] - 0.5:
             return None
-        index.append(int(np.clip(np.round(position), 0, length - 1)))
-    return tuple(index)
+        places[axis] = int(np.clip(np.round(position), 0, shape[axis] - 1))
+    return places
 
 
-def _slice_position(layer: Image, dims: Dims) -> np.ndarray[Any, Any]:
-    """Position of the shown slice along the leading axes of the data, as napari slices it.
+def _slice_position(layer: Image, dims: Dims, hidden: list[int]) -> np.ndarray[Any, Any]:
+    """Position of the shown slice along the hidden axes of the data, as napari slices it.
 
     As napari does, rotation and shear out of the plane are left aside.
     """
-    hidden = list(range(layer.ndim - 2))
     if not hidden:
         return np.empty(0)
     point = np.asarray(dims.point[dims.ndim - layer.ndim :], float)[hidden]

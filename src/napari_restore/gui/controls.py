@@ -41,6 +41,10 @@ _TIPS = {
     "finds it from the movie.",
     "time_axis": "With two frames: which axis of the layer is time. auto: the one labeled t, or "
     "the only one.",
+    "dimensions": "Whether a stack is one volume, restored along Z too, or planes of their own. "
+    "automatic: a volume where an axis is labeled z and the PSF has planes.",
+    "method": "How the PSF is undone: by a network that was trained to, or by what is computed "
+    "alone. Without a PSF there is only the network.",
     "keep_range": "Whether results stay between the least and the largest value of the layer. "
     "auto: where values are signed integers, as in CT.",
     "channels": "Which axis of a stack holds channels: each gets an intensity scale of its own. "
@@ -48,6 +52,12 @@ _TIPS = {
     "show_motion": "Add a layer of vectors: arrows from frame to frame, or lines along the blur.",
 }
 _CLUSTER = "dask cluster"
+_STACKS = [("automatic", "auto"), ("as a volume", 3), ("plane by plane", 2)]
+_METHODS = [
+    ("network", "network"),
+    ("Richardson–Lucy", "richardson-lucy"),
+    ("Wiener", "wiener"),
+]
 _RANGES = {"auto": None, "of the source": True, "free": False}
 
 
@@ -86,6 +96,10 @@ class Controls:
         self.keep_range = ComboBox(choices=[*_RANGES])
         self.channels = ComboBox(choices=["auto", "none", *range(6)])
         self._channels_label = QLabel("Channel axis")
+        self.dimensions = ComboBox(choices=_STACKS)
+        self._dimensions_label = QLabel("Stack")
+        self.method = ComboBox(choices=_METHODS)
+        self._method_label = QLabel("Method")
         self.show_motion = CheckBox(value=False, text="Show motion")
         self.psf = PsfControls()
         for name, tip in _TIPS.items():
@@ -117,6 +131,8 @@ class Controls:
             time_axis=None if self.time_axis.value == "auto" or not two else self.time_axis.value,
             channel_axis=None if self.channels.value == "none" else self.channels.value,
             psf=self.psf.value if face.undoes_blur and not two else None,
+            dimensions=self.dimensions.value if face.in_space else 2,
+            method=self.method.value if face.in_space else "network",
             keep_range=_RANGES[self.keep_range.value],
             show_motion=face.follows_motion and self.show_motion.value,
         )
@@ -124,7 +140,8 @@ class Controls:
     def deciding(self) -> Iterator[ValueWidget[Any]]:
         """Those on which hangs what a run would do."""
         names = ("model", "place", "address", "device", "tile", "structure_size", "frames")
-        for name in (*names, "exposure", "time_axis", "channels", "keep_range"):
+        more = ("exposure", "time_axis", "channels", "keep_range", "dimensions", "method")
+        for name in (*names, *more):
             yield getattr(self, name)
         yield from self.psf.deciding()
 
@@ -133,6 +150,9 @@ class Controls:
         main.addRow("Strength", self.strength.native)
         if self._face.undoes_blur:
             self.psf.fill(main)
+        if self._face.in_space:
+            main.addRow(self._method_label, self.method.native)
+            main.addRow(self._dimensions_label, self.dimensions.native)
         if self._face.removes_light:
             main.addRow("Keep up to", self.structure_size.native)
             main.addRow(self.show_removed.native)
@@ -155,7 +175,8 @@ class Controls:
     def suit(self, sources: Sequence[Image], layers: Sequence[Layer]) -> None:
         """Fit units, and what can be set, to the selected layers among all."""
         if self._face.undoes_blur:
-            self.psf.suit(sources, layers)
+            deep = self._face.in_space and self.dimensions.value != 2
+            self.psf.suit(sources, layers, deep)
             self.psf.source.enabled = not (self._face.follows_motion and self.frames.value == 2)
         for row in (self._address_label, self.address.native):
             row.setVisible(self.place.value == _CLUSTER)
@@ -163,6 +184,11 @@ class Controls:
         for row in (self._channels_label, self.channels.native):
             # A choice that was made stays in sight.
             row.setVisible(stacks or self.channels.value != "auto")
+        for row in (self._dimensions_label, self.dimensions.native):
+            row.setVisible(self._face.in_space and (stacks or self.dimensions.value != "auto"))
+        for row in (self._method_label, self.method.native):
+            told = self.psf.tells or self.method.value != "network"
+            row.setVisible(self._face.in_space and told)
         if self._face.removes_light:
             self._name_unit(sources)
         if self._face.follows_motion:

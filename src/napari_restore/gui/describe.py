@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from .rates import Rates
 
 
+#: Classical methods by their names.
+_CLASSICAL = {"richardson-lucy": "Richardson–Lucy", "wiener": "Wiener filter"}
+
+
 def title(jobs: Sequence[LayerJob]) -> str:
     """Name of the layer, or how many there are."""
     return jobs[0].name if len(jobs) == 1 else f"{len(jobs)} layers"
@@ -27,7 +31,7 @@ def title(jobs: Sequence[LayerJob]) -> str:
 
 def describe(jobs: Sequence[LayerJob], rates: Rates) -> str:
     """One line on what a run will do: model, size, device, time."""
-    models = sorted({_model(job) for job in jobs})
+    models = sorted({method_of(job) for job in jobs})
     if len(jobs) == 1:
         size = " × ".join(str(length) for length in _shape(jobs[0]))
     else:
@@ -46,22 +50,31 @@ def describe(jobs: Sequence[LayerJob], rates: Rates) -> str:
     place = jobs[0].plan.device.upper()
     if jobs[0].scheduler is not None:
         place = f"dask cluster {jobs[0].scheduler.rpartition('/')[2]}"
-    parts = ["model " + " and ".join(models), size, *scaling, place, *([time] if time else [])]
+    parts = [" and ".join(models), size, *scaling, place, *([time] if time else [])]
     # Lines break after a dot, not before or within a part.
     line = " · ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts)
-    remarks = [job.remark for job in jobs if job.remark]
+    remarks = [text for job in jobs for text in (*job.plan.notes, job.remark) if text]
+    # What holds for all is said once.
+    remarks = list(dict.fromkeys(remarks))
     return "\n".join([line.replace(" ·", "\N{NO-BREAK SPACE}·"), *remarks])
 
 
-def _model(job: LayerJob) -> str:
+def method_of(job: LayerJob) -> str:
+    """Name of the model or the method that restores."""
     plan = job.plan
-    return plan.inverter.name if plan.inverter is not None and plan.psfs else plan.spec.name
+    if plan.options.method != "network":
+        return _CLASSICAL[plan.options.method]
+    return f"model {plan.model.name}"
 
 
 def _scaling(job: LayerJob) -> str:
     """Say what of a stack shares an intensity scale."""
     layout = job.plan.layout
     planes = layout.planes // (1 if job.partner is None else 2)
+    if job.plan.dimensions == 3:
+        deep = layout.shape[layout.axes.index("Z")]
+        volumes = layout.planes // max(1, deep)
+        return f"{volumes} volumes" if volumes > 1 else "one volume"
     if layout.groups > 1:
         return f"{layout.groups} channels · each its own scale"
     return f"{planes} planes · one scale" if planes > 1 else ""

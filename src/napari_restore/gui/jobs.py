@@ -18,13 +18,14 @@ from napari_restore.restoration.options import Options
 from napari_restore.restoration.plan import make_plan
 
 from .axes import read_axes
-from .psf_source import OpticsOf, micrometers_of, resolve_psf
+from .psf_source import resolve_psf, voxel_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from napari.layers import Layer
 
+    from napari_restore.image.blocks import Block
     from napari_restore.restoration.plan import Plan
 
 
@@ -84,9 +85,18 @@ class LayerJob:
         """Levels of the layer itself, without the neighbor beside it."""
         return self.levels if self.partner is None else [level[(0, ...)] for level in self.levels]
 
-    def place(self, index: tuple[int, ...]) -> tuple[int, ...]:
-        """Which plane of the plan's layout a plane of the layer is."""
-        return index if self.partner is None else (0, *index)
+    def place(self, block: Block) -> Block:
+        """Where a part of the layer, without its axis of color, lies in the plan's layout."""
+        before = () if self.partner is None else (slice(0, 1),)
+        color = (slice(0, self.plan.layout.shape[-1]),) if self.plan.layout.color else ()
+        return (*before, *block, *color)
+
+    @property
+    def space(self) -> tuple[int, ...] | None:
+        """Axes of the layer that are those of a volume; None where planes are restored."""
+        if self.plan.dimensions == 2:
+            return None
+        return tuple(self.plan.layout.axes.index(letter) for letter in "ZYX")
 
 
 def side_of_pixel(state: Mapping[str, Any]) -> tuple[float, str]:
@@ -156,15 +166,14 @@ def plan_layer(
         )
     address = None if scheduler is None else check_address(scheduler)
     moves = options.get("frames", 1) == 2 and partner is None
-    axes = read_axes(layer, moves, time_axis, channel_axis)
+    axes = read_axes(layer, moves, time_axis, channel_axis, deep=options.get("dimensions") == 3)
     levels = _levels(layer)
     _, state, _ = layer.as_layer_data_tuple()
     if structure_size is not None and not layer.rgb:
         options["structure_size"] = structure_size / side_of_pixel(state)[0]
     try:
-        options["psf"] = resolve_psf(psf, layer)
-        told = psf.told.get("pixel_size") if isinstance(psf, OpticsOf) else None
-        options["pixel_size"] = micrometers_of(layer) or told if pixel_size is None else pixel_size
+        options["psf"] = resolve_psf(psf, layer, axes)
+        options["pixel_size"] = voxel_of(layer, axes, psf) if pixel_size is None else pixel_size
         if partner is not None:
             pairs = zip(levels, _levels(partner), strict=True)
             levels, axes = [stacked(pair) for pair in pairs], f"T{axes.replace('T', 'K')}"

@@ -64,8 +64,10 @@ def result_name(job: LayerJob, strength: float | None = None, *, taken: bool = F
         said.append(f"up to {plan.structure_size * side:.3g} {unit}")
     if taken and plan.spec.frames == 2:
         said.append("2 frames")
+    if taken and plan.dimensions == 3:
+        said.append("as a volume")
     if taken:
-        said.append(plan.spec.name)
+        said.append(plan.model.name if plan.options.method == "network" else plan.options.method)
     return f"{job.name} [{', '.join(said)}]"
 
 

@@ -26,6 +26,8 @@ class DockOptions:
     time_axis: int | None = None
     channel_axis: int | str | None = "auto"
     psf: Any = None
+    dimensions: int | str = "auto"
+    method: str = "network"
     keep_range: bool | None = None
     show_motion: bool = False
     hide_source: bool = False

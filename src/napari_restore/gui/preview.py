@@ -11,7 +11,7 @@ from napari_restore.image.lazy import as_dask
 from napari_restore.image.pyramid import pyramid
 from napari_restore.restoration.facts import find_facts
 
-from .canvas import shown_plane
+from .canvas import shows
 from .layers import METADATA_KEY, make_layer
 from .lineage import remember_source
 from .stacking import insert_on_top
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari.layers import Image
     from numpy.typing import NDArray
 
-    from napari_restore.image.tiling import Region
+    from napari_restore.image.blocks import Block
     from napari_restore.restoration.facts import Facts
 
     from .jobs import LayerJob
@@ -53,7 +53,8 @@ class KnownFacts:
         plan = job.plan
         psf = [psf.digest for psf in plan.psfs] or plan.inverter is not None
         name = plan.spec.name
-        return (plan.layout, name, plan.options.exposure, *plan.scaling.values(), psf)
+        how = plan.dimensions, plan.options.method, plan.options.exposure
+        return (plan.layout, name, *how, *plan.scaling.values(), psf)
 
     def find(self, job: LayerJob) -> Facts:
         """Find the facts of a layer, or return those found before."""
@@ -77,12 +78,10 @@ class Preview:
     Parameters
     ----------
     job : LayerJob
-    index : tuple of int
-        The plane, over the leading axes.
-    region : Region
-        Rows and columns of it.
+    block : tuple of slice
+        The region: a part of one plane, for each axis of the layer but that of color.
     original, restored : ndarray
-        (region.height, region.width[, 3 or 4]); restored at full strength.
+        Of the shape of the block, with the samples of color after it; restored at full strength.
     """
 
     _of: ClassVar[weakref.WeakKeyDictionary[Image, Preview]] = weakref.WeakKeyDictionary()
@@ -90,14 +89,13 @@ class Preview:
     def __init__(
         self,
         job: LayerJob,
-        index: tuple[int, ...],
-        region: Region,
+        block: Block,
         original: NDArray[Any],
         restored: NDArray[Any],
     ) -> None:
         self.source, self.strength = job.layer, 1.0
         self._levels, self._multiscale = job.shown_levels, job.state["multiscale"]
-        self._index, self._region = index, region
+        self._block = block
         self._original, self._restored = original, restored
         self._viewer: ViewerModel | None = None
         self.layer = make_layer(
@@ -162,32 +160,28 @@ class Preview:
 
     def _exchanged(self, level: Any, restored: NDArray[Any]) -> Any:
         """Exchange the region in a level of the source."""
-        before = len(self._index)
-        finest = self._levels[0].shape[before : before + 2]
-        height, width = level.shape[before : before + 2]
-        region, spans = self._region, []
-        for start, stop, whole, here in (
-            (region.top, region.bottom, finest[0], height),
-            (region.left, region.right, finest[1], width),
-        ):
+        finest, spans = self._levels[0].shape, []
+        for part, whole, here in zip(self._block, finest, level.shape, strict=False):
             factor = max(1, round(whole / here))
-            first = -(-start // factor)
-            last = here if stop == whole else stop // factor
-            spans.append((factor, first, min(last, here), first * factor - start))
+            first = -(-part.start // factor)
+            last = here if part.stop == whole else part.stop // factor
+            spans.append((factor, first, min(last, here), first * factor - part.start))
         if any(last <= first for _, first, last, _ in spans):
             return level
-        inside = restored[spans[0][3] :, spans[1][3] :]
+        inside = restored[tuple(slice(skip, None) for *_, skip in spans)]
         if any(factor > 1 for factor, *_ in spans):
             size = tuple(last - first for _, first, last, _ in spans)
-            inside = inside[: size[0] * spans[0][0], : size[1] * spans[1][0]]
-            inside = pyramid(inside, [(*size, *inside.shape[2:])])[-1]
-        key = (*self._index, *(slice(first, last) for _, first, last, _ in spans))
+            covered = zip(size, spans, strict=True)
+            inside = inside[tuple(slice(0, n * factor) for n, (factor, *_) in covered)]
+            inside = pyramid(inside, [(*size, *inside.shape[len(size) :])])[-1]
+        key = tuple(slice(first, last) for _, first, last, _ in spans)
         if isinstance(level, np.ndarray) and level.nbytes <= _COPIED:
             copy: Any = level.copy()
         elif isinstance(level, np.ndarray):
             import dask.array as da
 
             # Each plane is copied when it is looked at.
+            before = len(self._block) - 2
             chunks = (1,) * before + level.shape[before:]
             copy = da.from_array(level, chunks=chunks, name=False)
         else:
@@ -197,18 +191,22 @@ class Preview:
 
     def _outline(self) -> None:
         """Show where the region is, in the slice that it is in, unless it is the whole plane."""
-        before, viewer, region = len(self._index), self._viewer, self._region
+        viewer, block = self._viewer, self._block
         # napari's own box, which needs no layer. Layers of other kinds that come and go with this
         # one were seen to end the whole program where OpenGL is computed by Mesa.
         box = self.layer._overlays.get("selection_box")
         if box is None or viewer is None:
             return
-        box.bounds = (
-            (region.top - 0.5, region.left - 0.5),
-            (region.bottom - 0.5, region.right - 0.5),
+        shown = shows(self.layer, viewer.dims, block)
+        box.visible = False
+        if shown is None:
+            return
+        parts = [block[axis] for axis in shown]
+        box.bounds = tuple(zip(*((p.start - 0.5, p.stop - 0.5) for p in parts), strict=True))
+        shape = self._levels[0].shape
+        box.visible = any(
+            part.stop - part.start < shape[axis] for axis, part in zip(shown, parts, strict=True)
         )
-        everything = (region.height, region.width) == self._levels[0].shape[before : before + 2]
-        box.visible = not everything and shown_plane(self.layer, viewer.dims) == self._index
 
 
 def is_preview(layer: Any) -> bool:

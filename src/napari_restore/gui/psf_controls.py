@@ -9,7 +9,7 @@ import numpy as np
 from magicgui.widgets import ComboBox, LineEdit
 from napari.layers import Image
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QImage, QPixmap
+from qtpy.QtGui import QImage, QPainter, QPixmap
 from qtpy.QtWidgets import (
     QGridLayout,
     QHBoxLayout,
@@ -20,9 +20,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_restore.errors import PsfError
+from napari_restore.errors import PsfError, RestoreError
 from napari_restore.physics.optics_checks import MODALITIES
 
+from .axes import read_axes
 from .layers import METADATA_KEY
 from .psf_source import BeadsIn, OpticsOf, micrometers_of, recorded_by
 
@@ -53,13 +54,20 @@ _FIELDS = (
     ("wavelength", "λ nm", "nm", "520", "Emission wavelength; of several channels 450, 520."),
     ("refractive_index", "n", "", "auto", "Refractive index of the immersion. auto: the usual."),
     ("pixel_size", "pixel nm", "nm", "65", "Side of a pixel in the sample."),
+    ("z_step", "z step nm", "nm", "200", "Distance between planes in the sample."),
     ("defocus", "defocus µm", "µm", "0", "Distance of the plane that is seen from the focus."),
     ("excitation", "exc. nm", "nm", "auto", "Wavelength of the excitation."),
+    ("pinhole", "pinhole AU", "", "1", "Diameter of the pinhole in Airy units."),
     ("sheet_thickness", "sheet µm", "µm", "2", "Full width at half maximum of the light sheet."),
+    ("ri_sample", "n sample", "", "auto", "Refractive index of the sample. auto: as immersion."),
+    ("depth", "depth µm", "µm", "0", "Of the first plane below the coverslip."),
 )
+#: Those that matter for volumes only, and one that volumes have not.
+_DEEP, _FLAT = ("z_step", "ri_sample", "depth"), ("defocus",)
 #: Fields that only some kinds of microscopes have.
 _ONLY = {
     "excitation": ("confocal", "spinning disk", "two-photon"),
+    "pinhole": ("confocal", "spinning disk"),
     "sheet_thickness": ("light sheet",),
 }
 #: Side of the picture of a PSF, in pixels of the screen.
@@ -77,21 +85,21 @@ class PsfControls:
         self.fields: dict[str, LineEdit] = {}
         self._layer_label, self._optics_label = QLabel("PSF layer"), QLabel("Optics")
         self._optics = QWidget()
-        grid = QGridLayout(self._optics)
+        grid = self._grid = QGridLayout(self._optics)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(3)
         self._labels: dict[str, QLabel] = {}
-        for number, (name, label, _, empty, tip) in enumerate(_FIELDS):
+        for name, label, _, empty, tip in _FIELDS:
             field = self.fields[name] = LineEdit(tooltip=tip)
             field.native.setPlaceholderText(empty)
             field.native.setMinimumWidth(40)
             self._labels[name] = QLabel(label)
-            # Of the last two at most one is shown.
-            row, column = divmod(min(number, len(_FIELDS) - 2), 2)
-            grid.addWidget(self._labels[name], row, 2 * column)
-            grid.addWidget(field.native, row, 2 * column + 1)
-        grid.addWidget(self.modality.native, grid.rowCount(), 0, 1, 4)
+        self._deep = False
+        self._shown = self._deep, self.modality.value
         self._prefilled: weakref.ref[Image] | None = None
+        #: Texts of lengths that each layer knows of itself: they are not told to others.
+        self._own: dict[str, str] = {}
+        self._lay_out()
 
     def deciding(self) -> Iterator[ValueWidget[Any]]:
         """Those on which hangs what a run would do."""
@@ -102,6 +110,11 @@ class PsfControls:
         main.addRow("PSF", self.source.native)
         main.addRow(self._layer_label, self.layer.native)
         main.addRow(self._optics_label, self._optics)
+
+    @property
+    def tells(self) -> bool:
+        """Whether a PSF is told."""
+        return self.source.value in (LAYER, BEADS, OPTICS)
 
     @property
     def value(self) -> Any:
@@ -127,7 +140,7 @@ class PsfControls:
         told: dict[str, Any] = {"modality": self.modality.value}
         for name, label, unit, _, _ in _FIELDS:
             text = self.fields[name].value.strip()
-            if not text or text == "auto" or not self._applies(name):
+            if not text or text in ("auto", self._own.get(name)) or not self._applies(name):
                 continue
             try:
                 numbers = [float(part) for part in text.replace(";", ",").split(",")]
@@ -140,11 +153,37 @@ class PsfControls:
         return told
 
     def _applies(self, name: str) -> bool:
-        return self.modality.value in _ONLY.get(name, MODALITIES)
+        fits = name not in (_FLAT if self._deep else _DEEP)
+        return fits and self.modality.value in _ONLY.get(name, MODALITIES)
 
-    def suit(self, sources: Sequence[Image], layers: Sequence[Layer]) -> None:
-        """Show the rows that the choice needs; offer layers; fill in what is recorded."""
+    def _lay_out(self) -> None:
+        """Put the fields that apply into rows of two, and hide the others."""
+        grid, number = self._grid, 0
+        for name in self.fields:
+            label, field = self._labels[name], self.fields[name].native
+            applies = self._applies(name)
+            for part in (label, field):
+                grid.removeWidget(part)
+                part.setVisible(applies)
+            if applies:
+                row, column = divmod(number, 2)
+                grid.addWidget(label, row + 1, 2 * column)
+                grid.addWidget(field, row + 1, 2 * column + 1)
+                number += 1
+        grid.addWidget(self.modality.native, 0, 0, 1, 4)
+
+    def suit(self, sources: Sequence[Image], layers: Sequence[Layer], deep: bool = False) -> None:
+        """Show the rows that the choice needs; offer layers; fill in what is recorded.
+
+        Parameters
+        ----------
+        sources, layers : sequence of Layer
+            Those that are selected, and all.
+        deep : bool
+            Whether stacks among them may be volumes.
+        """
         kind = self.source.value
+        self._deep = deep and any(layer.ndim > 2 for layer in sources)
         for row in (self._layer_label, self.layer.native):
             row.setVisible(kind in (LAYER, BEADS))
         for row in (self._optics_label, self._optics):
@@ -159,15 +198,17 @@ class PsfControls:
                     self.layer.value = before
         if kind == OPTICS and sources:
             self._prefill(sources[-1])
-        for name in _ONLY:
-            for part in (self._labels[name], self.fields[name].native):
-                part.setVisible(self._applies(name))
+        if self._shown != (self._deep, self.modality.value):
+            self._shown = self._deep, self.modality.value
+            self._lay_out()
 
     def _prefill(self, layer: Image) -> None:
         if self._prefilled is not None and self._prefilled() is layer:
             return
         self._prefilled = weakref.ref(layer)
         found = _recorded(layer)
+        self._own = _own_lengths(layer)
+        found |= self._own
         for name, control in (*self.fields.items(), ("modality", self.modality)):
             # What was typed stays where nothing is recorded.
             if name in found:
@@ -199,10 +240,27 @@ def _recorded(layer: Image) -> dict[str, str]:
         if all(length is not None for length in lengths):
             texts = list(dict.fromkeys(f"{1000 * length:g}" for length in lengths if length))
             found["wavelength"] = ", ".join(texts)
-        if "pixel_size" in first:
-            found["pixel_size"] = f"{1000 * first['pixel_size']:.4g}"
-    if (size := micrometers_of(layer)) is not None:
-        found["pixel_size"] = f"{1000 * min(size):.4g}"
+        for name in ("pixel_size", "z_step"):
+            if name in first:
+                found[name] = f"{1000 * first[name]:.4g}"
+        for name in ("ri_sample", "pinhole", "depth"):
+            if name in first:
+                found[name] = f"{first[name]:g}"
+    return found
+
+
+def _own_lengths(layer: Image) -> dict[str, str]:
+    """Texts of the lengths that a layer knows by its scale and units."""
+    try:
+        size = micrometers_of(layer, read_axes(layer, deep=True))
+    except RestoreError:
+        # The summary says what is wrong with the axes.
+        return {}
+    if size is None:
+        return {}
+    found = {"pixel_size": f"{1000 * min(size[-2:]):.4g}"}
+    if len(size) == 3:
+        found["z_step"] = f"{1000 * size[0]:.4g}"
     return found
 
 
@@ -246,28 +304,50 @@ class PsfPicture(QWidget):
 
 
 def picture_of(psf: PSF, side: int = _SIDE) -> QPixmap:
-    """Draw a PSF, its bright part large enough to be seen; faint light shows too."""
-    array = psf.array
+    """Draw a PSF, its bright part large enough to be seen; faint light shows too.
+
+    Of one with planes, Z goes down, as far as its voxels are long.
+    """
+    array, heights = psf.array, 1.0
+    if array.ndim == 3:
+        array = array[:, array.shape[1] // 2]
+        if psf.pixel_size is not None and len(psf.pixel_size) == 3:
+            heights = psf.pixel_size[0] / psf.pixel_size[2]
+    rows, columns = (n // 2 for n in array.shape)
     # What holds nearly all of the light, and a margin.
-    half = len(array) // 2
-    rows, columns = np.nonzero(array > 0.02 * array.max())
-    reach = min(half, 1 + int(max(abs(rows - half).max(), abs(columns - half).max(), 3)))
-    part = array[half - reach : half + reach + 1, half - reach : half + reach + 1]
-    gray = (255 * np.sqrt((part / part.max()).clip(0, 1))).astype(np.uint8)
-    gray = np.ascontiguousarray(gray)
+    bright = np.nonzero(array > 0.02 * array.max())
+    far = max(heights * np.abs(bright[0] - rows).max(), np.abs(bright[1] - columns).max(), 3) + 1
+    up, wide = min(rows, int(far / heights)), min(columns, int(far))
+    part = array[rows - up : rows + up + 1, columns - wide : columns + wide + 1]
+    gray = np.ascontiguousarray(255 * np.sqrt((part / part.max()).clip(0, 1)), np.uint8)
     height, width = gray.shape
     image = QImage(gray.tobytes(), width, height, width, QImage.Format.Format_Grayscale8).copy()
-    return QPixmap.fromImage(image).scaled(side, side)
+    unit = side / max(height * heights, width)
+    drawn = QPixmap.fromImage(image).scaled(
+        max(1, round(width * unit)), max(1, round(height * heights * unit))
+    )
+    whole = QPixmap(side, side)
+    whole.fill(Qt.GlobalColor.black)
+    painter = QPainter(whole)
+    painter.drawPixmap((side - drawn.width()) // 2, (side - drawn.height()) // 2, drawn)
+    painter.end()
+    return whole
 
 
 def psf_layer(psf: PSF, statement: str, source: Image) -> Image:
     """Make a layer of a PSF, in pixels as large as those of its source."""
     record = psf.record() | {"said": statement, "source": source.name}
+    axes = [-2, -1]
+    if psf.dimensions == 3:
+        letters = read_axes(source).replace("S", "")
+        # Without a label, the one axis before the plane is that of depth.
+        axes.insert(0, letters.index("Z") if "Z" in letters else -3)
     return Image(
         psf.array,
         name=f"PSF of {source.name}",
-        scale=source.scale[-2:],
-        units=source.units[-2:],
+        scale=[source.scale[axis] for axis in axes],
+        units=[source.units[axis] for axis in axes],
+        axis_labels=[source.axis_labels[axis] for axis in axes] if len(axes) == 3 else None,
         colormap="inferno",
         metadata={METADATA_KEY: {"shows": "point spread function", "psf": record}},
     )

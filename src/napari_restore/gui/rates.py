@@ -32,6 +32,9 @@ _FIRST_GUESS = {
     "motion-color": 6.3,
     "motion-frames-mono": 5.1,
     "motion-frames-color": 4.0,
+    "invert-volume": 8.0,
+    "richardson-lucy": 4.0,
+    "wiener": 0.5,
 }
 _OTHERS = 10.0
 #: How many cores' work other devices do.
@@ -174,7 +177,7 @@ class Rates:
 
     def _guess(self, job: LayerJob) -> float:
         """Seconds for a megapixel, from what other models took on the device if that is known."""
-        name, device = job.plan.spec.name, job.plan.device
+        name, device = _name(job), job.plan.device
         cores = _CORES.get(device.partition(":")[0], float(os.cpu_count() or 1))
         guess = _FIRST_GUESS.get(name, _OTHERS) / cores
         ratios = [
@@ -187,7 +190,14 @@ class Rates:
 
 
 def _key(job: LayerJob) -> str:
-    return f"{job.plan.spec.name} on {job.plan.device}"
+    return f"{_name(job)} on {job.plan.device}"
+
+
+def _name(job: LayerJob) -> str:
+    plan = job.plan
+    if plan.in_space and plan.options.method != "network":
+        return plan.options.method
+    return plan.model.name
 
 
 @cache

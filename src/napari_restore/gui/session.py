@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -13,7 +14,7 @@ from psygnal import Signal
 from napari_restore.errors import RestoreError
 from napari_restore.watch import part_of
 
-from .canvas import visible_region
+from .canvas import visible_block
 from .compare import comparison_of
 from .describe import blur_text, duration, title
 from .jobs import LayerJob, plan_layer
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.qt.threading import GeneratorWorker
 
-    from napari_restore.image.tiling import Region
+    from napari_restore.image.blocks import Block
     from napari_restore.restoration.facts import Blur
 
 #: Longest side of a preview in pixels, so that it comes at once on a CPU too.
@@ -50,6 +51,12 @@ def _partners(sources: Sequence[Image]) -> list[Image] | list[None]:
     if len(sources) == 2 and all(layer.ndim == 2 for layer in sources):
         return [sources[1], sources[0]]
     return [None] * len(sources)
+
+
+def _sides(block: Block) -> str:
+    """Sides of a part of a plane."""
+    sides = [part.stop - part.start for part in block]
+    return " × ".join(str(side) for side in sides if side > 1) or "1"
 
 
 class Session:
@@ -207,12 +214,13 @@ class Session:
         job = replace(job, plan=job.plan.at_strength(1.0))
         self.target = job.name
         side = _PREVIEW_SIDE.get(job.plan.device, _PREVIEW_SIDE_GPU)
-        index, region = visible_region(job.layer, self.viewer.dims, side)
+        block = visible_block(job.layer, self.viewer.dims, side, job.space)
+        size = [part.stop - part.start for part in block]
         return self.runner.start(
-            partial(restore_what_is_seen, job, index, region, self._known_facts),
-            f"Previewing {region.height} × {region.width} pixels of {job.name}",
-            region.pixels,
-            partial(self._show_preview, job, index, region, options.strength),
+            partial(restore_what_is_seen, job, block, self._known_facts),
+            f"Previewing {_sides(block)} pixels of {job.name}",
+            math.prod(size),
+            partial(self._show_preview, job, block, options.strength),
         )
 
     def preview_docks(self, options: DockOptions) -> GeneratorWorker[Any, Any, Any]:
@@ -243,7 +251,8 @@ class Session:
             for task in SUFFIXES
         ]
         side = _PREVIEW_SIDE.get(jobs[0].plan.device, _PREVIEW_SIDE_GPU)
-        index, region = visible_region(layer, self.viewer.dims, side)
+        block = visible_block(layer, self.viewer.dims, side)
+        pixels = math.prod(part.stop - part.start for part in block)
         self.target = layer.name
         # Facts of another model are others.
         facts = [
@@ -253,15 +262,15 @@ class Session:
         def work() -> list[Outcome]:
             outcomes = []
             for number, (job, known) in enumerate(zip(jobs, facts, strict=True)):
-                with part_of(number * region.pixels, len(jobs) * region.pixels).around():
-                    outcomes.append(restore_what_is_seen(job, index, region, known))
+                with part_of(number * pixels, len(jobs) * pixels).around():
+                    outcomes.append(restore_what_is_seen(job, block, known))
             return outcomes
 
         return self.runner.start(
             work,
             f"Previewing {layer.name} in all three docks",
-            len(jobs) * region.pixels,
-            partial(self._show_docks, jobs, index, region),
+            len(jobs) * pixels,
+            partial(self._show_docks, jobs, block),
         )
 
     # ------------------------------------------------------------ results
@@ -322,8 +331,7 @@ class Session:
     def _show_preview(
         self,
         job: LayerJob,
-        index: tuple[int, ...],
-        region: Region,
+        block: Block,
         strength: float,
         outcome: Outcome,
     ) -> str:
@@ -335,12 +343,14 @@ class Session:
         found = outcome.result
         self.rates.learn(job, found.times)
         self._blurs = job, found.facts.blurs
-        preview = Preview(job, index, region, found.original, found.restored)
+        preview = Preview(job, block, found.original, found.restored)
         preview.blend(strength)
         with self._quietly():
             preview.show(self.viewer)
         self._preview = preview
-        size = f"{region.height} × {region.width} pixels"
+        size = f"{_sides(block)} pixels"
+        if job.space is not None:
+            size += ", as in the whole volume,"
         seen = "" if found.blur is None else f" {blur_text(found.blur.record(), job.state)}"
         return (
             f"Preview of {size} of '{job.name}' in {duration(found.times.total)}.{seen} The "
@@ -350,8 +360,7 @@ class Session:
     def _show_docks(
         self,
         jobs: Sequence[LayerJob],
-        index: tuple[int, ...],
-        region: Region,
+        block: Block,
         outcomes: Sequence[Outcome],
     ) -> str:
         source = jobs[0].layer
@@ -365,7 +374,7 @@ class Session:
                 texts.append(notify(outcome.error, f"'{job.name}' was not {done}"))
                 continue
             found = outcome.result
-            layer = Preview(job, index, region, found.original, found.restored).layer
+            layer = Preview(job, block, found.original, found.restored).layer
             layer.name = f"{done}: {job.name} [preview]"
             layers.append(layer)
         if layers:

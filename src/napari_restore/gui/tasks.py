@@ -26,6 +26,8 @@ class DockConfig:
         Whether something is taken away that can be limited and shown.
     undoes_blur : bool
         Whether a point spread function can be told.
+    in_space : bool
+        Whether stacks can be restored as volumes, and by classical methods.
     follows_motion : bool
         Whether motion can be followed from frame to frame, and shown.
     """
@@ -36,6 +38,7 @@ class DockConfig:
     removes_light: bool = False
     follows_motion: bool = False
     undoes_blur: bool = False
+    in_space: bool = False
 
 
 DEBLUR = DockConfig(
@@ -43,6 +46,7 @@ DEBLUR = DockConfig(
     "Deblur",
     "Sharpens what is out of focus or softened by the optics.",
     undoes_blur=True,
+    in_space=True,
 )
 DEHAZE = DockConfig(
     "dehaze",

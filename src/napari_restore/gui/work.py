@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from napari_restore.image.layout import Planes
+import numpy as np
+
 from napari_restore.inference.protocol import Report
 from napari_restore.restoration.facts import try_blur
-from napari_restore.restoration.run import restore_region
+from napari_restore.restoration.run import plane_of, restore_array
 from napari_restore.watch import Progress, part_of, relaying
 
 from .layers import restore_job
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     from napari_restore.analysis.blur import BlurEstimate
     from napari_restore.analysis.motion import Motion
-    from napari_restore.image.tiling import Region
+    from napari_restore.image.blocks import Block
     from napari_restore.restoration.facts import Facts
     from napari_restore.restoration.run import Restoration
 
@@ -71,23 +73,29 @@ def attempt(function: Callable[..., Any], *arguments: Any) -> Outcome:
         return Outcome(error=error)
 
 
-def restore_what_is_seen(
-    job: LayerJob, index: tuple[int, ...], region: Region, facts: KnownFacts
-) -> Outcome:
+def restore_what_is_seen(job: LayerJob, block: Block, facts: KnownFacts) -> Outcome:
     """Restore what a preview shows; the outcome holds a `Previewed`."""
-    return attempt(_preview, job, index, region, facts)
+    return attempt(_preview, job, block, facts)
 
 
-def _preview(job: LayerJob, index: tuple[int, ...], region: Region, facts: KnownFacts) -> Previewed:
+def _preview(job: LayerJob, block: Block, facts: KnownFacts) -> Previewed:
     stopwatch = Stopwatch()
-    plan, place = job.plan, job.place(index)
+    plan, place = job.plan, job.place(block)
     with stopwatch.watch().around():
         known = facts.find(job)
-        restored = restore_region(job.array, plan, place, region, known)
-    blur = try_blur(job.array, plan, known.scales, Report(), (place, region))
-    original = Planes(job.array, plan.layout).read(place, region)
-    original = original if plan.layout.color else original[..., 0]
-    times = stopwatch.times(plan.seen(region) / 1e6, region.pixels / 1e6)
+        result = restore_array(job.array, plan, facts=known, block=place, blur=False)
+    index, region = plane_of(plan.layout, place)
+    # What is known of the blur of a volume need not be measured.
+    blur = None
+    if plan.dimensions == 2:
+        blur = try_blur(job.array, plan, known.scales, Report(), (index, region))
+    original = np.asarray(job.array[place])
+    pixels = math.prod(part.stop - part.start for part in block)
+    seen = pixels if plan.dimensions == 3 else plan.seen(region)
+    times = stopwatch.times(seen / 1e6, pixels / 1e6)
+    restored = result.data
+    if job.partner is not None:
+        restored, original = restored[0], original[0]
     return Previewed(restored, original, blur, times, known)
 
 

@@ -89,6 +89,11 @@ class Plan:
         """Whether blocks go by `in_space`: volumes, and planes by classical methods."""
         return self.dimensions == 3 or self.options.method != "network"
 
+    @property
+    def model(self) -> ModelSpec:
+        """The model that restores, as far as that is known before a PSF is looked for."""
+        return self.inverter if self.inverter is not None and self.psfs else self.spec
+
     def psf(self, channel: int) -> PSF:
         """Return the PSF of a channel that was given."""
         return self.psfs[channel if len(self.psfs) > 1 else 0]
@@ -262,6 +267,9 @@ _WITH_PLANES = (
 )
 
 
+_NO_DEPTH = "Plane by plane: no axis is named Z, and only volumes have a PSF with planes."
+
+
 def _dimensions(options: Options, layout: Layout) -> tuple[int, Layout, tuple[str, ...]]:
     """Whether an image is restored as a volume, how it is read then, and what to say of that."""
     asked, given = options.dimensions, options.psf
@@ -289,11 +297,16 @@ def _dimensions(options: Options, layout: Layout) -> tuple[int, Layout, tuple[st
             )
     if asked == 3:
         return 3, with_depth(layout), ()
-    if asked == 2 or "Z" not in layout.axes or options.task != "deblur" or options.frames == 2:
+    if asked == 2 or options.task != "deblur" or options.frames == 2 or named:
         return 2, layout, ()
+    if "Z" not in layout.axes:
+        # Axes with names of their own leave no question.
+        unsure = any(letter not in "TCYXS" for letter in layout.axes)
+        planes = unsure and has_planes(given, layout, options.pixel_size)
+        return 2, layout, (_NO_DEPTH,) if planes else ()
     count = layout.shape[layout.axes.index("Z")]
-    if count < LEAST_PLANES or named:
-        return 2, layout, ()
+    if count < LEAST_PLANES:
+        return 2, layout, (f"Plane by plane: a volume needs {LEAST_PLANES} planes along Z.",)
     why = f"the PSF has no planes. As a volume it needs {_WITH_PLANES}."
     if has_planes(given, layout, options.pixel_size):
         try:
@@ -301,8 +314,8 @@ def _dimensions(options: Options, layout: Layout) -> tuple[int, Layout, tuple[st
         except PsfError as error:
             why = str(error)
         else:
-            return 3, layout, (f"Restored as a volume: {count} planes, and a PSF that has planes",)
-    return 2, layout, (f"Restored plane by plane: {why}",)
+            return 3, layout, (f"As a volume: {count} planes along Z, and a PSF with planes.",)
+    return 2, layout, (f"Plane by plane: {why}",)
 
 
 def _psf(options: Options, layout: Layout, dimensions: int) -> tuple[PSF, ...] | str:

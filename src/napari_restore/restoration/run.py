@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_restore.image.blocks import blocks, pixels_of
-from napari_restore.image.layout import Planes
+from napari_restore.image.tiling import Region
 from napari_restore.inference.protocol import Report
 from napari_restore.watch import tell
 
@@ -25,12 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from distributed import Client
-    from numpy.typing import NDArray
 
     from napari_restore.image.blocks import Block
     from napari_restore.image.intensity import Scale
     from napari_restore.image.layout import Layout
-    from napari_restore.image.tiling import Region
     from napari_restore.inference.protocol import TileOptions
 
     from .connection import Workers
@@ -307,44 +305,8 @@ def block_of_tile(plan: Plan) -> list[int]:
     return shape
 
 
-def restore_region(
-    image: Any,
-    plan: Plan,
-    index: tuple[int, ...],
-    region: Region,
-    facts: Facts | None = None,
-) -> NDArray[Any]:
-    """Restore a region of one plane, as it would be in the whole result.
-
-    Parameters
-    ----------
-    image : array
-        The whole image; only the region, its halo and the sample for the facts are read.
-    plan : Plan
-    index : tuple of int
-        Which plane, over the leading axes.
-    region : Region
-        Rows and columns of it.
-    facts : Facts, optional
-        What all blocks of the image have in common, if it is known.
-
-    Returns
-    -------
-    ndarray
-        (region.height, region.width), with the color axis last if there is one.
-    """
-    layout, block = plan.layout, plane_block(plan.layout, index, region)
-    result = restore_array(image, plan, facts=facts, block=block, blur=False)
-    origin = tuple(part.start for part in block)
-    part = Planes(result.data, layout, origin).read(index, region)
-    return part if layout.color else part[..., 0]
-
-
-def plane_block(layout: Layout, index: tuple[int, ...], region: Region) -> Block:
-    """Block of a region of one plane."""
-    rows, columns = slice(region.top, region.bottom), slice(region.left, region.right)
-    key = layout.key(tuple(slice(place, place + 1) for place in index), rows, columns)
-    return tuple(
-        slice(0, length) if part == slice(None) else part
-        for part, length in zip(key, layout.shape, strict=True)
-    )
+def plane_of(layout: Layout, block: Block) -> tuple[tuple[int, ...], Region]:
+    """First plane of a block, and the region of it."""
+    rows, columns = (block[layout.axes.index(letter)] for letter in "YX")
+    index = tuple(block[axis].start for axis in layout.leading)
+    return index, Region(rows.start, columns.start, rows.stop, columns.stop)
