@@ -41,7 +41,7 @@ def test_a_stack_with_its_voxels_is_a_volume(
     source, data = stack(tmp_path / "a.ome.tif")
     out = tmp_path / "b.ome.tif"
     assert main(["deblur", str(source), "-o", str(out), *TOLD, "--method", method]) == 0
-    assert "as a volume: 10 planes" in capsys.readouterr().out
+    assert "As a volume: 10 planes" in capsys.readouterr().out
     np.testing.assert_array_equal(tifffile.imread(out), expected(data, method=method))
 
 

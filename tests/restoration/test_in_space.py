@@ -180,7 +180,7 @@ BAD: dict[str, tuple[tuple[int, ...], dict[str, Any], str]] = {
     "found psf": ((8, 32, 32), {"dimensions": 3, "psf": "auto"}, "needs a point spread function"),
     "classical": ((32, 32), {"method": "wiener"}, "needs a point spread function"),
     "flat psf": ((8, 32, 32), {"dimensions": 3, "psf": FLAT}, "with planes, or restore plane"),
-    "deep psf": ((8, 32, 32), {"psf": PSF}, "as a volume"),
+    "deep psf": ((8, 32, 32), {"psf": PSF}, "As a volume"),
     "two planes": ((2, 32, 32), {"dimensions": 3, "psf": PSF}, "3 planes or more.*has 2"),
     "time": ((8, 32, 32), {"dimensions": 3, "psf": PSF, "axes": "TYX"}, "Name it Z"),
     "plane": ((32, 32), {"dimensions": 3, "psf": PSF}, "axis of depth"),
@@ -203,13 +203,13 @@ def test_dehaze_has_no_dimensions() -> None:
 OPTICS = Optics(na=0.8, wavelength=0.52, pixel_size=0.16, z_step=0.6)
 FAR_APART = Optics(na=0.8, wavelength=0.52, pixel_size=0.16, z_step=9)
 CHOICES: dict[str, tuple[str, dict[str, Any], int, str]] = {
-    "optics": ("ZYX", {"psf": OPTICS}, 3, "as a volume: 8 planes"),
-    "array": ("ZYX", {"psf": PSF}, 3, "as a volume"),
+    "optics": ("ZYX", {"psf": OPTICS}, 3, "As a volume: 8 planes"),
+    "array": ("ZYX", {"psf": PSF}, 3, "As a volume"),
     "step of the image": (
         "ZYX",
         {"psf": {"na": 0.8, "wavelength": 0.52}, "pixel_size": (0.6, 0.16, 0.16)},
         3,
-        "as a volume",
+        "As a volume",
     ),
     "no step": (
         "ZYX",

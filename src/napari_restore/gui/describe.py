@@ -31,7 +31,9 @@ def title(jobs: Sequence[LayerJob]) -> str:
 
 def describe(jobs: Sequence[LayerJob], rates: Rates) -> str:
     """One line on what a run will do: model, size, device, time."""
-    models = sorted({method_of(job) for job in jobs})
+    methods = " and ".join(sorted({method_of(job) for job in jobs}))
+    if all(job.plan.options.method == "network" for job in jobs):
+        methods = f"model {methods}"
     if len(jobs) == 1:
         size = " × ".join(str(length) for length in _shape(jobs[0]))
     else:
@@ -50,7 +52,7 @@ def describe(jobs: Sequence[LayerJob], rates: Rates) -> str:
     place = jobs[0].plan.device.upper()
     if jobs[0].scheduler is not None:
         place = f"dask cluster {jobs[0].scheduler.rpartition('/')[2]}"
-    parts = [" and ".join(models), size, *scaling, place, *([time] if time else [])]
+    parts = [methods, size, *scaling, place, *([time] if time else [])]
     # Lines break after a dot, not before or within a part.
     line = " · ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts)
     remarks = [text for job in jobs for text in (*job.plan.notes, job.remark) if text]
@@ -64,7 +66,7 @@ def method_of(job: LayerJob) -> str:
     plan = job.plan
     if plan.options.method != "network":
         return _CLASSICAL[plan.options.method]
-    return f"model {plan.model.name}"
+    return plan.model.name
 
 
 def _scaling(job: LayerJob) -> str:

@@ -99,16 +99,16 @@ def read_batch(
         inside, block, around, gaps = places[number], blocks[number], whole[number], None
         place = job.tile
         if batch.scales[number].few and predictor.halo >= SQUARE:
-            place = _squares_around(job.tile, layout.size)
+            place = squares_around(job.tile, layout.size)
         batch.places.append(place)
-        kept = _crop(place, inside)
+        kept = crop_of(place, inside)
         if not batch.sent or around is None:
             scale = batch.scales[number]
             around, gaps = normalized(source, job.index, inside, scale, predictor.frames, block)
         seen.append(reflect(around, inside, window, layout.size))
         batch.originals.append(block[kept])
         batch.gaps.append(None if gaps is None else gaps[kept])
-        batch.crops.append(_crop(place, window))
+        batch.crops.append(crop_of(place, window))
     for group in _same_shape(seen):
         frames = seen[group[0]][None] if len(group) == 1 else np.stack([seen[i] for i in group])
         context, boxes = None, torch.zeros(len(group), 4)
@@ -125,14 +125,16 @@ def read_batch(
     return batch
 
 
-def _squares_around(tile: Region, size: tuple[int, int]) -> Region:
+def squares_around(tile: Region, size: tuple[int, int]) -> Region:
+    """Region of all squares, see `Place`, that a tile has part in."""
     ends = [
         min(-(-end // SQUARE) * SQUARE, length) for end, length in zip(tile[2:], size, strict=True)
     ]
     return Region(tile.top // SQUARE * SQUARE, tile.left // SQUARE * SQUARE, *ends)
 
 
-def _crop(part: Region, whole: Region) -> tuple[slice, slice]:
+def crop_of(part: Region, whole: Region) -> tuple[slice, slice]:
+    """Rows and columns of a region in another."""
     top, left = part.top - whole.top, part.left - whole.left
     return slice(top, top + part.height), slice(left, left + part.width)
 
@@ -190,7 +192,7 @@ def write_tile(
         change = np.nan_to_num(change, nan=0.0, posinf=0.0, neginf=0.0)
     lengths = tuple(layout.shape[axis] for axis in layout.leading)
     plane = int(np.ravel_multi_index(job.index, lengths)) if lengths else 0
-    in_squares = place == _squares_around(tile, layout.size)
+    in_squares = place == squares_around(tile, layout.size)
     for first in range(0, place.height, BAND):
         band = slice(first, first + BAND)
         start = place.top + first
@@ -206,12 +208,12 @@ def write_tile(
             bottom=min(rows.bottom, tile.bottom),
             right=tile.right,
         )
-        inner = _crop(own, rows)
+        inner = crop_of(own, rows)
         seen = original[band][..., : change.shape[-1]]
         _count_light(report, seen[inner], samples[inner], None if stay is None else stay[inner])
         target.write(job.index, own, samples[inner])
     # They came through unchanged; this only counts them.
-    own_samples = original[_crop(tile, place)]
+    own_samples = original[crop_of(tile, place)]
     without = without_value(own_samples, original.shape[-1], scale.missing)
     report.invalid += 0 if without is None else int(np.count_nonzero(without))
 

@@ -26,8 +26,8 @@ from napari_restore.device import (
 )
 from napari_restore.errors import DeviceError
 from napari_restore.image.tiling import Region
-from napari_restore.inference.batch import write_tile
-from napari_restore.inference.conversion import as_seen
+from napari_restore.inference.batch import Batch, crop_of, squares_around, write_tile
+from napari_restore.inference.conversion import SQUARE, as_seen
 from napari_restore.inference.restraint import not_below
 from napari_restore.inference.tile_queue import Job
 from napari_restore.models.catalog import VOLUME_INVERTER, VOLUME_STAGES
@@ -254,7 +254,7 @@ def _restore_part(
 ) -> None:
     layout = plan.layout
     scale = facts.scales[layout.group(stack.index)]
-    window, inside = with_margin(place, plan.margins, (stack.depth, *layout.size))
+    window, _ = with_margin(place, plan.margins, (stack.depth, *layout.size))
     seen, gaps = _read(source, stack, window, scale)
     with _COMPUTING[0]:
         change = _change(torch.from_numpy(seen), gaps, plan, facts, stack, window[0].start, device)
@@ -263,22 +263,20 @@ def _restore_part(
         for z, plane in enumerate(seen):
             light = torch.from_numpy(plane).movedim(-1, 0)
             change[z] = not_below(change[z].movedim(-1, 0), light, black).movedim(0, -1)
-    changed = change[inside].numpy()
     region = Region(place[1].start, place[2].start, place[1].stop, place[2].stop)
+    around = Region(window[1].start, window[2].start, window[1].stop, window[2].stop)
+    kept = region
+    if scale.few and min(plan.margins[1:]) >= SQUARE:
+        kept = squares_around(region, layout.size)
+    rows, columns = crop_of(kept, around)
     for z in range(place[0].start, place[0].stop):
-        number = z - place[0].start
-        hidden = None if gaps is None else gaps[inside][number]
+        number = z - window[0].start
         job = Job(stack.plane(z), region)
-        write_tile(
-            job,
-            source.read(job.index, region),
-            changed[number],
-            target,
-            scale,
-            plan.options.strength,
-            report,
-            hidden,
-        )
+        hidden = None if gaps is None else gaps[number, rows, columns]
+        original = source.read(job.index, kept)
+        one = Batch([job], [kept], [original], scales=[scale], gaps=[hidden])
+        changed = change[number, rows, columns].numpy()
+        write_tile(one, 0, changed, target, plan.options.strength, report)
 
 
 def _read(

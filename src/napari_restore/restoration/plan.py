@@ -267,7 +267,7 @@ _WITH_PLANES = (
 )
 
 
-_NO_DEPTH = "Plane by plane: no axis is named Z, and only volumes have a PSF with planes."
+_NO_DEPTH = "Plane by plane: no axis is named Z."
 
 
 def _dimensions(options: Options, layout: Layout) -> tuple[int, Layout, tuple[str, ...]]:
@@ -302,7 +302,8 @@ def _dimensions(options: Options, layout: Layout) -> tuple[int, Layout, tuple[st
     if "Z" not in layout.axes:
         # Axes with names of their own leave no question.
         unsure = any(letter not in "TCYXS" for letter in layout.axes)
-        planes = unsure and has_planes(given, layout, options.pixel_size)
+        # Arguments of optics get the distance of planes from the image, were one axis theirs.
+        planes = unsure and has_planes(given, layout, (1.0, 1.0, 1.0))
         return 2, layout, (_NO_DEPTH,) if planes else ()
     count = layout.shape[layout.axes.index("Z")]
     if count < LEAST_PLANES:

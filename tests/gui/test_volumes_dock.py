@@ -1,0 +1,127 @@
+"""Stacks in the Deblur dock: as volumes or plane by plane, by which method, and previews."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from napari.layers import Image
+from napari.layers._source import Source
+from scipy import ndimage
+
+from napari_restore.gui.describe import describe
+from napari_restore.gui.jobs import plan_layer
+from napari_restore.gui.options import DockOptions
+from napari_restore.gui.psf_controls import OPTICS, picture_of, psf_layer
+from napari_restore.gui.psf_source import OpticsOf
+from napari_restore.gui.rates import Rates
+from napari_restore.gui.session import Session
+from napari_restore.gui.tasks import DeblurWidget
+from waiting import LIMIT_MS
+
+OPTICAL = {"na": 1.0, "wavelength": "520 nm", "modality": "confocal", "refractive_index": 1.33}
+VOXEL = {"scale": (0.3, 0.1, 0.1), "units": ("µm",) * 3}
+ZYX = {"axis_labels": ("z", "y", "x")}
+
+
+def stack(*shape: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    sharp = np.where(rng.random(shape) > 0.99, 60.0, 0)
+    return rng.poisson(20 * ndimage.gaussian_filter(sharp, 1.2) + 5).astype(np.uint16)
+
+
+def planned(layer: Image, **options: Any) -> Any:
+    asked = DockOptions(psf=OpticsOf(OPTICAL), **options).planning()
+    return plan_layer(layer, "deblur", **asked)
+
+
+@pytest.mark.parametrize(
+    ("layer", "options", "dimensions", "said"),
+    [
+        (VOXEL | ZYX, {}, 3, "As a volume: 8 planes along Z"),
+        (VOXEL, {}, 2, "Plane by plane: no axis is named Z"),
+        (VOXEL, {"dimensions": 3}, 3, "one volume"),
+        (VOXEL | ZYX, {"dimensions": 2}, 2, "8 planes"),
+        (VOXEL | {"axis_labels": ("t", "y", "x")}, {}, 2, "8 planes"),
+        (VOXEL | ZYX, {"method": "richardson-lucy"}, 3, "Richardson–Lucy"),
+        (ZYX | {"units": ("pixel", "µm", "µm")}, {}, 2, "Plane by plane: the PSF has no planes"),
+    ],
+)
+def test_what_is_chosen_is_said(layer, options, dimensions, said, tmp_path):
+    job = planned(Image(stack(8, 24, 24), **layer), **options)
+    assert job.plan.dimensions == dimensions
+    text = describe([job], Rates(tmp_path / "none")).replace("\N{NO-BREAK SPACE}", " ")
+    assert said in text
+    if dimensions == 3:
+        assert job.plan.psfs[0].pixel_size == pytest.approx((0.3, 0.1, 0.1))
+        added = psf_layer(job.plan.psfs[0], "", job.layer)
+        assert added.ndim == 3 and tuple(added.scale) == pytest.approx((0.3, 0.1, 0.1))
+
+
+def test_axes_and_lengths_are_those_of_the_file(tmp_path):
+    path = tmp_path / "stack.ome.tif"
+    metadata = {
+        "axes": "ZYX",
+        "PhysicalSizeX": 0.1,
+        "PhysicalSizeY": 0.1,
+        "PhysicalSizeZ": 0.3,
+    }
+    tifffile.imwrite(path, stack(6, 24, 24), metadata=metadata)
+    layer = Image(tifffile.imread(path))
+    layer._source = Source(path=str(path))
+    job = planned(layer)
+    assert job.plan.dimensions == 3
+    assert job.plan.psfs[0].pixel_size == pytest.approx((0.3, 0.1, 0.1))
+
+
+def test_fields_of_volumes_are_shown_for_stacks_and_what_is_typed_counts(viewer, qtbot):
+    dock = DeblurWidget(viewer)
+    qtbot.addWidget(dock)
+    controls = dock.controls
+    viewer.add_image(stack(24, 24), name="plane")
+    qtbot.waitUntil(dock.restore_button.isEnabled, timeout=LIMIT_MS)
+    assert controls.dimensions.native.isHidden() and controls.method.native.isHidden()
+    viewer.add_image(stack(8, 24, 24), name="stack", metadata={"optics": OPTICAL}, **VOXEL, **ZYX)
+    controls.psf.source.value = OPTICS
+    fields = controls.psf.fields
+    assert not controls.dimensions.native.isHidden() and not controls.method.native.isHidden()
+    assert (fields["z_step"].value, fields["pixel_size"].value) == ("300", "100")
+    assert fields["defocus"].native.isHidden() and not fields["z_step"].native.isHidden()
+    assert "As a volume" in dock.summary.text()
+    assert dock.psf_picture.psf.dimensions == 3
+    assert not picture_of(dock.psf_picture.psf).isNull()
+    fields["z_step"].value = "250"
+    assert dock.psf_picture.psf.pixel_size == pytest.approx((0.25, 0.1, 0.1))
+    fields["z_step"].value = "0"
+    assert "Give one length above 0" in dock.summary.text() and not dock.restore_button.isEnabled()
+    fields["z_step"].value = "300"
+    controls.dimensions.value = 2
+    assert not fields["defocus"].native.isHidden() and fields["z_step"].native.isHidden()
+    dock.session.close()
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 0, 1)])
+def test_a_preview_is_that_part_of_the_whole_in_any_view(order, viewer, qtbot):
+    layer = viewer.add_image(stack(8, 30, 28), name="stack", **VOXEL, **ZYX)
+    session = Session(viewer, "deblur")
+    options = DockOptions(psf=OpticsOf(OPTICAL), method="richardson-lucy")
+    viewer.dims.order = order
+    hidden = order[0]
+    viewer.dims.set_current_step(hidden, 4)
+    layer.corner_pixels = np.array([[0, 0, 0], [7, 29, 27]])
+    said: list[str] = []
+    session.runner.ended.connect(said.append)
+    session.preview(options)
+    qtbot.waitUntil(lambda: not session.running, timeout=LIMIT_MS)
+    preview = viewer.layers[-1]
+    assert preview.name == "stack [preview]", said
+    seen = np.moveaxis(preview.data, hidden, 0)
+    session.restore(options)
+    qtbot.waitUntil(lambda: not session.running, timeout=LIMIT_MS)
+    whole = np.moveaxis(viewer.layers[-1].data, hidden, 0)
+    source = np.moveaxis(layer.data, hidden, 0)
+    np.testing.assert_allclose(seen[4].astype(int), whole[4], atol=1)
+    np.testing.assert_array_equal(seen[3], source[3])
+    session.close()
