@@ -9,6 +9,7 @@ import pytest
 import tifffile
 from napari.layers import Image
 from napari.layers._source import Source
+from napari.utils.notifications import notification_manager
 from scipy import ndimage
 
 from napari_restore.gui.describe import describe
@@ -70,6 +71,8 @@ def test_axes_and_lengths_are_those_of_the_file(tmp_path):
     }
     tifffile.imwrite(path, stack(6, 24, 24), metadata=metadata)
     layer = Image(tifffile.imread(path))
+    # As napari's reader leaves them.
+    assert str(layer.axis_labels[0]) == "-3" and str(layer.units[0]) == "pixel"
     layer._source = Source(path=str(path))
     job = planned(layer)
     assert job.plan.dimensions == 3
@@ -124,4 +127,6 @@ def test_a_preview_is_that_part_of_the_whole_in_any_view(order, viewer, qtbot):
     source = np.moveaxis(layer.data, hidden, 0)
     np.testing.assert_allclose(seen[4].astype(int), whole[4], atol=1)
     np.testing.assert_array_equal(seen[3], source[3])
+    # What the dock says before is no warning after.
+    assert not [x for x in notification_manager.records if "As a volume" in x.message]
     session.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import weakref
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -104,9 +105,21 @@ def _in_file(path: str) -> tuple[tuple[int, ...], str]:
             if not (tif.is_ome or tif.is_imagej):
                 return (), ""
             series = tif.series[0]
-            return tuple(series.shape), str(series.axes)
+            shape, axes = tuple(series.shape), str(series.axes)
+            return shape, _of_pixels(tif.ome_metadata, shape) or axes
     except (OSError, ValueError, IndexError, tifffile.TiffFileError):
         return (), ""
+
+
+def _of_pixels(xml: str | None, shape: tuple[int, ...]) -> str:
+    """Axes of a stack by the sizes that OME-XML tells, where only one of them is above 1.
+
+    A document whose planes are not those of the file still says that much.
+    """
+    sizes = dict(re.findall(r'\bSize([ZTC])="(\d+)"', (xml or "").partition("</Pixels>")[0]))
+    longer = [letter for letter, size in sizes.items() if int(size) > 1]
+    fits = len(longer) == 1 and len(shape) == 3 and shape[0] == int(sizes[longer[0]])
+    return f"{longer[0]}YX" if fits else ""
 
 
 def _with_channels(layer: Image, letters: str, chosen: Any) -> str:

@@ -83,7 +83,7 @@ class PsfControls:
         self.layer.tooltip = "The layer with the PSF, or with the beads."
         self.modality = ComboBox(choices=list(MODALITIES), tooltip="Kind of microscope.")
         self.fields: dict[str, LineEdit] = {}
-        self._layer_label, self._optics_label = QLabel("PSF layer"), QLabel("Optics")
+        self._layer_label, self._optics_label = QLabel("PSF layer"), QLabel("Microscope")
         self._optics = QWidget()
         grid = self._grid = QGridLayout(self._optics)
         grid.setContentsMargins(0, 0, 0, 0)
@@ -109,7 +109,9 @@ class PsfControls:
         """Lay them out in rows."""
         main.addRow("PSF", self.source.native)
         main.addRow(self._layer_label, self.layer.native)
-        main.addRow(self._optics_label, self._optics)
+        main.addRow(self._optics_label, self.modality.native)
+        # Below its label: beside it there is no room for four columns.
+        main.addRow(self._optics)
 
     @property
     def tells(self) -> bool:
@@ -167,10 +169,9 @@ class PsfControls:
                 part.setVisible(applies)
             if applies:
                 row, column = divmod(number, 2)
-                grid.addWidget(label, row + 1, 2 * column)
-                grid.addWidget(field, row + 1, 2 * column + 1)
+                grid.addWidget(label, row, 2 * column)
+                grid.addWidget(field, row, 2 * column + 1)
                 number += 1
-        grid.addWidget(self.modality.native, 0, 0, 1, 4)
 
     def suit(self, sources: Sequence[Image], layers: Sequence[Layer], deep: bool = False) -> None:
         """Show the rows that the choice needs; offer layers; fill in what is recorded.
@@ -186,7 +187,7 @@ class PsfControls:
         self._deep = deep and any(layer.ndim > 2 for layer in sources)
         for row in (self._layer_label, self.layer.native):
             row.setVisible(kind in (LAYER, BEADS))
-        for row in (self._optics_label, self._optics):
+        for row in (self._optics_label, self.modality.native, self._optics):
             row.setVisible(kind == OPTICS)
         others = [x for x in layers if isinstance(x, Image) and x not in sources]
         choices = [(x.name, x) for x in others]

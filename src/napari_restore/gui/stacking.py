@@ -72,7 +72,8 @@ def add_result(viewer: ViewerModel, job: LayerJob, found: RestoredLayer) -> tupl
     for layer in layers:
         remember_source(layer, job.layer, job.plan.spec.task)
     insert_on_top(viewer, layers)
-    for note in record["notes"]:
+    # The dock said before what was decided then.
+    for note in [note for note in record["notes"] if note not in job.plan.notes]:
         show_warning(note)
     # Only now it has the name that it will be called by.
     said = [summary(job, result), hide_beneath(result, job.layer, viewer)]
