@@ -26,8 +26,10 @@ import torch
 from PIL import Image
 from skimage.restoration import denoise_nl_means
 
+from napari_restore import Optics
 from napari_restore.physics import camera, haze, motion, psf
 from napari_restore.samples import SAMPLES, Sample
+from napari_restore.training import scenes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -212,6 +214,23 @@ def chest_ct(source: Array) -> Array:
     return (soft + noise).round().clamp(-1024, 3071).numpy().astype(np.int16)
 
 
+def volume() -> Array:
+    """Make up cells, and let a microscope see them, with 200 photons and an offset of 20."""
+    sample = next(sample for sample in SAMPLES if sample.key == "volume")
+    assert sample.scale is not None and sample.optics is not None
+    step, side = sample.scale[0], sample.scale[2]
+    kernel = Optics(**sample.optics, z_step=step, pixel_size=side).psf(dimensions=3)
+    rng, shape = np.random.default_rng(31), (24, 144, 144)
+    whole = scenes.around(shape, kernel.shape)
+    threads, cells = (
+        scenes.filaments(whole, rng, step / side),
+        scenes.nuclei(whole, rng, step / side),
+    )
+    sharp = threads / np.percentile(threads, 99.9) + 0.5 * cells
+    seen = scenes.see(sharp, kernel, shape, 200, rng)
+    return (seen.blurred * 200 + 20).round().astype(np.uint16)
+
+
 def brain_section(source: Array) -> Array:
     return source  # its haze is real
 
@@ -239,6 +258,9 @@ def write(path: Path, pixels: Array, sample: Sample) -> None:
         unit = {"micrometer": "µm", "millimeter": "mm"}[sample.units or ""]
         for axis, step in zip(axes, sample.scale, strict=True):
             metadata |= {f"PhysicalSize{axis}": step, f"PhysicalSize{axis}Unit": unit}
+    if sample.optics is not None:
+        wavelength = float(sample.optics["wavelength"].removesuffix(" nm"))
+        metadata["Channel"] = {"EmissionWavelength": wavelength, "EmissionWavelengthUnit": "nm"}
     tifffile.imwrite(path, pixels, ome=True, metadata=metadata, compression="zlib", predictor=True)
 
 
@@ -252,8 +274,10 @@ def main() -> None:
     args = parser.parse_args()
     print(f"scikit-image {version('scikit-image')}, torch {version('torch')}")
     for sample in SAMPLES:
-        make: Callable[[Array], Array] = globals()[sample.key]
-        pixels = make(read_source(sample.key, args.archives))
+        make: Callable[..., Array] = globals()[sample.key]
+        # What is made up comes from no source.
+        sources = [read_source(sample.key, args.archives)] if sample.key in SOURCES else []
+        pixels = make(*sources)
         path = args.output / sample.file
         write(path, pixels, sample)
         print(f"{path}  {pixels.shape}  {pixels.dtype}  {path.stat().st_size / 1e6:.2f} MB")

@@ -103,3 +103,15 @@ def test_installed_samples_come_before_those_of_a_checkout(tmp_path, monkeypatch
 def test_unknown_sample_is_refused_with_the_known_ones():
     with pytest.raises(FileError, match=r"'cat'.*mitochondria"):
         load_sample("cat")
+
+
+def test_a_volume_brings_its_optics():
+    from napari.layers import Image
+
+    from napari_restore.gui.jobs import plan_layer
+    from napari_restore.gui.psf_source import OpticsOf
+
+    array, options = load_sample("volume")
+    job = plan_layer(Image(array, **options), "deblur", dimensions="auto", psf=OpticsOf({}))
+    assert job.plan.dimensions == 3
+    assert job.plan.psfs[0].pixel_size == pytest.approx((0.25, 0.1, 0.1))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from napari_restore.errors import FileError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
 
 
@@ -40,6 +42,8 @@ class Sample:
         Range to show, where the range of the data is a poor choice.
     movie : bool
         Whether its first axis is time.
+    optics : mapping or None
+        Arguments of `napari_restore.Optics`, where the microscope is known.
     """
 
     key: str
@@ -54,6 +58,7 @@ class Sample:
     units: str | None = None
     contrast_limits: tuple[float, float] | None = None
     movie: bool = False
+    optics: Mapping[str, Any] | None = None
 
 
 SAMPLES: tuple[Sample, ...] = (
@@ -77,6 +82,23 @@ SAMPLES: tuple[Sample, ...] = (
         source="CMMI, scikit-image",
         licence="no known copyright restrictions",
         rgb=True,
+    ),
+    Sample(
+        key="volume",
+        title="Nuclei and filaments, confocal (made-up volume)",
+        file="volume.ome.tif",
+        task="deblur",
+        subject="microscopy",
+        source="made by napari-restore",
+        licence="CC0-1.0",
+        scale=(0.25, 0.1, 0.1),
+        units="micrometer",
+        optics={
+            "na": 1.2,
+            "wavelength": "520 nm",
+            "refractive_index": 1.33,
+            "modality": "confocal",
+        },
     ),
     Sample(
         key="chest_ct",
@@ -202,6 +224,8 @@ def load_sample(key: str) -> tuple[np.ndarray[Any, np.dtype[Any]], dict[str, Any
         "rgb": sample.rgb,
         "metadata": {"source": sample.source, "licence": sample.licence},
     }
+    if sample.optics is not None:
+        options["metadata"]["optics"] = dict(sample.optics)
     pixels = _read(path)
     if sample.scale is not None:
         options |= {"scale": sample.scale, "units": (sample.units,) * len(sample.scale)}
