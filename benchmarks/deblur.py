@@ -20,7 +20,7 @@ from scipy.signal import fftconvolve
 from skimage.io import imread
 
 from napari_restore import deblur
-from napari_restore.cli.console import format_table
+from napari_restore.cli import format_table
 from napari_restore.evaluation.classical import (
     gaussian_kernel,
     richardson_lucy,

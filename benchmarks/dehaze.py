@@ -23,7 +23,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.io import imread
 
 from napari_restore import dehaze
-from napari_restore.cli.console import format_table
+from napari_restore.cli import format_table
 from napari_restore.evaluation.classical import classical_methods, to_linear, to_srgb
 from napari_restore.evaluation.metrics import affine_fit, psnr, ssim
 

@@ -30,7 +30,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from napari_restore.models.spec import ModelSpec
+    from napari_restore.models.catalog import ModelSpec
 
 ROOT = Path(__file__).parents[1]
 #: Seconds after which no further long step is begun, unless the command line says otherwise.
@@ -130,8 +130,7 @@ def restored(
     spec: ModelSpec, image: np.ndarray, device: str, tile: int | str = "auto"
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Samples and provenance."""
-    from napari_restore.restoration.options import Options
-    from napari_restore.restoration.plan import make_plan
+    from napari_restore.restoration.plan import Options, make_plan
     from napari_restore.restoration.run import restore_array
 
     options: dict[str, Any] = {"frames": 2, "exposure": 0.5} if spec.frames == 2 else {}
@@ -390,7 +389,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--sizes", type=float, nargs="*", help="megapixels, for the speed")
     options = parser.parse_args(argv)
     offer_safetensors()
-    from napari_restore.device import resolve_device
+    from napari_restore.runtime import resolve_device
 
     began, device = time.monotonic(), resolve_device(options.device)
     bench = Bench(device, 512, (4, 400), began + 0.75 * 60 * options.minutes)

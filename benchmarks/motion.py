@@ -31,13 +31,11 @@ from skimage.io import imread
 from skimage.registration import optical_flow_ilk, optical_flow_tvl1
 
 from napari_restore import motion_deblur
-from napari_restore.cli.console import format_table
+from napari_restore.cli import format_table
 from napari_restore.evaluation.classical import richardson_lucy, unsharp_mask
 from napari_restore.evaluation.metrics import psnr, ssim
 from napari_restore.physics import motion
-from napari_restore.restoration.facts import find_motion
-from napari_restore.restoration.options import Options
-from napari_restore.restoration.plan import make_plan
+from napari_restore.restoration.plan import Options, find_motion, make_plan
 from napari_restore.restoration.run import restore_array
 
 SIDE = 384

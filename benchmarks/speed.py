@@ -24,15 +24,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from napari_restore.cli.console import format_table
+from napari_restore.cli import format_table
 from napari_restore.evaluation.classical import gaussian_kernel, richardson_lucy
-from napari_restore.image.tiling import Grid, Region, split
+from napari_restore.image.layout import Grid, Region, split
 from napari_restore.inference.predictor import AtExposure, TorchPredictor, load_predictor
-from napari_restore.models.catalog import CATALOG
-from napari_restore.models.spec import ModelSpec, build_network
-from napari_restore.models.weights import load_state
-from napari_restore.restoration.options import Options
-from napari_restore.restoration.plan import Plan, make_plan
+from napari_restore.models.catalog import CATALOG, ModelSpec, build_network, load_state
+from napari_restore.restoration.plan import Options, Plan, make_plan
 from napari_restore.restoration.run import begin, plane_block, restore_array
 
 if TYPE_CHECKING:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from napari_restore import deblur
-from napari_restore.restoration.options import Options
-from napari_restore.restoration.plan import make_plan
+from napari_restore.restoration.plan import Options, make_plan
 from napari_restore.samples import load_sample
 
 # A CT of the chest: int16, Hounsfield units, axes (Z, Y, X).

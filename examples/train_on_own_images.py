@@ -12,7 +12,7 @@ from skimage import data
 from skimage.io import imsave
 
 from napari_restore import deblur
-from napari_restore.device import resolve_device
+from napari_restore.runtime import resolve_device
 from napari_restore.training.blurs import KernelBlur
 from napari_restore.training.degradations import MonoBlur
 from napari_restore.training.kernels import random_defocus

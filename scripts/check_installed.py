@@ -11,8 +11,7 @@ import numpy as np
 import tifffile
 
 import napari_restore
-from napari_restore.models.catalog import SHIPPED
-from napari_restore.models.weights import sha256
+from napari_restore.models.catalog import SHIPPED, sha256
 from napari_restore.samples import SAMPLES, load_sample, samples_folder
 
 

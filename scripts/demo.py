@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from napari_restore.restoration.options import Options
-from napari_restore.restoration.plan import make_plan
+from napari_restore.restoration.plan import Options, make_plan
 from napari_restore.restoration.run import restore_array
 from napari_restore.samples import SAMPLES, Sample, load_sample
 

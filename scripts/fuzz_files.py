@@ -170,8 +170,7 @@ def make_zarr(folder: Path) -> list[Path]:
 def make_weights(folder: Path) -> list[Path]:
     import torch
 
-    from napari_restore.models.spec import build_network
-    from napari_restore.models.weights import save_weights
+    from napari_restore.models.catalog import build_network, save_weights
 
     options = {"channels": 1, "width": 4, "encoder_blocks": (1,), "middle_blocks": 1}
     options |= {"decoder_blocks": (1,)}

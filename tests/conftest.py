@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from napari_restore.device import use_threads
 from napari_restore.inference import predictor
-from napari_restore.models.spec import build_network
-from napari_restore.models.weights import save_weights
+from napari_restore.models.catalog import build_network, save_weights
+from napari_restore.runtime import use_threads
 from rounding import terms_of
 from small_networks import SMALL, SMALL_AFFINE
 

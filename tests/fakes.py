@@ -11,12 +11,10 @@ import torch.nn.functional as F
 
 from napari_restore.image.intensity import find_scales
 from napari_restore.image.layout import Planes, find_layout
-from napari_restore.inference.engine import run
-from napari_restore.inference.protocol import Report, TileOptions
-from napari_restore.models.spec import ModelSpec
-from napari_restore.restoration.options import Options
-from napari_restore.restoration.plan import Plan
-from napari_restore.watch import Progress, Watch
+from napari_restore.inference.engine import Report, TileOptions, run
+from napari_restore.models.catalog import ModelSpec
+from napari_restore.restoration.plan import Options, Plan
+from napari_restore.runtime import Progress, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_restore.cli import large
-from napari_restore.image import blocks
+from napari_restore.cli import restore
+from napari_restore.image import layout
 from napari_restore.io import ome_zarr
 
 if TYPE_CHECKING:
@@ -18,10 +18,10 @@ BLOCK = 64
 
 
 def make_blocks_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "BLOCK_PIXELS", BLOCK**2)
-    monkeypatch.setattr(blocks, "BLOCK_TILES", 1)
+    monkeypatch.setattr(layout, "BLOCK_PIXELS", BLOCK**2)
+    monkeypatch.setattr(layout, "BLOCK_TILES", 1)
     monkeypatch.setattr(ome_zarr, "CHUNK", BLOCK)
-    monkeypatch.setattr(large, "TILE", BLOCK)
+    monkeypatch.setattr(restore, "TILE", BLOCK)
     monkeypatch.setattr("napari_restore.io.tiff.writer.TILE", BLOCK)
     monkeypatch.setattr(ome_zarr, "_REDUCED", BLOCK**2)
     monkeypatch.setattr(ome_zarr, "COARSEST", BLOCK)

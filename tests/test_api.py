@@ -11,10 +11,10 @@ import zarr
 
 import napari_restore
 from napari_restore.image.intensity import Scale
-from napari_restore.image.tiling import Region
+from napari_restore.image.layout import Region
 from napari_restore.models.catalog import CATALOG
 from napari_restore.restoration.dask_graph import restore_lazily
-from napari_restore.restoration.facts import Facts
+from napari_restore.restoration.plan import Facts
 from napari_restore.restoration.run import restore_array
 from planning import plan
 

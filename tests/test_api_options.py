@@ -13,11 +13,11 @@ import torch
 import napari_restore
 from napari_restore.errors import DeviceError, ImageError, ModelError, RestoreError
 from napari_restore.restoration.run import restore_array
-from napari_restore.watch import Stopped, Watch
+from napari_restore.runtime import Stopped, Watch
 from planning import plan
 
 if TYPE_CHECKING:
-    from napari_restore.watch import Progress
+    from napari_restore.runtime import Progress
 
 pytestmark = pytest.mark.usefixtures("full_precision")
 
@@ -164,12 +164,12 @@ def test_every_error_is_a_restore_error() -> None:
 
 
 def test_a_failing_estimate_of_blur_does_not_take_the_result(monkeypatch):  # type: ignore[no-untyped-def]
-    from napari_restore.restoration import facts
+    from napari_restore.restoration import plan
 
     def fail(*args: object) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(facts, "estimate_blur", fail)
+    monkeypatch.setattr(plan, "estimate_blur", fail)
     image = np.random.default_rng(0).random((40, 50)).astype(np.float32)
     result = restore_array(image, plan(image, "deblur", device="cpu"))
     assert result.data.shape == image.shape

@@ -13,7 +13,7 @@ from napari_restore.analysis.find import Finding
 from napari_restore.physics import psf
 
 if TYPE_CHECKING:
-    from napari_restore.watch import Progress
+    from napari_restore.runtime import Progress
 
 IMAGE = np.random.default_rng(0).random((2, 40, 48))
 

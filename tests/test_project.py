@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_restore.restoration.options import Options
+from napari_restore.restoration.plan import Options
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -10,7 +10,7 @@ from skimage.registration import phase_cross_correlation
 
 from napari_restore import samples
 from napari_restore.errors import FileError
-from napari_restore.models.spec import TASKS
+from napari_restore.models.catalog import TASKS
 from napari_restore.samples import SAMPLES, load_sample, samples_folder
 
 FOLDER = Path(__file__).parents[1] / "sample_data"

@@ -50,19 +50,9 @@ def __getattr__(name: str) -> object:
     if name in _HOMES:
         return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     if name == "__version__":
-        return _version()
+        return import_module(f"{__name__}.runtime").installed_version()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-def _version() -> str:
-    """Version as installed; sources that are used without that have none."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("napari-restore")
-    except PackageNotFoundError:
-        return "0+unknown"

@@ -8,21 +8,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_restore.errors import RestoreError
-from napari_restore.image.lazy import is_lazy
+from napari_restore.image.layout import is_lazy
 from napari_restore.restoration.dask_graph import restore_lazily
-from napari_restore.restoration.facts import find_motion, find_psfs
-from napari_restore.restoration.options import Options, takes_options
-from napari_restore.restoration.plan import make_plan
-from napari_restore.restoration.provenance import light_note
-from napari_restore.restoration.run import restore_array
-from napari_restore.watch import Watch
+from napari_restore.restoration.plan import (
+    Options,
+    find_motion,
+    find_psfs,
+    make_plan,
+    takes_options,
+)
+from napari_restore.restoration.run import light_note, restore_array
+from napari_restore.runtime import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_restore.analysis.point_spread import PSF
     from napari_restore.restoration.plan import Plan
-    from napari_restore.watch import Progress
+    from napari_restore.runtime import Progress
 
 
 @takes_options
@@ -53,7 +56,7 @@ def restore(
         raises ends the restoration.
     **options
         model, device, tile, strength, structure_size, frames, exposure, psf, pixel_size: see
-        `napari_restore.restoration.options.Options`.
+        `napari_restore.restoration.plan.Options`.
 
     Returns
     -------

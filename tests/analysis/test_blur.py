@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from fakes import LocalPredictor
-from napari_restore.analysis.blur import BlurEstimate, estimate_blur
 from napari_restore.image.intensity import find_scales
-from napari_restore.image.layout import Planes, find_layout
-from napari_restore.image.tiling import Region
+from napari_restore.image.layout import Planes, Region, find_layout
+from napari_restore.restoration.plan import BlurEstimate, estimate_blur
 
 
 class Gauge(LocalPredictor):

@@ -12,9 +12,9 @@ from fakes import LocalPredictor, fake_plan
 from napari_restore.analysis.transmission import transmission_of
 from napari_restore.image.intensity import find_scales
 from napari_restore.image.layout import Planes, find_layout
-from napari_restore.restoration.block import BlockTask
 from napari_restore.restoration.dask_graph import lazy_contexts
-from napari_restore.restoration.facts import Facts
+from napari_restore.restoration.plan import Facts
+from napari_restore.restoration.run import BlockTask
 from napari_restore.restoration.transmission import lazy_transmission
 
 get_predictor = partial(LocalPredictor, view=16)

@@ -15,8 +15,7 @@ import pytest
 from PIL import Image
 
 from napari_restore import api
-from napari_restore.cli import main, restore
-from napari_restore.cli.console import Steady, steady_output
+from napari_restore.cli import Steady, main, restore, steady_output
 
 KEEP = ["--strength", "0", "--device", "cpu"]
 IMAGE = np.random.default_rng(0).integers(0, 250, (24, 33)).astype(np.uint8)

@@ -17,11 +17,11 @@ import zarr
 from zarr.storage import _local
 
 from napari_restore import api
-from napari_restore.cli import large, main, restore
-from napari_restore.image import blocks
+from napari_restore.cli import main, restore
+from napari_restore.image import layout
 from napari_restore.io import Inputs, Place
+from napari_restore.io.files import unfinished
 from napari_restore.io.ome_zarr import OmeZarr
-from napari_restore.io.target import unfinished
 from napari_restore.restoration.run import Run
 from small_blocks import BLOCK, contents, make_blocks_small
 
@@ -93,7 +93,7 @@ def test_views_and_neighbors_reach_every_block(
     if frames == 2:
         options, extra = {"frames": 2, "exposure": 0.5, "task": "motion_deblur"}, ["--frames", "2"]
         extra += ["--exposure", "0.5"]
-        monkeypatch.setattr(blocks, "BLOCK_PIXELS", 3 * 64**2)
+        monkeypatch.setattr(layout, "BLOCK_PIXELS", 3 * 64**2)
     task = options.pop("task")
     command = [task.replace("_", "-"), str(tmp_path / "a.tif"), "-o", str(tmp_path / "b.zarr")]
     assert main([*command, *extra, "--tile", "64", "--device", "cpu"]) == 0
@@ -152,8 +152,13 @@ def test_strips_are_decoded_once(tmp_path, monkeypatch, small_blocks, mono_model
     strips = {"rowsperstrip": 16, "compression": "zlib", "photometric": "minisblack"}
     tifffile.imwrite(tmp_path / "a.tif", data, **strips)
     monkeypatch.setattr("napari_restore.io.tiff.reader.SCRATCH_BYTES", 10)
-    seen, real = [], large.block_shape
-    monkeypatch.setattr(large, "block_shape", lambda *a, **b: seen.append(real(*a, **b)) or seen[0])
+    seen, real = [], restore.block_shape
+
+    def shape_of(*given, **named):
+        seen.append(real(*given, **named))
+        return seen[0]
+
+    monkeypatch.setattr(restore, "block_shape", shape_of)
     command = ["deblur", str(tmp_path / "a.tif"), "-o", str(tmp_path / "b.zarr"), "--tile", "32"]
     assert main([*command, "--model", mono_model, "--device", "cpu"]) == 0
     assert seen == [(64, 256)]
@@ -177,11 +182,10 @@ def test_a_large_imagej_tiff_stays_one(tmp_path, monkeypatch, mono_model):
 
 KILLED = """
 import os, signal, sys
-from napari_restore.cli import large
-from napari_restore.image import blocks
-from napari_restore.io import ome_zarr, target
-blocks.BLOCK_PIXELS = 64**2
-blocks.BLOCK_TILES = 1
+from napari_restore.image import layout
+from napari_restore.io import files, ome_zarr
+layout.BLOCK_PIXELS = 64**2
+layout.BLOCK_TILES = 1
 ome_zarr.CHUNK = 64
 ome_zarr._REDUCED = 64**2
 ome_zarr.COARSEST = 64
@@ -190,7 +194,7 @@ from zarr.storage import _local
 place, count = sys.argv[1], int(sys.argv[2])
 owner, name = {
     "chunk": (_local, "_put"),
-    "journal": (target.Checkpoint, "finished"),
+    "journal": (files.Checkpoint, "finished"),
     "level": (ome_zarr.OmeZarr, "reduce"),
     "attributes": (ome_zarr.OmeZarr, "finish"),
 }[place]

@@ -10,12 +10,12 @@ import pytest
 import tifffile
 import zarr
 
-from napari_restore.cli import large, main, restore
-from napari_restore.image import blocks
-from napari_restore.io.identity import read_on_workers
+from napari_restore.cli import main, restore
+from napari_restore.image import layout
+from napari_restore.io.files import read_on_workers
 from napari_restore.io.ome_zarr import OmeZarr
-from napari_restore.restoration.block import BlockTask
 from napari_restore.restoration.cluster import connect
+from napari_restore.restoration.run import BlockTask
 from small_blocks import BLOCK, contents, make_blocks_small
 from waiting import replaced, until
 
@@ -101,7 +101,7 @@ def test_a_broken_off_run_is_continued_to_the_same_bytes(
     with monkeypatch.context() as patch:
         patch.setattr(OmeZarr, "write", kill)
         assert on(dask_cluster, *command, target, "--resume") == 0
-    assert sorted(map(str, written)) == sorted(map(str, blocks.blocks((2, 250, 180), (1, 64, 64))))
+    assert sorted(map(str, written)) == sorted(map(str, layout.blocks((2, 250, 180), (1, 64, 64))))
     assert contents(target) == contents(tmp_path / "in one go")
     assert on(dask_cluster, *command, target, "--resume") == 0
     assert "finished already" in capsys.readouterr().out
@@ -152,7 +152,7 @@ def test_a_tiff_is_that_of_this_computer(
             image._path = tmp_path / "on this computer alone.tif"
             return image
 
-        monkeypatch.setattr(large, "read_on_workers", astray)
+        monkeypatch.setattr(restore, "read_on_workers", astray)
     assert on(dask_cluster, *command, tmp_path / "far.tif") == 0
     assert (f"Not all workers find {source}" in capsys.readouterr().err) != seen
     assert (tmp_path / "far.tif").read_bytes() == (tmp_path / "here.tif").read_bytes()

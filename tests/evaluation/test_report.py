@@ -9,7 +9,7 @@ from napari_restore.evaluation import report
 from napari_restore.evaluation.metrics import psnr
 from napari_restore.evaluation.pairs import Camera, degraded_pair, find_recipe, load_sharp
 from napari_restore.evaluation.report import evaluate
-from napari_restore.models.spec import TASKS
+from napari_restore.models.catalog import TASKS
 from napari_restore.training.data import SharpImage
 
 

@@ -12,7 +12,7 @@ from napari_restore.gui.jobs import plan_layer
 from napari_restore.gui.options import DockOptions
 from napari_restore.gui.rates import Rates, Stopwatch, Times
 from napari_restore.restoration.run import LOADING
-from napari_restore.watch import Progress
+from napari_restore.runtime import Progress
 from waiting import LIMIT_MS
 
 

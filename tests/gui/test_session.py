@@ -7,12 +7,12 @@ from napari.layers import Image, Labels
 from napari.utils.notifications import notification_manager
 
 from napari_restore import RestoreError, restore
-from napari_restore.analysis.blur import BlurEstimate
 from napari_restore.errors import DeviceError
 from napari_restore.gui.describe import blur_text, describe, title
 from napari_restore.gui.layers import METADATA_KEY
 from napari_restore.gui.options import DockOptions
 from napari_restore.gui.session import Session
+from napari_restore.restoration.plan import BlurEstimate
 from waiting import LIMIT_MS
 
 

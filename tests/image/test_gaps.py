@@ -11,12 +11,9 @@ from scipy.ndimage import gaussian_filter
 
 from fakes import LocalPredictor, restored
 from napari_restore.errors import ImageError
-from napari_restore.image.intensity import Scale, find_scales
-from napari_restore.image.layout import Planes, find_layout
-from napari_restore.image.tiling import Region
-from napari_restore.inference.conversion import Place, add_residual, whole_changes
-from napari_restore.inference.protocol import Report, TileOptions
-from napari_restore.inference.restraint import not_below, restrain, within_colors
+from napari_restore.image.intensity import Place, Scale, add_residual, find_scales, whole_changes
+from napari_restore.image.layout import Planes, Region, find_layout
+from napari_restore.inference.engine import Report, TileOptions, not_below, restrain, within_colors
 
 if TYPE_CHECKING:
     from collections.abc import Callable

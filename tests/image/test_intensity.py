@@ -7,12 +7,8 @@ import warnings
 import numpy as np
 import pytest
 
-from napari_restore.image.intensity import (
-    Scale,
-    find_scales,
-)
+from napari_restore.image.intensity import Scale, find_scales, sample_regions
 from napari_restore.image.layout import Layout, Planes, find_layout
-from napari_restore.image.sampling import sample_regions
 
 INTEGERS = ["u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8"]
 

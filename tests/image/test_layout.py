@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from napari_restore.errors import ImageError
-from napari_restore.image.layout import Planes, find_layout
-from napari_restore.image.tiling import Region
+from napari_restore.image.layout import Planes, Region, find_layout
 
 # shape, dtype, axes, rgb -> color, size of the plane, planes, groups
 LAYOUTS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_restore.image.tiling import Grid, Region, reflect, split
+from napari_restore.image.layout import Grid, Region, reflect, split
 
 SIZES = [(1, 1), (1, 40), (2, 3), (5, 200), (17, 16), (64, 64), (131, 77), (300, 260)]
 

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 
 from fakes import LocalPredictor, restored
-from napari_restore.image.gaps import fill_gaps
-from napari_restore.image.intensity import Scale
-from napari_restore.inference.conversion import add_change
-from napari_restore.inference.protocol import Report
+from napari_restore.image.intensity import Scale, add_change, fill_gaps
+from napari_restore.inference.engine import Report
 
 if TYPE_CHECKING:
     import torch

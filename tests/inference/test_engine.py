@@ -11,11 +11,9 @@ import torch
 
 from fakes import WHOLE, LocalPredictor, restored, told
 from napari_restore.image.intensity import Scale
-from napari_restore.image.layout import Planes, find_layout
-from napari_restore.image.tiling import Region
-from napari_restore.inference.engine import run
-from napari_restore.inference.protocol import TileOptions, default_tiles
-from napari_restore.watch import Progress, Stopped, Watch, advanced
+from napari_restore.image.layout import Planes, Region, find_layout
+from napari_restore.inference.engine import TileOptions, default_tiles, run
+from napari_restore.runtime import Progress, Stopped, Watch, advanced
 from waiting import LIMIT
 
 UNIT = (Scale(0.0, 1.0),)

@@ -14,13 +14,18 @@ from fakes import LocalPredictor, fake_plan
 from napari_restore.analysis.motion import CELL, Motion, field_of_motion
 from napari_restore.errors import ImageError
 from napari_restore.image.intensity import Scale
-from napari_restore.image.layout import Layout, Planes, find_layout, with_time
-from napari_restore.image.stacked import Stacked, stacked
-from napari_restore.image.tiling import Region
-from napari_restore.inference.engine import run
-from napari_restore.inference.protocol import TileOptions
+from napari_restore.image.layout import (
+    Layout,
+    Planes,
+    Region,
+    Stacked,
+    find_layout,
+    stacked,
+    with_time,
+)
+from napari_restore.inference.engine import TileOptions, run
 from napari_restore.restoration.dask_graph import restore_lazily
-from napari_restore.restoration.facts import Facts
+from napari_restore.restoration.plan import Facts
 
 SCALES = (Scale(0.0, 1.0),)
 

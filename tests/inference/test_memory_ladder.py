@@ -14,13 +14,12 @@ from napari_restore.analysis.transmission import transmission_of
 from napari_restore.errors import DeviceError
 from napari_restore.image.intensity import Scale
 from napari_restore.image.layout import Planes, find_layout
-from napari_restore.inference.engine import run
-from napari_restore.inference.protocol import Report, TileOptions
+from napari_restore.inference.engine import Report, TileOptions, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_restore.watch import Progress
+    from napari_restore.runtime import Progress
 
 UNIT = (Scale(0.0, 1.0),)
 

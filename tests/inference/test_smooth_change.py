@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from fakes import WHOLE, LocalPredictor, restored
-from napari_restore.image.intensity import Scale
-from napari_restore.inference.conversion import removed_light
-from napari_restore.inference.protocol import TileOptions
-from napari_restore.inference.smooth_change import SmoothChange, halo_with
+from napari_restore.image.intensity import Scale, removed_light
+from napari_restore.inference.engine import TileOptions
+from napari_restore.inference.predictor import SmoothChange, halo_with
 
 UNIT = (Scale(0.0, 1.0),)
 

@@ -15,8 +15,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from napari_restore.errors import FileError
-from napari_restore.io import image_files, read_image, stored, write_image
-from napari_restore.io.stored import StoredArray
+from napari_restore.image import layout
+from napari_restore.image.layout import StoredArray
+from napari_restore.io import image_files, name_axes, read_image, reading, write_image
 from napari_restore.io.tiff import reader as tiff_reader
 from napari_restore.io.tiff import writer as tiff_writer
 from planning import plan
@@ -34,9 +35,9 @@ def samples(shape, dtype="uint8", seed=0):
 def copy(source: Path, target: Path, axes=None, rgb=None, change=None):
     """Read, plan, write: what a restoration does, without one."""
     picture = read_image(source)
-    letters, color = picture.reading(axes, rgb)
+    letters, color = reading(picture, axes, rgb)
     layout = plan(picture.data, "deblur", axes=letters, rgb=color, device="cpu").layout
-    picture.name_axes(layout, named_by_user=axes is not None)
+    name_axes(picture, layout, named_by_user=axes is not None)
     data = np.array(picture.data)
     write_image(target, data if change is None else change(data), picture, PROVENANCE)
     return picture, layout
@@ -328,7 +329,7 @@ def test_plain_tiff_keeps_its_layout(tmp_path, shape, options, axes, dtype):
 
 
 def test_large_bare_samples_are_memory_mapped(tmp_path, monkeypatch):
-    monkeypatch.setattr(stored, "IN_MEMORY", 0)
+    monkeypatch.setattr(layout, "IN_MEMORY", 0)
     for name, options in {"a.tif": {}, "b.ome.tif": {"metadata": {"axes": "ZYX"}}}.items():
         tifffile.imwrite(tmp_path / name, samples((4, 20, 30)), photometric="minisblack", **options)
         assert isinstance(read_image(tmp_path / name).data, np.memmap)
@@ -696,7 +697,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, ending, monkeypatch):
 
     monkeypatch.setattr(tifffile, "imwrite", full)
     monkeypatch.setattr(Image.Image, "save", full)
-    monkeypatch.setattr("napari_restore.io.formats.write_npy", full)
+    monkeypatch.setattr("napari_restore.io.files.write_npy", full)
     with pytest.raises(FileError, match="No space left"):
         copy(tmp_path / "in.npy", target)
     assert [path.name for path in tmp_path.iterdir()] == ["in.npy"]

@@ -12,10 +12,17 @@ import zarr
 from PIL import Image, ImageOps
 
 from napari_restore.errors import FileError
-from napari_restore.io import check_target, losses, read_image, write_image
-from napari_restore.io.stored import Inverted
+from napari_restore.image.layout import Inverted, for_ngff, length_unit, ngff_name, time_unit
+from napari_restore.io import (
+    check_target,
+    clip,
+    losses,
+    name_axes,
+    read_image,
+    reading,
+    write_image,
+)
 from napari_restore.io.tiff import reader as tiff_reader
-from napari_restore.io.units import for_ngff, length_unit, ngff_name, time_unit
 from planning import plan
 
 if TYPE_CHECKING:
@@ -31,12 +38,12 @@ def samples(*shape, top=250, dtype="uint8"):
 def copy(source: Path, target: Path, axes=None, change=lambda data: data):
     """Read and write as a restoration does; returns the picture and all notes."""
     picture = read_image(source)
-    letters, rgb = picture.reading(axes, None)
+    letters, rgb = reading(picture, axes, None)
     layout = plan(picture.data, "deblur", axes=letters, rgb=rgb, device="cpu").layout
-    picture.name_axes(layout, named_by_user=axes is not None)
+    name_axes(picture, layout, named_by_user=axes is not None)
     check_target(target, picture)
     notes = [*picture.notes, *losses(target, picture)]
-    data, _ = picture.clip(change(np.array(picture.data)))
+    data, _ = clip(picture, change(np.array(picture.data)))
     write_image(target, data, picture, PROVENANCE)
     return picture, " ".join(notes)
 

@@ -17,7 +17,8 @@ from nibabel.nifti1 import Nifti1Extension
 from napari_restore import api
 from napari_restore.cli import main
 from napari_restore.errors import FileError
-from napari_restore.io import read_image, stored, write_image
+from napari_restore.image import layout
+from napari_restore.io import read_image, write_image
 
 PROVENANCE = json.dumps({"task": "deblur", "seconds": 1.5})
 CPU = ["--device", "cpu"]
@@ -120,7 +121,7 @@ def test_header_and_samples_come_back(tmp_path, kind, name, shape, dtype, slope,
 
 
 def test_large_uncompressed_files_are_mapped(tmp_path, monkeypatch):
-    monkeypatch.setattr(stored, "IN_MEMORY", 0)
+    monkeypatch.setattr(layout, "IN_MEMORY", 0)
     picture = read_image(save(tmp_path / "a.nii", samples((9, 8, 5))))
     assert isinstance(picture.data, np.memmap)
 

@@ -12,12 +12,17 @@ import tifffile
 import zarr
 
 from napari_restore.errors import FileError
-from napari_restore.image.blocks import block_shape, blocks, reading_of, regions_of
-from napari_restore.image.layout import Layout
+from napari_restore.image.layout import (
+    Layout,
+    StoredArray,
+    block_shape,
+    blocks,
+    reading_of,
+    regions_of,
+)
 from napari_restore.image.pyramid import pyramid
-from napari_restore.inference.protocol import TileOptions
-from napari_restore.io import check_target, ome_zarr, read_image, write_image
-from napari_restore.io.stored import StoredArray
+from napari_restore.inference.engine import TileOptions
+from napari_restore.io import check_target, name_axes, ome_zarr, read_image, reading, write_image
 from planning import plan
 
 PROVENANCE = json.dumps({"task": "deblur", "scales": [[10.0, 200.0]]})
@@ -67,9 +72,9 @@ def write_ngff(path, data, axes, version="0.5", levels=1, omero=None, chunks=Non
 def copy(source, target, axes=None, rgb=None, **options):
     """Read, plan, write: what a restoration does, without one."""
     picture = read_image(source)
-    letters, color = picture.reading(axes, rgb)
+    letters, color = reading(picture, axes, rgb)
     layout = plan(picture.data, "deblur", axes=letters, rgb=color, device="cpu").layout
-    picture.name_axes(layout, named_by_user=axes is not None)
+    name_axes(picture, layout, named_by_user=axes is not None)
     check_target(target, picture, **options)
     write_image(target, np.asarray(picture.data[...]), picture, PROVENANCE, **options)
     return picture, layout

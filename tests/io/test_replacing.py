@@ -15,8 +15,9 @@ from PIL import Image
 
 from napari_restore.cli import main, restore
 from napari_restore.errors import FileError
-from napari_restore.io import Inputs, Place, stored, write_image
-from napari_restore.io.target import folders_around, part_of
+from napari_restore.image import layout
+from napari_restore.io import Inputs, Place, write_image
+from napari_restore.io.files import folders_around, part_of
 
 KEEP = ["--strength", "0", "--device", "cpu"]
 IMAGE = np.random.default_rng(0).integers(0, 250, (24, 33)).astype(np.uint8)
@@ -341,7 +342,7 @@ def test_an_input_that_is_cut_short_meanwhile_ends_no_batch(
     """The system would end the process where a file that is mapped ends too early."""
     makers = {"a.npy": array, "a.tif": tiff, "a.nii": nifti}
     source, other = makers[name](tmp_path / name), photo(tmp_path / "b.png")
-    monkeypatch.setattr(stored, "IN_MEMORY", in_memory)
+    monkeypatch.setattr(layout, "IN_MEMORY", in_memory)
     real = restore.check_target
 
     def check(*args, **options):

@@ -12,14 +12,22 @@ import torch
 from napari_restore.api import restore
 from napari_restore.errors import ModelError
 from napari_restore.inference.predictor import load_predictor
-from napari_restore.models.catalog import CATALOG, VOLUME_INVERTER, find_model
-from napari_restore.models.spec import ARCHITECTURES, TASKS, build_network
-from napari_restore.models.weights import load_state, read_metadata, sha256
+from napari_restore.models.catalog import (
+    ARCHITECTURES,
+    CATALOG,
+    TASKS,
+    VOLUME_INVERTER,
+    build_network,
+    find_model,
+    load_state,
+    read_metadata,
+    sha256,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_restore.models.spec import ModelSpec
+    from napari_restore.models.catalog import ModelSpec
 
 every_model = pytest.mark.parametrize("spec", CATALOG, ids=lambda spec: spec.name)
 

@@ -14,10 +14,15 @@ import torch
 from napari_restore.api import restore
 from napari_restore.errors import ModelError
 from napari_restore.inference.predictor import load_predictor
-from napari_restore.models.catalog import find_model
-from napari_restore.models.checkpoints import PUBLISHED_WINDOW, published_options
-from napari_restore.models.spec import build_network
-from napari_restore.models.weights import load_state, read_metadata, save_weights
+from napari_restore.models.catalog import (
+    PUBLISHED_WINDOW,
+    build_network,
+    find_model,
+    load_state,
+    published_options,
+    read_metadata,
+    save_weights,
+)
 from napari_restore.networks.nafnet import NAFNet
 from small_networks import SMALL
 

@@ -13,11 +13,11 @@ from skimage import data
 from napari_restore import deblur
 from napari_restore.image.intensity import find_scales
 from napari_restore.image.layout import Planes
-from napari_restore.restoration.facts import measure_blur
+from napari_restore.restoration.plan import measure_blur
 from planning import plan
 
 if TYPE_CHECKING:
-    from napari_restore.analysis.blur import BlurEstimate
+    from napari_restore.restoration.plan import BlurEstimate
 
 Array = NDArray[np.float64]
 KINDS = pytest.mark.parametrize("kind", ["mono", "color"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_restore.models.spec import build_network
+from napari_restore.models.catalog import build_network
 from napari_restore.networks.flow_net import FlowNet
 from napari_restore.networks.motion_estimator import CepstralEstimator
 from napari_restore.networks.motion_net import FramePairRestorer, MotionRestorer

@@ -16,11 +16,11 @@ import pytest
 from napari_restore import RestoreError, restore
 from napari_restore.cli import main
 from napari_restore.errors import ClusterError
-from napari_restore.image.blocks import blocks
+from napari_restore.image.layout import blocks
 from napari_restore.restoration import cluster
 from napari_restore.restoration.cluster import check_address, connect, on_client, survey
 from napari_restore.restoration.run import begin, restore_array
-from napari_restore.watch import Watch
+from napari_restore.runtime import Watch
 from planning import plan
 from waiting import LIMIT, replaced, until
 

@@ -14,13 +14,11 @@ import pytest
 import zarr
 
 from fakes import LocalPredictor, fake_plan, restored
-from napari_restore.image.intensity import Scale, find_scales
-from napari_restore.image.layout import find_layout
-from napari_restore.image.lazy import LazyStatistic, as_dask, is_lazy
-from napari_restore.image.sampling import SAMPLE_PIXELS
-from napari_restore.inference.protocol import TileOptions
+from napari_restore.image.intensity import SAMPLE_PIXELS, Scale, find_scales
+from napari_restore.image.layout import LazyStatistic, as_dask, find_layout, is_lazy
+from napari_restore.inference.engine import TileOptions
 from napari_restore.restoration.dask_graph import SHARED, restore_lazily
-from napari_restore.restoration.facts import Facts
+from napari_restore.restoration.plan import Facts
 
 if TYPE_CHECKING:
     from pathlib import Path

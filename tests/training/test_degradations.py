@@ -169,8 +169,7 @@ def test_recipes_are_found_by_name() -> None:
 
 @every_recipe
 def test_recipes_belong_to_the_catalog(recipe: Recipe) -> None:
-    from napari_restore.models.catalog import CATALOG, INVERTERS
-    from napari_restore.models.spec import build_network
+    from napari_restore.models.catalog import CATALOG, INVERTERS, build_network
 
     spec = next(s for s in (*CATALOG, *INVERTERS.values()) if s.name == recipe.name)
     assert (spec.task, spec.channels, spec.architecture) == (

@@ -14,8 +14,7 @@ from skimage.io import imsave
 
 from napari_restore.api import restore
 from napari_restore.errors import RestoreError
-from napari_restore.models.spec import build_network
-from napari_restore.models.weights import load_state, read_metadata, save_weights
+from napari_restore.models.catalog import build_network, load_state, read_metadata, save_weights
 from napari_restore.physics import psf
 from napari_restore.training import loop
 from napari_restore.training.blurs import KernelBlur

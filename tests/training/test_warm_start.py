@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from napari_restore.models.spec import build_network
+from napari_restore.models.catalog import build_network
 from napari_restore.training.warm_start import adapt_state
 from rounding import rounding, terms_of
 

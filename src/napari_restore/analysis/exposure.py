@@ -8,19 +8,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from napari_restore.image.tiling import Grid, Region, reflect
-from napari_restore.inference.conversion import normalized
+from napari_restore.image.intensity import candidates, normalized, structure
+from napari_restore.image.layout import Grid, Region, reflect
 from napari_restore.physics.motion import warp
-
-from .blur import candidates, structure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_restore.image.intensity import Scale
     from napari_restore.image.layout import Planes
+    from napari_restore.inference.engine import Predictor
     from napari_restore.inference.predictor import TorchPredictor
-    from napari_restore.inference.protocol import Predictor
 
 #: Of a movie of which two frames tell less than one.
 ALONE = 0.0

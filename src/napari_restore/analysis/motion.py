@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_restore.device import torch
-from napari_restore.image.tiling import Grid, Region, reflect
-from napari_restore.inference.conversion import normalized
-from napari_restore.inference.tile_queue import for_each_tile
+from napari_restore.image.intensity import normalized
+from napari_restore.image.layout import Grid, Region, reflect
+from napari_restore.inference.engine import for_each_tile
+from napari_restore.runtime import torch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from napari_restore.image.intensity import Scale
     from napari_restore.image.layout import Planes
-    from napari_restore.inference.protocol import Predictor
-    from napari_restore.inference.tile_queue import Job
+    from napari_restore.inference.engine import Job, Predictor
 
 #: Smallest cell in pixels, and the side of a tile, which keeps to cells when it is halved.
 CELL = 16

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_restore.device import torch
-from napari_restore.image.layout import Layout, Planes
-from napari_restore.image.tiling import Region
-from napari_restore.inference.context import Contexts
-from napari_restore.inference.conversion import as_seen
-from napari_restore.inference.tile_queue import for_each_tile
+from napari_restore.image.intensity import as_seen
+from napari_restore.image.layout import Layout, Planes, Region
+from napari_restore.inference.engine import Contexts, for_each_tile
+from napari_restore.runtime import torch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,8 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_restore.image.intensity import Scale
-    from napari_restore.inference.protocol import Predictor
-    from napari_restore.inference.tile_queue import Job
+    from napari_restore.inference.engine import Job, Predictor
 
 #: Every pixel is found for itself: tiles need no halo and only bound the memory.
 _TILE = 1024

@@ -6,11 +6,10 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
-from napari_restore.device import resolve_device
+from napari_restore.cli import format_table
 from napari_restore.errors import ModelError, RestoreError
 from napari_restore.models.catalog import find_model
-
-from .console import format_table
+from napari_restore.runtime import resolve_device
 
 if TYPE_CHECKING:
     import argparse

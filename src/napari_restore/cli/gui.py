@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_restore.device import import_torch
 from napari_restore.errors import FileError, RestoreError
+from napari_restore.runtime import import_torch
 
 if TYPE_CHECKING:
     import argparse

@@ -6,16 +6,14 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from napari_restore.cli import format_table
 from napari_restore.errors import ModelError
-from napari_restore.models.catalog import SHIPPED
-from napari_restore.models.weights import read_metadata
-
-from .console import format_table
+from napari_restore.models.catalog import SHIPPED, read_metadata
 
 if TYPE_CHECKING:
     import argparse
 
-    from napari_restore.models.spec import ModelSpec
+    from napari_restore.models.catalog import ModelSpec
 
 _HEADER = ("model", "task", "channels", "licence", "size", "PSNR", "better", "sharp images")
 

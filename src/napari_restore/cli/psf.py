@@ -8,18 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_restore.device import resolve_device
+from napari_restore.cli import complain, progress_bar, say, shown_on
 from napari_restore.errors import RestoreError
 from napari_restore.image.layout import Layout
-from napari_restore.io import ImageFile, read_image, write_image
-from napari_restore.restoration.facts import find_psfs
+from napari_restore.io import ImageFile, read_image, reading, write_image
 from napari_restore.restoration.given_psf import given_psfs, optics_of_channels
-from napari_restore.restoration.options import Options
-from napari_restore.restoration.plan import make_plan
+from napari_restore.restoration.plan import Options, find_psfs, make_plan
+from napari_restore.runtime import resolve_device
 
-from .console import complain, progress_bar, say, shown_on
-from .inputs import UsageError
-from .point_spread import OPTICS, beads_in, pixel_size_of, recorded_in, told_optics
+from .restore import OPTICS, UsageError, beads_in, pixel_size_of, recorded_in, told_optics
 
 if TYPE_CHECKING:
     import argparse
@@ -73,7 +70,7 @@ def _made(args: argparse.Namespace, told: dict[str, Any]) -> tuple[PSF, ...]:
 
 def _found(args: argparse.Namespace) -> tuple[PSF, ...]:
     picture = _picture(args)
-    axes, rgb = picture.reading(args.axes, args.rgb)
+    axes, rgb = reading(picture, args.axes, args.rgb)
     options = Options(
         args.task.replace("-", "_"),
         device=resolve_device(args.device),

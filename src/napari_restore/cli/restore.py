@@ -1,54 +1,87 @@
-"""``napari-restore deblur``, ``dehaze`` and ``motion-deblur``: files in, files out."""
+"""``napari-restore deblur``, ``dehaze`` and ``motion-deblur``: files in, files out, any size."""
 
 from __future__ import annotations
 
 import ctypes
 import json
+import os
+import re
 import shutil
 import signal
 import tempfile
 import threading
 import time
 import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_restore.device import resolve_device
-from napari_restore.errors import FileError, ModelError, RestoreError
+from napari_restore.cli import complain, in_one_line, progress_bar, say, shown_on
+from napari_restore.errors import FileError, ModelError, PsfError, RestoreError
+from napari_restore.image.layout import (
+    BLOCK_BYTES,
+    block_shape,
+    block_shape_in_space,
+    blocks,
+    few_chunks_at_a_time,
+    pixels_of,
+)
+from napari_restore.inference.engine import Report, TileOptions
 from napari_restore.io import (
+    Inputs,
     check_target,
+    clip,
     file_format,
+    image_files,
+    is_image_folder,
+    is_zarr,
     losses,
+    name_axes,
     place_for,
     read_image,
+    reading,
     stays_as_stored,
     write_image,
+    zarr_around,
 )
-from napari_restore.io.tiff.writer import can_be_tiled
+from napari_restore.io.files import (
+    Checkpoint,
+    holds,
+    identity_of,
+    part_of,
+    place_of,
+    read_on_workers,
+    sample_hash,
+    unfinished,
+)
+from napari_restore.io.image_file import stored_axes
+from napari_restore.io.ome_zarr import OmeZarr
+from napari_restore.io.tiff.writer import TILE, Tiles, add_provenance, can_be_tiled, write_tiff
 from napari_restore.models.catalog import find_model
+from napari_restore.physics.lengths import micrometers
 from napari_restore.restoration.cluster import check_address, connect
-from napari_restore.restoration.options import Options
-from napari_restore.restoration.plan import make_plan
-from napari_restore.restoration.provenance import provenance
-from napari_restore.restoration.run import restore_array
-
-from .console import complain, in_one_line, progress_bar, say, shown_on
-from .inputs import Targets, UsageError, inputs_and_targets
-from .large import restore_into_tiff, restore_into_zarr
-from .point_spread import PsfSource
+from napari_restore.restoration.given_psf import Measured, find_pixel_size, optics_of_channels
+from napari_restore.restoration.plan import Blur, Options, make_plan
+from napari_restore.restoration.run import begin, provenance, restore_array
+from napari_restore.runtime import resolve_device
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from distributed import Client
+    from numpy.typing import NDArray
 
-    from napari_restore.io import ImageFile, Inputs, Place
+    from napari_restore.image.layout import Block, Layout
+    from napari_restore.io import ImageFile, Place
+    from napari_restore.io.files import WorkerReadableImage
     from napari_restore.restoration.plan import Plan
+    from napari_restore.restoration.run import Done, Run
 
 #: Options that depend on files, see `PsfSource`.
 _FROM_FILES = ("psf", "pixel_size")
@@ -186,7 +219,7 @@ def _restore(
     inputs.remember(source)
     picture = read_image(source, args.series)
     _note(source, picture.notes)
-    axes, rgb = picture.reading(args.axes, args.rgb)
+    axes, rgb = reading(picture, args.axes, args.rgb)
     options = _options(args)
     if rgb or "S" in (axes or ""):
         # Of a folder with photographs too, the option means the others.
@@ -201,7 +234,7 @@ def _restore(
         _note(source, notes)
         options = replace(options, **found)
     plan = make_plan(picture.data, options, axes=axes, rgb=rgb)
-    picture.name_axes(plan.layout, named_by_user=args.axes is not None)
+    name_axes(picture, plan.layout, named_by_user=args.axes is not None)
     done = args.resume and not args.force
     if done and _was_finished(target, picture, plan, client is not None):
         print(in_one_line(f"{target}: finished already"))
@@ -302,7 +335,7 @@ def _carry_out(
         record = result.provenance
         if picture.fit is not None:
             record["clipped_samples"] += picture.fit(result.data)
-        data, above = picture.clip(result.data)
+        data, above = clip(picture, result.data)
         record["clipped_samples"] += above
         options = {"force": args.force, "inputs": inputs}
         write_image(target, data, picture, json.dumps(record), **options)
@@ -334,3 +367,490 @@ def _room(image: Any, folder: Path) -> Iterator[Any]:
         raise FileError(f"Nothing can be written in {folder}: {error}.") from error
     with file:
         yield np.memmap(file, image.dtype, "w+", shape=image.shape)
+
+
+#: How addresses begin; one letter and a colon is a disk of Windows.
+_ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
+
+
+class UsageError(RestoreError):
+    """The command line asks for what cannot be."""
+
+    usage = True
+
+
+class Targets:
+    """Where results go; no input is replaced, and no result written twice.
+
+    Parameters
+    ----------
+    sources : iterable of Path
+        All inputs.
+
+    Attributes
+    ----------
+    inputs : Inputs
+    """
+
+    def __init__(self, sources: list[Path]) -> None:
+        self.inputs = Inputs(sources)
+        self._written: dict[tuple[int, int] | None, Path] = {}
+
+    def check(self, target: Path) -> None:
+        """Raise a `FileError` if a target is an input, or another input's result."""
+        self.inputs.check(target)
+        source = self._written.get(place_of(target))
+        if source is not None:
+            raise FileError(
+                f"{target} was written for {source} already. Restore files of the same name into "
+                "different folders."
+            )
+
+    def add(self, target: Path, source: Path) -> None:
+        """Note a result that was written."""
+        place = place_of(target)
+        if place is not None:
+            self._written[place] = source
+
+
+def inputs_and_targets(
+    args: argparse.Namespace,
+) -> Iterator[tuple[Path | str, Path | Exception]]:
+    """Input files and where their results go, or why an input cannot be used."""
+    if _ADDRESS.match(args.output):
+        raise UsageError(f"{args.output} is an address. Name a file or folder of this computer.")
+    if not args.output:
+        raise UsageError("The name of the output is empty. Name a file or a folder.")
+    output = Path(args.output)
+    separators = tuple(filter(None, (os.sep, os.altsep)))
+    try:
+        single = len(args.inputs) == 1 and _is_one_image(args.inputs[0])
+        into_folder = not single or (output.is_dir() and not is_zarr(output))
+        into_folder |= args.output.endswith(separators) and not is_zarr(output)
+        if into_folder:
+            if output.exists() and (not output.is_dir() or is_zarr(output)):
+                raise UsageError(f"Several results need a folder, and {output} is a file.")
+            around = zarr_around(output)
+            if around is not None:
+                raise UsageError(f"The folder {output} would lie inside {around}. Name another.")
+            output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{output} cannot be used: {error}.") from error
+    for given in args.inputs:
+        try:
+            yield from _of_one(given, output, into_folder)
+        except (RestoreError, OSError) as error:
+            yield given, error if isinstance(error, RestoreError) else FileError(f"{error}.")
+
+
+def _of_one(given: str, output: Path, into_folder: bool) -> Iterator[tuple[Path, Path]]:
+    """Images that one argument names."""
+    if not given:
+        raise FileError("The name of an input is empty. Name an image or a folder.")
+    if _ADDRESS.match(given):
+        raise FileError(
+            "This is an address. Files have to lie on this computer: download it, or mount where "
+            "it lies, and name its path."
+        )
+    path = Path(given)
+    if _is_one_image(given):
+        # A folder may be named "." or "..".
+        name = Path(os.path.abspath(path)).name
+        yield path, output / name if into_folder else output
+        return
+    for file in image_files(path):
+        yield file, output / file.name
+
+
+def _is_one_image(given: str) -> bool:
+    """Whether it is one image: OME-Zarr and DICOM series are, though their files are folders."""
+    if not given:
+        return True  # which is said when its turn comes
+    try:
+        path = Path(given)
+        return not path.is_dir() or is_image_folder(path)
+    except OSError:
+        return True  # which is said when its turn comes
+
+
+#: Options of the command line that are arguments of `Optics`, by the argument.
+OPTICS = {
+    "na": "--na",
+    "wavelength": "--wavelength",
+    "refractive_index": "--ri",
+    "modality": "--modality",
+    "excitation": "--excitation",
+    "sheet_thickness": "--sheet-thickness",
+    "defocus": "--defocus",
+}
+#: What `--psf` takes beside files.
+WORDS = ("none", "auto", "optics")
+
+
+def told_optics(args: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of `Optics` that the command line names."""
+    all_of_them = {name: getattr(args, name, None) for name in OPTICS}
+    told: dict[str, Any] = {k: value for k, value in all_of_them.items() if value is not None}
+    for name, value in told.items():
+        if name not in ("modality", "wavelength"):
+            told[name] = _number(value)
+    if "wavelength" in told:
+        each = [_number(part.strip()) for part in told["wavelength"].split(",")]
+        told["wavelength"] = each if len(each) > 1 else each[0]
+    return told
+
+
+def _number(text: str) -> float | str:
+    """Read a plain number; texts with a unit stay."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _lengths(told: str) -> Any:
+    """Read one length, or several between commas."""
+    each = [_number(part.strip()) for part in told.split(",")]
+    return each if len(each) > 1 else each[0]
+
+
+def pixel_size_of(picture: ImageFile | None, told: str | None) -> tuple[float, ...] | None:
+    """Height and width of the pixels in µm: what the command line says, or the file.
+
+    The distance of planes comes before them, where it is known.
+    """
+    size = None if told is None else find_pixel_size(_lengths(told))
+    if picture is None or (size is not None and len(size) == 3):
+        return size
+    size = _in_plane(picture) if size is None else size
+    step = picture.pixel_size.get("Z")
+    if size is None or step is None:
+        return size
+    return _micrometers(*step), *size
+
+
+def _micrometers(size: float, unit: str) -> float:
+    spelt = "angstrom" if unit == "Å" else unit
+    return micrometers(f"{size} {spelt}", "pixel size of the image")
+
+
+def _in_plane(picture: ImageFile) -> tuple[float, float] | None:
+    sizes = [picture.pixel_size.get(axis) for axis in "YX"]
+    known = next((size for size in sizes if size is not None), None)
+    if known is None:
+        return None
+    height, width = (_micrometers(*(size or known)) for size in sizes)
+    return height, width
+
+
+class PsfSource:
+    """The point spread function that a command line asks for.
+
+    Parameters
+    ----------
+    args : Namespace
+        Of a command with these options.
+
+    Raises
+    ------
+    UsageError
+        If several are asked for, or a file is none.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._told = told_optics(args)
+        self._pixel_size: str | None = args.pixel_size
+        given = [
+            name
+            for name, there in (
+                ("--psf", args.psf not in (None, "optics")),
+                ("--beads", args.beads is not None),
+                (
+                    OPTICS[next(iter(self._told))] if self._told else "--psf optics",
+                    bool(self._told) or args.psf == "optics",
+                ),
+            )
+            if there
+        ]
+        if len(given) > 1:
+            raise UsageError(
+                f"Both {given[0]} and {given[1]} name a point spread function. Give one of them."
+            )
+        self._optics = args.psf == "optics" or bool(self._told)
+        self._known: Any = None if args.psf == "optics" else args.psf
+        try:
+            # Before the first image: a file that is none is no fault of each.
+            if self._pixel_size is not None:
+                find_pixel_size(_lengths(self._pixel_size))
+            if args.beads is not None:
+                self._known = beads_in(Path(args.beads))
+            elif args.psf not in (None, *WORDS):
+                self._known = measured_in(Path(args.psf))
+        except RestoreError as error:
+            raise UsageError(str(error)) from error
+
+    @property
+    def asked(self) -> bool:
+        """Whether there is one."""
+        given = self._known is not None and not (
+            isinstance(self._known, str) and self._known == "none"
+        )
+        return self._optics or given
+
+    def options(self, picture: ImageFile) -> tuple[dict[str, Any], list[str]]:
+        """Options ``psf`` and ``pixel_size`` for an image, and what has to be said of them."""
+        size = pixel_size_of(picture, self._pixel_size)
+        if not self._optics:
+            return {"psf": self._known, "pixel_size": size}, []
+        channels, notes = optics_of_channels(recorded_in(picture), self._told)
+        return {"psf": channels, "pixel_size": size}, notes
+
+
+def recorded_in(picture: ImageFile) -> str | Mapping[str, Any] | None:
+    """Return what a file records of its microscope."""
+    xml: str | None = picture.extras.get("xml")
+    return xml
+
+
+def _read(path: Path) -> tuple[ImageFile, Any, str | None]:
+    """Read an image, and its samples without axes of length 1."""
+    try:
+        picture = read_image(path)
+    except RestoreError as error:
+        raise type(error)(f"{path}: {error}") from error
+    axes = picture.axes or "Q" * max(0, np.ndim(picture.data) - 2) + "YX"
+    data = np.asarray(picture.data)
+    if picture.plain is not None:
+        data = picture.plain.convert(data)
+    spare = [place for place, letter in enumerate(axes) if data.shape[place] == 1]
+    spare = [place for place in spare if axes[place] not in "YX"]
+    kept = "".join(letter for place, letter in enumerate(axes) if place not in spare)
+    return picture, data.squeeze(tuple(spare)), kept
+
+
+def measured_in(path: Path) -> Any:
+    """Read a measured point spread function, or one for each channel.
+
+    Returns
+    -------
+    Measured, or list of Measured
+    """
+    picture, data, axes = _read(path)
+    size = pixel_size_of(picture, None)
+    if axes is not None and axes[0] == "C":
+        names = [f"{path.name}, channel {channel}" for channel in range(len(data))]
+        return [Measured(*each) for each in zip(data, [size] * len(data), names, strict=True)]
+    return Measured(data, size, path.name)
+
+
+def beads_in(path: Path, pixel_size: str | None = None) -> Any:
+    """Average the beads in an image."""
+    from napari_restore.physics.beads import psf_from_beads
+
+    picture, data, axes = _read(path)
+    try:
+        if axes is None or axes.strip("QRZ") != "YX" or data.ndim > 3:
+            raise PsfError(
+                f"The image of beads has the axes {axes} and the shape {data.shape}. Choose a "
+                "plane in which they are in focus, or a stack of planes; of one channel."
+            )
+        beads = psf_from_beads(data, pixel_size=pixel_size_of(picture, pixel_size))
+    except PsfError as error:
+        raise PsfError(f"{path}: {error}") from error
+    return replace(beads, notes=(f"{path.name}:", *beads.notes))
+
+
+def restore_into_zarr(
+    picture: ImageFile,
+    plan: Plan,
+    place: Place,
+    *,
+    resume: bool,
+    client: Client | None = None,
+) -> dict[str, Any]:
+    """Restore into an OME-Zarr that appears whole; what is finished is kept if this is broken off.
+
+    Returns
+    -------
+    dict
+        Provenance, as it stands in the result too; of a cluster, also the number of workers.
+
+    Raises
+    ------
+    RestoreError
+    """
+    with few_chunks_at_a_time(), unfinished(place, resume=resume) as part:
+        # Chosen by the memory that was free; another choice gives other roundings.
+        tiles = TileOptions(**part.header["tiles"]) if part.header else None
+        # Those in space were given, and are given again.
+        found = [] if plan.in_space else part.header.get("plan", {}).get("psf", [])
+        found = found if isinstance(found, list) else [found]
+        blurs = tuple(Blur.from_record(record) for record in found)
+        run = begin(picture.data, plan, client=client, tiles=tiles, blurs=blurs)
+        run.finish, layout = partial(clip, picture), plan.layout
+        image = OmeZarr(part.image, picture)
+        strips = _in_strips(picture.data, layout, image.chunks)
+        shape = _block_shape(run.plan, image.chunks, full_width=strips)
+        header = {
+            "plan": provenance(run.plan, run.facts, workers=run.workers),
+            "tiles": asdict(run.plan.tiles),
+            "block": list(shape),
+            "input": identity_of(picture, layout),
+        }
+        part.begin(header, image.create)
+        image.open()
+        todo = list(enumerate(blocks(layout.shape, shape)))
+        finished = [block for number, block in todo if (0, number) in part.done]
+        done = sum(pixels_of(layout, block) for block in finished)
+        bar = progress_bar(layout.pixels, picture.path.name, done)
+        with (
+            bar,
+            shown_on(bar),
+            _hint(place.target, part, len(todo)),
+            ThreadPoolExecutor(1) as writer,
+        ):
+            for (level, _), record in part.done.items():
+                if level == 0:
+                    run.add(Report(**record))
+            rest = [(number, block) for number, block in todo if (0, number) not in part.done]
+            # One block is written while the next is computed.
+            written: Future[None] | None = None
+            with run.blocks(rest, source=_seen_by_all(picture, run, rest), done=done) as restored:
+                for number, block, samples, report in restored:
+                    if written is not None:
+                        written.result()
+                    written = writer.submit(_keep, image, part, number, block, samples, report)
+                    del samples
+            if written is not None:
+                written.result()
+            for level, _ in _reduce_all(image, part):
+                bar.set_postfix_str(f"Pyramid, level {level}")
+            record = run.provenance()
+            image.finish(record)
+            part.commit()
+    return _with_workers(record, run)
+
+
+def _reduce_all(image: OmeZarr, part: Checkpoint) -> Iterator[tuple[int, Block]]:
+    """Compute every coarser block that is not finished; gives each when it is on disk."""
+    for level, todo in image.coarser():
+        for number, block in enumerate(todo):
+            if (level, number) not in part.done:
+                image.reduce(level, block)
+                part.finished(level, number)
+            yield level, block
+
+
+def _block_shape(plan: Plan, chunks: Sequence[int], *, full_width: bool) -> tuple[int, ...]:
+    itemsize = np.dtype(plan.dtype).itemsize
+    if plan.dimensions == 3:
+        return block_shape_in_space(plan.layout, chunks, itemsize, full_width=full_width)
+    return block_shape(plan.layout, chunks, itemsize, plan.tiles, full_width=full_width)
+
+
+def _with_workers(record: dict[str, Any], run: Run) -> dict[str, Any]:
+    """Add what a run on a cluster says, but not its result: another number may continue it."""
+    return record if run.workers is None else record | {"workers": run.workers.count}
+
+
+def _seen_by_all(
+    picture: ImageFile, run: Run, todo: list[tuple[int, Block]]
+) -> WorkerReadableImage | None:
+    """Return the image as workers read it themselves, if all of them can."""
+    if run.client is None or not todo:
+        return None
+    image, layout = read_on_workers(picture), run.plan.layout
+    if image is None:
+        return None
+    expected = sample_hash(picture.data, layout)
+    if all(run.client.run(holds, image, layout, expected).values()):
+        return image
+    say(
+        f"Not all workers find {picture.path.resolve()}, or the same image in it. It is read "
+        "here and sent to them."
+    )
+    return None
+
+
+def restore_into_tiff(
+    picture: ImageFile, plan: Plan, place: Place, *, client: Client | None = None
+) -> dict[str, Any]:
+    """Restore into a tiled TIFF, written as its tiles are made; it appears whole or not at all."""
+    layout, given = plan.layout, picture.axes or ""
+    order = stored_axes(given)
+    if "S" in given and given[order[-1]] != "S":
+        order = (*order[:-3], *order[-2:], order[-3])  # samples that lie apart are joined
+    axes = "".join(given[axis] for axis in order)
+    run = begin(picture.data, plan, client=client)
+    run.finish = partial(clip, picture)
+    dtype = np.dtype(picture.data.dtype)
+    chunks = [TILE if letter in "YX" else 1 for letter in layout.axes]
+    shape = _block_shape(run.plan, chunks, full_width=True)
+    # As the pages follow each other: planes, then rows.
+    steps = blocks([layout.shape[axis] for axis in order], [shape[axis] for axis in order])
+    places = [tuple(block[order.index(axis)] for axis in range(len(order))) for block in steps]
+    todo = list(enumerate(places))
+    try:
+        with (
+            few_chunks_at_a_time(),
+            progress_bar(layout.pixels, picture.path.name) as bar,
+            shown_on(bar),
+            place.appears_whole() as temporary,
+            run.blocks(todo, source=_seen_by_all(picture, run, todo), in_order=True) as restored,
+        ):
+            stored = tuple(layout.shape[axis] for axis in order)
+            tiles = Tiles(stored, axes, dtype.newbyteorder("="), _tiles(restored, order, axes))
+            write_tiff(temporary, place.target.name, tiles, picture)
+            record = run.provenance()
+            add_provenance(temporary, json.dumps(record))
+    except (FileError, KeyboardInterrupt):
+        say("An unfinished TIFF cannot be continued. Name the result .ome.zarr if you want that.")
+        raise
+    return _with_workers(record, run)
+
+
+def _in_strips(image: Any, layout: Layout, chunks: tuple[int, ...]) -> bool:
+    """Whether an image is stored in whole rows, and a block of whole rows is not too large."""
+    stored, width = getattr(image, "chunks", None), layout.size[1]
+    rows = chunks[layout.axes.index("Y")] * width * np.dtype(image.dtype).itemsize
+    # Blocks that are narrower would decode each row several times.
+    return stored is not None and stored[layout.axes.index("X")] >= width and rows <= BLOCK_BYTES
+
+
+def _tiles(restored: Iterator[Done], order: tuple[int, ...], axes: str) -> Iterator[NDArray[Any]]:
+    """Tiles of the pages in turn."""
+    for _, _, samples, _ in restored:
+        block = samples.transpose(order)
+        plane = 3 if axes.endswith("S") else 2
+        for page in block.reshape(-1, *block.shape[block.ndim - plane :]):
+            for top in range(0, page.shape[0], TILE):
+                for left in range(0, page.shape[1], TILE):
+                    tile = page[top : top + TILE, left : left + TILE]
+                    yield np.ascontiguousarray(tile, block.dtype.newbyteorder("="))
+
+
+def _keep(
+    image: OmeZarr,
+    part: Checkpoint,
+    number: int,
+    block: Block,
+    samples: NDArray[Any],
+    report: Report,
+) -> None:
+    """Write a block and, when it is on disk, note it."""
+    image.write(block, samples)
+    part.finished(0, number, **asdict(report))
+
+
+@contextmanager
+def _hint(target: Path, part: Checkpoint, total: int) -> Iterator[None]:
+    """Say on the way out of a broken run what is kept, and how to go on."""
+    try:
+        yield
+    except BaseException:
+        done = sum(level == 0 for level, _ in part.done)
+        say(
+            f"{done} of {total} blocks are kept in {part_of(target)}. The same command with "
+            "--resume goes on."
+        )
+        raise

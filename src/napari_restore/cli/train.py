@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_restore.device import resolve_device, use_threads
 from napari_restore.errors import RestoreError
+from napari_restore.runtime import resolve_device, use_threads
 
 if TYPE_CHECKING:
     import argparse
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def run(args: argparse.Namespace) -> int:
     """Train until the time is spent, and say where things are."""
-    from napari_restore.models.spec import WEIGHTS_FOLDER
+    from napari_restore.models.catalog import WEIGHTS_FOLDER
     from napari_restore.training.loop import Trainer, TrainOptions
     from napari_restore.training.recipes import get_recipe
 

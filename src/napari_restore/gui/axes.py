@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_restore.errors import ImageError
-from napari_restore.image.layout import UNNAMED, name_time
-from napari_restore.image.lazy import is_lazy
+from napari_restore.image.layout import UNNAMED, is_lazy, name_time
 
 if TYPE_CHECKING:
     from napari.layers import Image

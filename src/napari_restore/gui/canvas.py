@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from napari.components import Dims, ViewerModel
     from napari.layers import Image
 
-    from napari_restore.image.blocks import Block
+    from napari_restore.image.layout import Block
 
 
 def grid_of(viewer: ViewerModel) -> Any:

@@ -11,7 +11,7 @@ from napari.layers.utils._link_layers import link_layers, unlink_layers
 from psygnal import Signal
 
 from napari_restore.errors import RestoreError
-from napari_restore.image.lazy import as_dask, is_lazy
+from napari_restore.image.layout import as_dask, is_lazy
 
 from .canvas import camera_of, grid_of
 from .layers import METADATA_KEY, PLACE

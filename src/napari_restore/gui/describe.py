@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.settings import get_settings
 
-from napari_restore.restoration.provenance import ALONE
+from napari_restore.restoration.run import ALONE
 
 from .jobs import side_of_pixel
 from .layers import METADATA_KEY
@@ -123,7 +123,7 @@ def blur_text(blur: Mapping[str, Any], state: Mapping[str, Any]) -> str:
     Parameters
     ----------
     blur : mapping
-        As in the provenance; see `napari_restore.analysis.blur.BlurEstimate`.
+        As in the provenance; see `napari_restore.restoration.plan.BlurEstimate`.
     state : mapping
         ``scale`` and ``units`` of the layer, for the size in its units where it has any.
     """

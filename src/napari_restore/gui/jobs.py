@@ -10,12 +10,9 @@ import numpy as np
 from napari.layers import Image
 
 from napari_restore.errors import ImageError, RestoreError
-from napari_restore.image.layout import likely_color
-from napari_restore.image.lazy import is_lazy
-from napari_restore.image.stacked import stacked
+from napari_restore.image.layout import is_lazy, likely_color, stacked
 from napari_restore.restoration.cluster import check_address
-from napari_restore.restoration.options import Options
-from napari_restore.restoration.plan import make_plan
+from napari_restore.restoration.plan import Options, make_plan
 
 from .axes import read_axes
 from .psf_source import resolve_psf, voxel_of
@@ -25,7 +22,7 @@ if TYPE_CHECKING:
 
     from napari.layers import Layer
 
-    from napari_restore.image.blocks import Block
+    from napari_restore.image.layout import Block
     from napari_restore.restoration.plan import Plan
 
 

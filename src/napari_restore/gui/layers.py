@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image
 
-from napari_restore.image.layout import find_layout
-from napari_restore.image.lazy import as_dask
+from napari_restore.image.layout import as_dask, find_layout
 from napari_restore.image.pyramid import pyramid
 from napari_restore.restoration.cluster import on_client
 from napari_restore.restoration.dask_graph import restore_lazily
-from napari_restore.restoration.options import takes_options
+from napari_restore.restoration.plan import takes_options
 from napari_restore.restoration.run import Restoration, begin, restore_array
-from napari_restore.watch import Watch, tell
+from napari_restore.runtime import Watch, tell
 
 from .clients import client_of
 from .jobs import LayerJob, plan_layer, side_of_pixel
@@ -24,8 +23,8 @@ from .jobs import LayerJob, plan_layer, side_of_pixel
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_restore.restoration.facts import Facts
-    from napari_restore.watch import Progress
+    from napari_restore.restoration.plan import Facts
+    from napari_restore.runtime import Progress
 
 #: What a result is called after its source.
 SUFFIXES = {"deblur": "deblurred", "dehaze": "dehazed", "motion_deblur": "motion deblurred"}

@@ -8,7 +8,7 @@ import numpy as np
 from napari.layers import Vectors
 
 from napari_restore.analysis.motion import CELL, Motion
-from napari_restore.restoration.facts import find_motion
+from napari_restore.restoration.plan import find_motion
 
 from .layers import METADATA_KEY, PLACE
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from napari_restore.image.lazy import as_dask
+from napari_restore.image.layout import as_dask
 from napari_restore.image.pyramid import pyramid
-from napari_restore.restoration.facts import find_facts
+from napari_restore.restoration.plan import find_facts
 
 from .canvas import shows
 from .layers import METADATA_KEY, make_layer
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from napari.layers import Image
     from numpy.typing import NDArray
 
-    from napari_restore.image.blocks import Block
-    from napari_restore.restoration.facts import Facts
+    from napari_restore.image.layout import Block
+    from napari_restore.restoration.plan import Facts
 
     from .jobs import LayerJob
 

@@ -12,7 +12,7 @@ from scipy.ndimage import map_coordinates
 from vispy import scene
 
 from napari_restore.errors import RestoreError
-from napari_restore.image.lazy import is_lazy
+from napari_restore.image.layout import is_lazy
 
 from .canvas import shown_plane
 

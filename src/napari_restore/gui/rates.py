@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 import platformdirs
 
 from napari_restore.restoration.run import LOADING
-from napari_restore.watch import relaying
+from napari_restore.runtime import relaying
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from napari_restore.watch import Progress, Watch
+    from napari_restore.runtime import Progress, Watch
 
     from .jobs import LayerJob
 

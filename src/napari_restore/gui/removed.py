@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image
 
-from napari_restore.image.layout import find_layout
-from napari_restore.image.lazy import as_dask, is_lazy
+from napari_restore.image.intensity import removed_light
+from napari_restore.image.layout import as_dask, find_layout, is_lazy
 from napari_restore.image.pyramid import pyramid
-from napari_restore.inference.conversion import removed_light
 from napari_restore.restoration.transmission import transmission
 
 from .layers import METADATA_KEY, PLACE

@@ -13,7 +13,7 @@ from napari.utils.notifications import notification_manager
 from psygnal import Signal
 
 from napari_restore.errors import RestoreError
-from napari_restore.watch import Progress, Stopped, Watch
+from napari_restore.runtime import Progress, Stopped, Watch
 
 from .describe import duration
 

@@ -12,7 +12,7 @@ from napari.layers import Image
 from psygnal import Signal
 
 from napari_restore.errors import RestoreError
-from napari_restore.watch import part_of
+from napari_restore.runtime import part_of
 
 from .canvas import visible_block
 from .compare import comparison_of
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.qt.threading import GeneratorWorker
 
-    from napari_restore.image.blocks import Block
-    from napari_restore.restoration.facts import Blur
+    from napari_restore.image.layout import Block
+    from napari_restore.restoration.plan import Blur
 
 #: Longest side of a preview in pixels, so that it comes at once on a CPU too.
 _PREVIEW_SIDE = {"cpu": 1024}

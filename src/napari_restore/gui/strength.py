@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_restore.image.intensity import Scale
-from napari_restore.image.lazy import as_dask, is_lazy
-from napari_restore.inference.conversion import add_residual, fit_float32
+from napari_restore.image.intensity import Scale, add_residual, fit_float32
+from napari_restore.image.layout import as_dask, is_lazy
 
 from .layers import METADATA_KEY, result_name
 

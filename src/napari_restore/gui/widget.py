@@ -22,8 +22,8 @@ from qtpy.QtWidgets import (
 )
 from superqt import QElidingLabel
 
-from napari_restore.device import available_devices
 from napari_restore.errors import RestoreError
+from napari_restore.runtime import available_devices
 
 from .compare import HOLD_KEY, Comparison, comparison_of, hold_key
 from .controls import Controls
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from napari.layers import Image
     from napari.qt.threading import GeneratorWorker
 
-    from napari_restore.watch import Progress
+    from napari_restore.runtime import Progress
 
     from .options import DockOptions
     from .tasks import DockConfig

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from napari_restore.inference.protocol import Report
-from napari_restore.restoration.facts import try_blur
+from napari_restore.inference.engine import Report
+from napari_restore.restoration.plan import try_blur
 from napari_restore.restoration.run import plane_of, restore_array
-from napari_restore.watch import Progress, part_of, relaying
+from napari_restore.runtime import Progress, part_of, relaying
 
 from .layers import restore_job
 from .motion import motion_of
@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_restore.analysis.blur import BlurEstimate
     from napari_restore.analysis.motion import Motion
-    from napari_restore.image.blocks import Block
-    from napari_restore.restoration.facts import Facts
+    from napari_restore.image.layout import Block
+    from napari_restore.restoration.plan import BlurEstimate, Facts
     from napari_restore.restoration.run import Restoration
 
     from .jobs import LayerJob

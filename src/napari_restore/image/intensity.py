@@ -1,22 +1,24 @@
-"""The intensity scale: found once, affine, inverted exactly."""
+"""Intensities: the scale of an image, found once, and the way to what a network sees and back."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from napari_restore.errors import ImageError
 
-from .gaps import edge_bars, find_fills, isolated, without_value
-from .sampling import sample_regions
+from .layout import Region
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from .layout import Layout, Planes
-    from .tiling import Region
+
+    Mask = NDArray[np.bool_]
 
 #: Percentiles that become 0 and 1.
 PERCENTILES = (0.5, 99.9)
@@ -266,3 +268,677 @@ def _without_outliers(
     # Any other value is far outside of a range that is as good as empty.
     normal = np.where(valid, 0.5 + (values - usual) / max(1e-9 * abs(usual), 1e-300), 0.5)
     return values[valid & ~isolated(normal, valid & (values != usual))]
+
+
+#: Most pixels the scale is found from.
+SAMPLE_PIXELS = 2**23
+_WINDOW, _WINDOWS = 512, 16
+
+
+def sample_regions(
+    layout: Layout, pixels: int = SAMPLE_PIXELS
+) -> Iterator[tuple[tuple[int, ...], Region]]:
+    """Choose a bounded, even sample of an image: (plane index, region).
+
+    Small images are taken whole. Of large ones, planes are spread evenly over the stack and square
+    windows evenly over each plane, so that lazy data read few chunks. The choice depends on the
+    shape alone.
+    """
+    height, width = layout.size
+    if layout.pixels <= pixels:
+        whole = Region(0, 0, height, width)
+        yield from ((index, whole) for index in layout.indices())
+        return
+    # The channel axis is walked in full, the others are counted through.
+    channel = layout.axes.find("C")
+    counts = tuple(1 if axis == channel else layout.shape[axis] for axis in layout.leading)
+    total = int(np.prod(counts, dtype=np.int64))
+    share = pixels // layout.groups
+    want = min(total, max(1, share // min(height * width, _WINDOWS * _WINDOW**2)))
+    for number in np.unique(np.linspace(0, total - 1, want).round().astype(np.int64)):
+        index = tuple(int(i) for i in np.unravel_index(int(number), counts)) if counts else ()
+        for group in range(layout.groups):
+            chosen = tuple(
+                group if axis == channel else i
+                for axis, i in zip(layout.leading, index, strict=True)
+            )
+            yield from ((chosen, region) for region in _spread(height, width, share // want))
+
+
+def _spread(height: int, width: int, budget: int) -> Iterator[Region]:
+    if height * width <= budget:
+        yield Region(0, 0, height, width)
+        return
+    side = max(1, min(_WINDOW, int(budget**0.5)))
+    count = max(1, int((budget / side**2) ** 0.5))
+    for top in _starts(height, count, side):
+        for left in _starts(width, count, side):
+            yield Region(top, left, min(top + side, height), min(left + side, width))
+
+
+#: Side in pixels of the windows that `candidates` chooses, and how many there are at most.
+LOOK_SIDE, _CANDIDATES = 256, 27
+
+
+def candidates(
+    layout: Layout, within: tuple[tuple[int, ...], Region] | None
+) -> Iterator[tuple[tuple[int, ...], Region]]:
+    """Choose windows spread evenly over planes and over each plane, by the shape alone."""
+    if within is not None:
+        index, whole = within
+        yield from ((index, region) for region in _evenly(whole, 5))
+        return
+    lengths = [layout.shape[axis] for axis in layout.leading]
+    places = list(_evenly(Region(0, 0, *layout.size), 3 if layout.planes > 1 else 5))
+    planes = max(1, min(layout.planes, _CANDIDATES // len(places)))
+    # Evenly between the ends: the first and the last plane of a stack show the least.
+    numbers = np.linspace(0, layout.planes - 1, planes + 2).round().astype(int)[1:-1]
+    for number in np.unique(numbers):
+        index = tuple(int(i) for i in np.unravel_index(int(number), lengths)) if lengths else ()
+        yield from ((index, region) for region in places)
+
+
+def _evenly(whole: Region, most: int) -> Iterator[Region]:
+    starts = []
+    for start, length in ((whole.top, whole.height), (whole.left, whole.width)):
+        count = min(most, -(-length // LOOK_SIDE))
+        last = max(0, length - LOOK_SIDE)
+        places = np.array([last // 2]) if count == 1 else np.linspace(0, last, count).round()
+        starts.append([start + int(place) for place in places])
+    for top in starts[0]:
+        for left in starts[1]:
+            bottom, right = min(top + LOOK_SIDE, whole.bottom), min(left + LOOK_SIDE, whole.right)
+            yield Region(top, left, bottom, right)
+
+
+def structure(normal: NDArray[np.float32]) -> float:
+    """Mean gradient of a window, of details coarser than its noise."""
+    height, width = (length // 4 * 4 for length in normal.shape[:2])
+    if min(height, width) < 8:
+        return float(np.ptp(normal))
+    coarse = normal[:height, :width].reshape(height // 4, 4, width // 4, 4, -1).mean((1, 3))
+    return float(np.abs(np.diff(coarse, axis=0)).mean() + np.abs(np.diff(coarse, axis=1)).mean())
+
+
+def _starts(length: int, count: int, side: int) -> list[int]:
+    last = max(0, length - side)
+    count = min(count, -(-length // side))
+    if count == 1:
+        return [last // 2]
+    return np.linspace(0, last, count).round().astype(int).tolist()  # type: ignore[no-any-return]
+
+
+#: Spans beyond the scale at which no sample can be a measurement.
+FAR = 1e5
+#: Spans above or below the scale from which on an isolated sample is an outlier, and how much of
+#: its excess its surroundings may have: a spot that a lens has blurred has more.
+_OUTSIDE, _ALIKE = 0.5, 0.02
+#: Places around a sample that are not in a 2x2 cluster with it.
+_RING = [(y, x) for y in range(-2, 3) for x in range(-2, 3) if max(abs(y), abs(x)) == 2]
+#: Ranges of all other samples by which the value of a fill lies apart from them, and how many
+#: samples have it at least.
+_APART, _FILLED = 10.0, 16
+#: Rows or columns of one value that make a bar at least. Of 8-bit photographs black bars may have
+#: been compressed: levels that they have at most.
+_BAR, _BLACK = 2, 4
+
+
+def without_value(
+    block: NDArray[Any], channels: int, missing: tuple[float, ...] = ()
+) -> Mask | None:
+    """Find samples that were not measured, or cannot be seen.
+
+    Parameters
+    ----------
+    block : ndarray
+        (h, w, S).
+    channels : int
+        Those that a network sees; a sample after them is alpha.
+    missing : tuple of float
+        Values of samples that were not measured.
+
+    Returns
+    -------
+    ndarray or None
+        (h, w, channels); None if all have a value.
+    """
+    seen = block[..., :channels]
+    gaps: Mask | None = None
+    if block.dtype.kind == "f":
+        gaps = ~np.isfinite(seen)
+    if block.shape[-1] > channels:
+        hidden = np.broadcast_to(block[..., channels : channels + 1] == 0, seen.shape)
+        gaps = hidden if gaps is None else gaps | hidden
+    for value in missing:
+        same = seen == np.asarray(value).astype(block.dtype)
+        gaps = same if gaps is None else gaps | same
+    return gaps if gaps is not None and gaps.any() else None
+
+
+def find_gaps(
+    block: NDArray[Any],
+    scale: Scale,
+    channels: int,
+    rows: range,
+    columns: range,
+    size: tuple[int, int],
+) -> Mask | None:
+    """Find samples that are kept from a network.
+
+    Parameters
+    ----------
+    block : ndarray
+        (h, w, S).
+    scale : Scale
+    channels : int
+        Those that the network sees.
+    rows, columns : range
+        Where the samples are in their plane.
+    size : (int, int)
+        Height and width of the plane.
+
+    Returns
+    -------
+    ndarray or None
+        (h, w, channels); None if there are none.
+    """
+    gaps = without_value(block, channels, scale.missing)
+    masks = [
+        gaps,
+        _beyond(block[..., :channels], scale, gaps),
+        _in_bars(scale, rows, columns, size),
+    ]
+    found = [mask for mask in masks if mask is not None]
+    if not found:
+        return None
+    out = np.zeros((*block.shape[:2], channels), bool)
+    for mask in found:
+        out |= mask
+    return out
+
+
+def _in_bars(scale: Scale, rows: range, columns: range, size: tuple[int, int]) -> Mask | None:
+    if not any(scale.bars):
+        return None
+    top, left, bottom, right = scale.bars
+    height, width = size
+    row, column = np.array(rows), np.array(columns)
+    outside = (row < round(top * height)) | (row >= height - round(bottom * height))
+    aside = (column < round(left * width)) | (column >= width - round(right * width))
+    bars = outside[:, None, None] | aside[None, :, None]
+    return bars if bars.any() else None
+
+
+def _beyond(seen: NDArray[Any], scale: Scale, gaps: Mask | None) -> Mask | None:
+    """Find outliers: single samples far from their surroundings, and values that none can have."""
+    if scale.span == 0 or seen.size == 0 or seen.dtype == np.bool_:
+        return None
+    least, most = scale.usual or (scale.low, scale.low + scale.span)
+    span = most - least
+    low, high = least - _OUTSIDE * span, most + _OUTSIDE * span
+    if gaps is None and seen.min() >= low and seen.max() <= high:
+        return None
+    with np.errstate(invalid="ignore"):
+        suspects = (seen < low) | (seen > high)
+    if gaps is not None:
+        suspects &= ~gaps
+    if not suspects.any():
+        return None
+    normal = (seen.astype(np.float64) - least) / span
+    far = suspects & (np.abs(normal) > FAR)
+    if gaps is not None:
+        normal = np.where(gaps, 0.5, normal)
+    out = far | isolated(np.where(far, 0.5, normal), suspects & ~far)
+    return out if out.any() else None
+
+
+def isolated(normal: NDArray[np.float64], suspects: Mask) -> Mask:
+    """Tell which suspects are outliers: hot and dead pixels, alone or in twos.
+
+    Parameters
+    ----------
+    normal : ndarray
+        (h, w, C), the scale being 0 to 1.
+    suspects : ndarray
+        Samples outside of the scale.
+    """
+    out = np.zeros(suspects.shape, bool)
+    y, x, c = np.nonzero(suspects)
+    if len(y) == 0:
+        return out
+    excess = _excess(normal[y, x, c])
+    around = np.zeros(len(y))
+    height, width = suspects.shape[:2]
+    for step_y, step_x in _RING:
+        there_y, there_x = y + step_y, x + step_x
+        inside = (there_y >= 0) & (there_y < height) & (there_x >= 0) & (there_x < width)
+        there = normal[there_y.clip(0, height - 1), there_x.clip(0, width - 1), c]
+        # Only what goes the same way is like it.
+        alike = np.where(inside, _excess(there) * np.sign(excess), 0)
+        around = np.maximum(around, alike)
+    out[y, x, c] = around <= _ALIKE * np.abs(excess)
+    return out
+
+
+def _excess(normal: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.maximum(normal - 1, 0) + np.minimum(normal, 0)
+
+
+def find_fills(values: NDArray[Any]) -> tuple[float, ...]:
+    """Find values that mark samples as not measured, though no file says so.
+
+    Such a value is the least or the largest of all, many samples have exactly it, and it lies far
+    from all others: -3.4e38, 1e20, -9999, or the white of a patch that is overexposed.
+
+    Parameters
+    ----------
+    values : ndarray
+        Finite samples of an image, in one dimension.
+    """
+    found: list[float] = []
+    while values.size and len(found) < 4:
+        ends = (float(values.min()), float(values.max()))
+        for end in ends:
+            same = values == end
+            count = int(np.count_nonzero(same))
+            if count < _FILLED or count == values.size:
+                continue
+            rest = values[~same].astype(np.float64)
+            low, high = np.percentile(rest, (0.1, 99.9))
+            near = rest.min() if end == ends[0] else rest.max()
+            if high > low and abs(near - end) > _APART * (high - low):
+                found.append(end)
+                values = values[~same]
+                break
+        else:
+            break
+    return tuple(found)
+
+
+def edge_bars(block: NDArray[Any]) -> tuple[int, int, int, int]:
+    """Count rows and columns of one value along the borders: (top, left, bottom, right)."""
+    ends = []
+    for part in (block, block.transpose(1, 0, 2)):
+        low, high = part.min(axis=1), part.max(axis=1)
+        # A bar may have a color: each channel has its own value.
+        even = (low == high).all(-1)
+        for step in (1, -1):
+            same = even[::step] & (low[::step] == low[::step][0]).all(-1)
+            if block.dtype == np.uint8:
+                same |= (high[::step] <= _BLACK).all(-1)
+            count = len(same) if same.all() else int(same.argmin())
+            ends.append(count if count >= _BAR else 0)
+    top, bottom, left, right = ends
+    return top, left, bottom, right
+
+
+def fill_gaps(block: NDArray[Any], gaps: NDArray[np.bool_] | None) -> NDArray[Any]:
+    """Replace samples by their nearest ones that are no gaps.
+
+    Parameters
+    ----------
+    block : ndarray
+        (h, w, C).
+    gaps : ndarray or None
+        (h, w, C), see `find_gaps`.
+
+    Returns
+    -------
+    ndarray
+        The same where there are no gaps; 0 in a channel that is nothing else.
+    """
+    if gaps is None:
+        return block
+    from scipy.ndimage import distance_transform_edt
+
+    filled, before = block.copy(), None
+    for sample in range(block.shape[-1]):
+        here = gaps[..., sample]
+        if here.all():
+            filled[..., sample] = 0
+        elif here.any():
+            if before is None or not np.array_equal(before, here):
+                nearest = tuple(
+                    distance_transform_edt(here, return_distances=False, return_indices=True)
+                )
+                before = here
+            filled[..., sample] = block[..., sample][nearest]
+    return filled
+
+
+#: Side in pixels of the squares that integers of few counts keep their light in.
+SQUARE = 8
+#: Rows that are converted at once: what is in between stays small. A multiple of `SQUARE`.
+BAND = 64
+
+
+def as_seen(
+    block: NDArray[Any], scale: Scale, layout: Layout, rows: range, columns: range
+) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+    """Bring samples to what a network sees, with their surroundings in the place of gaps.
+
+    Parameters
+    ----------
+    block : ndarray
+        (h, w, S), samples of one plane.
+    scale : Scale
+    layout : Layout
+        Of the whole image.
+    rows, columns : range
+        Where the samples are in their plane.
+
+    Returns
+    -------
+    ndarray, ndarray or None
+        (h, w, C), and where the gaps are, see `napari_restore.image.intensity.find_gaps`.
+    """
+    gaps = find_gaps(block, scale, layout.channels, rows, columns, layout.size)
+    filled = fill_gaps(block[..., : layout.channels], gaps)
+    seen = np.empty(filled.shape, np.float32)
+    for first in range(0, len(seen), BAND):
+        band = slice(first, first + BAND)
+        seen[band] = scale.normalize(filled[band])
+    return seen, gaps
+
+
+def normalized(
+    source: Planes,
+    index: tuple[int, ...],
+    region: Region,
+    scale: Scale,
+    frames: int,
+    block: NDArray[Any] | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+    """Read what a network sees of a region: (h, w, C), or with two frames (h, w, 2 C).
+
+    ``block`` is what `Planes.read` gives for the region, if it was read already. The gaps of the
+    first frame come with it, see `as_seen`.
+    """
+    rows, columns = range(region.top, region.bottom), range(region.left, region.right)
+    block = source.read(index, region) if block is None else block
+    seen, gaps = as_seen(block, scale, source.layout, rows, columns)
+    if frames == 1:
+        return seen, gaps
+    block = source.read(source.layout.neighbor(index), region)
+    other, _ = as_seen(block, scale, source.layout, rows, columns)
+    # A frame without an image, the shutter closed or the camera blinded, shows no motion.
+    return np.concatenate([seen, seen if is_even(other) else other], -1), gaps
+
+
+def is_even(block: NDArray[Any]) -> bool:
+    """Whether all samples (h, w, C) of each channel are the same."""
+    return bool(block.size == 0 or (block == block[:1, :1]).all())
+
+
+def as_they_are(
+    source: Planes, index: tuple[int, ...], region: Region, frames: int, block: NDArray[Any]
+) -> NDArray[Any]:
+    """Read the samples of what a network sees of a region; parameters as for `normalized`."""
+    channels = source.layout.channels
+    blocks = [block]
+    if frames == 2:
+        blocks.append(source.read(source.layout.neighbor(index), region))
+    if len(blocks) == 1 and channels == block.shape[-1]:
+        return np.ascontiguousarray(block)
+    return np.concatenate([part[..., :channels] for part in blocks], -1)
+
+
+def fit_float32(dtype: np.dtype[Any]) -> bool:
+    """Whether float32 holds every sum of a sample and a change of it: integers of 8 and 16 bits."""
+    return dtype.kind in "iu" and dtype.itemsize <= 2
+
+
+def add_residual(
+    original: NDArray[Any],
+    change: NDArray[np.float32],
+    scale: Scale,
+    strength: float,
+    gaps: NDArray[np.bool_] | None = None,
+    place: Place | None = None,
+) -> tuple[NDArray[Any], int, int]:
+    """Add the network's change to samples (h, w, S).
+
+    Parameters
+    ----------
+    original : ndarray
+        (h, w, S).
+    change : ndarray
+        (h, w, C).
+    scale : Scale
+    strength : float
+    gaps : ndarray, optional
+        (h, w, C), samples that stay as they are.
+    place : Place, optional
+        Where integers of few counts lie, which keep their light: see `whole_changes`.
+
+    Returns
+    -------
+    ndarray, int, int
+        The samples, how many were clipped, and how many were held in the range of the image.
+    """
+    kind = np.float32 if fit_float32(original.dtype) else np.float64
+    scaled: NDArray[Any] = change * kind(strength * scale.span)
+    if gaps is not None:
+        scaled[gaps] = 0
+    seen = original[..., : change.shape[-1]]
+    if place is not None:
+        scaled = whole_changes(seen, scaled, scale.floor, place)
+    restored, count = add_change(seen, scaled)
+    restored = _not_missing(restored, seen, scale)
+    held = 0
+    if scale.holds and restored.dtype != np.bool_:
+        floor, ceiling = (np.array(end).astype(seen.dtype) for end in (scale.floor, scale.ceiling))
+        # What is outside already, beyond the sample that the range was found from, stays.
+        inside = np.clip(restored, np.minimum(seen, floor), np.maximum(seen, ceiling))
+        held = int(np.count_nonzero((inside != restored) & (restored == restored)))
+        restored = inside
+    return with_alpha(restored, original), count, held
+
+
+class Place(NamedTuple):
+    """Where samples are in their image.
+
+    Attributes
+    ----------
+    plane : int
+        Number of the plane.
+    region : Region
+        Rows and columns of it.
+    in_squares : bool
+        Whether it holds squares of `SQUARE` pixels as a whole, but for the far borders of the
+        plane.
+    """
+
+    plane: int
+    region: Region
+    in_squares: bool
+
+
+def whole_changes(
+    seen: NDArray[Any], change: NDArray[np.floating], floor: float, place: Place
+) -> NDArray[np.float64]:
+    """Round changes of integers up or down so that no light is lost.
+
+    On average every change is what it was, and in every square the sum is, to less than 1. What
+    would leave samples below the least that they can be is taken from the others in the square.
+
+    Parameters
+    ----------
+    seen : ndarray
+        (h, w, C), integers.
+    change : ndarray
+        (h, w, C), what will be added.
+    floor : float
+        Least value of a result.
+    place : Place
+        The same place is rounded the same way always.
+
+    Returns
+    -------
+    ndarray
+        (h, w, C), whole numbers.
+    """
+    height, width, channels = seen.shape
+    order, start = _order_of(place)
+    if not place.in_squares:
+        # As in squares of one sample each.
+        even = order.argsort(-1) + start[..., None]
+        dither = _from_squares(even[..., None] / SQUARE**2, place.region)
+        rounded: NDArray[np.float64] = np.floor(change + dither)
+        return rounded
+    below, right = -height % SQUARE, -width % SQUARE
+    shape = (height + below) // SQUARE, SQUARE, (width + right) // SQUARE, SQUARE, channels
+
+    def squares(samples: NDArray[Any]) -> NDArray[np.float64]:
+        padded = np.pad(samples.astype(np.float64), ((0, below), (0, right), (0, 0)))
+        parts = padded.reshape(shape).transpose(0, 2, 4, 1, 3)
+        return parts.reshape(*parts.shape[:3], SQUARE**2)
+
+    least = max(floor, float(np.iinfo(seen.dtype).min))
+    # More than enough to take from, and exact in float64.
+    step, room = squares(change), np.minimum(squares(seen) - least, 2.0**40)
+    wanted = np.where(step != 0, room + step, 0)
+    too_little = np.minimum(wanted, 0).sum(-1, keepdims=True)
+    wanted = np.maximum(wanted, 0)
+    total = wanted.sum(-1, keepdims=True)
+    share = np.maximum(0, 1 + too_little / np.where(total > 0, total, 1))
+    step = np.where((step != 0) & (too_little < 0), wanted * share - room, step)
+    along = np.broadcast_to(order[:, :, None], step.shape)
+    # Systematic sampling: sums along the order, from a start that is random, are rounded down.
+    sums = np.take_along_axis(step, along, -1).cumsum(-1)
+    whole = np.diff(np.floor(sums + start[:, :, None, None]), axis=-1, prepend=0)
+    out = np.empty_like(whole)
+    np.put_along_axis(out, along, whole, -1)
+    out = out.reshape(*out.shape[:3], SQUARE, SQUARE).transpose(0, 3, 1, 4, 2)
+    return out.reshape(height + below, width + right, channels)[:height, :width]
+
+
+def _order_of(place: Place) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Find an order of the pixels of each square, (rows, columns, pixels), and where to start.
+
+    Both are random, and belong to the place alone; starts are in [0, 1).
+    """
+    tile = place.region
+    top, left = (start // SQUARE for start in (tile.top, tile.left))
+    bottom, right = (-(-stop // SQUARE) for stop in (tile.bottom, tile.right))
+    rows = np.arange(top * SQUARE, bottom * SQUARE, dtype=np.uint32)[:, None]
+    columns = np.arange(left * SQUARE, right * SQUARE, dtype=np.uint32)[None]
+    mixed = rows * np.uint32(0x9E3779B1) + columns * np.uint32(0x85EBCA77)
+    mixed += np.uint32(place.plane * 0xC2B2AE3D & 0xFFFFFFFF)
+    # The last steps of MurmurHash3 (Appleby): every bit of the place reaches every bit.
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        mixed = (mixed ^ (mixed >> np.uint32(shift))) * np.uint32(factor)
+    mixed ^= mixed >> np.uint32(16)
+    grid = (bottom - top, SQUARE, right - left, SQUARE)
+    squares = mixed.reshape(grid).transpose(0, 2, 1, 3).reshape(*grid[::2], -1)
+    start = squares[..., 0] * np.uint32(0x9E3779B1) >> np.uint32(16)
+    return squares.argsort(-1, kind="stable"), start / 2**16
+
+
+def _from_squares(squares: NDArray[np.float64], region: Region) -> NDArray[np.float64]:
+    """Bring numbers of the pixels of squares, (rows, columns, pixels, 1), to those of a region."""
+    rows, columns = squares.shape[:2]
+    grid = squares.reshape(rows, columns, SQUARE, SQUARE, 1).transpose(0, 2, 1, 3, 4)
+    whole = grid.reshape(rows * SQUARE, columns * SQUARE, 1)
+    top, left = region.top % SQUARE, region.left % SQUARE
+    return whole[top : top + region.height, left : left + region.width]
+
+
+def with_alpha(restored: NDArray[Any], original: NDArray[Any]) -> NDArray[Any]:
+    """Add the alpha of the original, if it has one."""
+    if restored.shape == original.shape:
+        return restored
+    return np.concatenate([restored, original[..., restored.shape[-1] :]], -1)
+
+
+def removed_light(source: Any, result: Any) -> Any:
+    """Find what a restoration took away: the result plus this is the source, exactly.
+
+    Only the sum of two float64 is rounded.
+
+    Parameters
+    ----------
+    source, result : array
+        Of one shape and dtype; NumPy or dask.
+
+    Returns
+    -------
+    array
+        int32 or int64, float64 for floats. Differences of 64-bit integers may wrap around; added
+        to the result they still give the source.
+    """
+    dtype = np.dtype(source.dtype)
+    wide: Any = np.int32 if dtype.itemsize <= 2 else np.int64
+    if dtype.kind == "f":
+        wide = np.float64
+    # Infinities are in both.
+    with np.errstate(invalid="ignore"):
+        return source.astype(wide) - result.astype(wide)
+
+
+def _not_missing(restored: NDArray[Any], seen: NDArray[Any], scale: Scale) -> NDArray[Any]:
+    """Let no sample get the value of those that were not measured, but the next to it."""
+    for value in scale.missing:
+        mark = np.asarray(value).astype(seen.dtype)
+        taken = (restored == mark) & (seen != mark)
+        if mark != value or not taken.any():
+            continue
+        if seen.dtype.kind == "f":
+            restored = np.where(taken, np.nextafter(mark, seen), restored)
+        else:
+            step = np.where(seen > mark, 1, -1).astype(seen.dtype)
+            restored = np.where(taken, mark + step, restored)
+    return restored
+
+
+def add_change(block: NDArray[Any], change: NDArray[np.floating]) -> tuple[NDArray[Any], int]:
+    """Add the restoration's change to the original samples, in the original dtype.
+
+    Adding the change, instead of converting the restored values back, keeps untouched pixels
+    bit for bit.
+
+    Parameters
+    ----------
+    block : ndarray
+        Original samples.
+    change : ndarray
+        What to add, in the units of ``block``; float64, or float32 for integers of up to 16 bits.
+
+    Returns
+    -------
+    result, clipped
+        The sum in the dtype of ``block``, and how many samples had to be clipped into it.
+    """
+    dtype = block.dtype
+    if dtype.kind == "b":
+        return block.astype(np.float32) + change >= 0.5, 0
+    if dtype.kind == "f":
+        # A float16 sum may leave the range of the dtype; wider floats do not.
+        wide = block.astype(np.float64)
+        with np.errstate(over="ignore"):
+            # Adding 0 would turn a negative zero into a positive one.
+            total = np.where(change == 0, wide, wide + change)
+        limit = float(np.finfo(dtype).max)
+        clipped = np.isfinite(block) & (np.abs(total) > limit)
+        if clipped.any():
+            total = np.where(clipped, np.clip(total, -limit, limit), total)
+        return total.astype(dtype), int(np.count_nonzero(clipped))
+    limits = np.iinfo(dtype)
+    if dtype.itemsize < 8:
+        total = block.astype(change.dtype)
+        total += change
+        np.rint(total, out=total)
+        count = 0
+        if total.size and (total.min() < limits.min or total.max() > limits.max):
+            count = int(np.count_nonzero((total < limits.min) | (total > limits.max)))
+            np.clip(total, limits.min, limits.max, out=total)
+        return total.astype(dtype), count
+    # float64 does not hold every 64-bit integer: the room up to the limit is found in integers,
+    # modulo 2**64.
+    step, start = np.rint(change), block.astype(np.uint64)
+    size = np.minimum(np.abs(step), 2.0**64 - 2048).astype(np.uint64)
+    first = np.array(limits.min, dtype).astype(np.uint64)
+    room = np.where(step > 0, np.uint64(limits.max) - start, start - first)
+    clipped, size = size > room, np.minimum(size, room)
+    result = np.where(step > 0, start + size, start - size).astype(dtype)
+    return result, int(np.count_nonzero(clipped))

@@ -7,21 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_restore.errors import FileError
-from napari_restore.image.layout import UNNAMED
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from napari_restore.image.layout import Layout
 
 #: What formats hold of an image, or do not: `pixel_size`, `dpi`, names and colors of channels, the
 #: header of a medical image, and that zero is white.
 ALL = frozenset({"sizes", "resolution", "channels", "header", "inversion"})
-_RGB = 2  # TIFF's photometric interpretation
 
 
 @dataclass
@@ -95,71 +90,6 @@ class ImageFile:
     fit: Callable[[NDArray[Any]], int] | None = None
     plain: RescaleTransform | None = None
 
-    def clip(self, data: NDArray[Any]) -> tuple[NDArray[Any], int]:
-        """Bring restored samples down to `top`; also returns how many were above it."""
-        if self.top is None or not (above := int(np.count_nonzero(data > self.top))):
-            return data, 0
-        return np.minimum(data, self.top).astype(data.dtype), above
-
-    def reading(self, axes: str | None, rgb: bool | None) -> tuple[str | None, bool | None]:
-        """Axes and rgb for `make_plan`, the user's wish before the file's word.
-
-        Parameters
-        ----------
-        axes : str or None
-            What the user says.
-        rgb : bool or None
-            Whether the user wants the image taken as RGB.
-        """
-        if axes is not None or self.axes is None:
-            return axes, rgb
-        letters = self.axes
-        if rgb:
-            letters = self._as_color(letters)
-        elif "S" in letters and (rgb is False or not self.color):
-            letters = letters.replace("S", "S" if "C" in letters else "C")
-            if "S" in letters:
-                letters = letters.replace("S", _spare(letters))
-        return _distinct(letters), rgb
-
-    def _as_color(self, letters: str) -> str:
-        sizes = dict(zip(letters, self.data.shape, strict=True))
-        if "S" in letters:
-            return letters
-        if sizes.get("C") in (3, 4):
-            return letters.replace("C", "S")
-        if len(letters) > 2 and self.data.shape[-1] in (3, 4):
-            return letters[:-3] + "YXS"
-        return letters
-
-    def name_axes(self, layout: Layout, named_by_user: bool) -> None:
-        """Note the axes that the result is written with, where the file did not name them."""
-        unsure = self.axes is None or (
-            self.extras.get("flavor") in ("plain", "shaped") and set(self.axes) & set("QI")
-        )
-        if self.axes is None:
-            plane = "YXS" if layout.color else "YX"
-            self.axes = "Q" * (len(layout.shape) - len(plane)) + plane
-            self.color = layout.color
-        # What the user calls colors; a TIFF that calls them gray stays as it is.
-        named = self.format != "tiff" or self.extras.get("photometric") == _RGB
-        self.color |= named and layout.color and "S" in self.axes
-        if named_by_user and unsure:
-            self.axes, self.color = layout.axes, layout.color
-
-
-def _spare(taken: str) -> str:
-    return next(letter for letter in UNNAMED if letter not in taken)
-
-
-def _distinct(letters: str) -> str:
-    """Rename axes that share a letter; which letter they get means nothing."""
-    out = ""
-    for position, letter in enumerate(letters):
-        rest = letters[position + 1 :]
-        out += _spare(letters + out) if letter in out or letter in rest else letter
-    return out
-
 
 def stored_axes(axes: str) -> tuple[int, ...]:
     """Order of axes that image files can hold.
@@ -187,39 +117,6 @@ def stored_order(data: NDArray[Any], axes: str) -> tuple[NDArray[Any], str]:
     return data.transpose(order), "".join(axes[axis] for axis in order)
 
 
-#: Axes that are turned round to bring an orientation upright; from 5 on, after Y and X changed
-#: places.
-_MIRRORED = {2: "X", 3: "YX", 4: "Y", 5: "", 6: "X", 7: "YX", 8: "Y"}
-
-
-def upright(data: NDArray[Any], axes: str, orientation: int) -> NDArray[Any]:
-    """Turn and mirror the planes of an array, as a view, so that they are seen upright.
-
-    Parameters
-    ----------
-    data : ndarray
-    axes : str
-        With Y and X; they stay where they are.
-    orientation : int
-        1 to 8, as in TIFF and EXIF; anything else counts as 1.
-    """
-    if orientation not in range(2, 9):
-        return data
-    if orientation >= 5:
-        data = data.swapaxes(axes.index("Y"), axes.index("X"))
-    turned: NDArray[Any] = np.flip(data, tuple(map(axes.index, _MIRRORED[orientation])))
-    return turned
-
-
-def check_even(picture: ImageFile) -> None:
-    """Raise a `FileError` if one file would make a wrong volume of slices that lie unevenly."""
-    if picture.extras.get("uneven"):
-        raise FileError(
-            f"The result would not be a true volume. {picture.extras['uneven']} Name a folder for "
-            "the result, which becomes DICOM, or a .npy file."
-        )
-
-
 def ordered_axes(picture: ImageFile) -> str:
     """Axes of an image in `stored_order`."""
     axes = picture.axes or ""
@@ -231,9 +128,6 @@ def with_alpha(data: NDArray[Any], axes: str, picture: ImageFile) -> tuple[NDArr
     if picture.alpha is None:
         return data, axes
     return np.stack([data, picture.alpha], axis=-1), axes + "S"
-
-
-# ---------------------------------------------------------------- samples as plain numbers
 
 
 @dataclass(frozen=True)

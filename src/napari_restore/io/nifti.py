@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from napari_restore.errors import FileError
+from napari_restore.image.layout import in_memory_or_mapped
 
 from .image_file import ImageFile, RescaleTransform, as_dtype, integer_dtype
 from .libraries import listening_to, medical
-from .stored import in_memory_or_mapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_restore.errors import FileError
+from napari_restore.image.layout import in_memory_or_mapped
 
 from .image_file import ImageFile, with_alpha
-from .stored import in_memory_or_mapped
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from napari_restore.errors import FileError
-from napari_restore.image.blocks import Block, blocks
+from napari_restore.image.layout import (
+    Block,
+    StoredArray,
+    as_size,
+    blocks,
+    for_ngff,
+    ngff_name,
+    unit_along,
+)
 from napari_restore.image.pyramid import pyramid
 
-from .image_file import ImageFile, check_even
-from .stored import StoredArray
-from .units import as_size, for_ngff, ngff_name, unit_along
+from .image_file import ImageFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -240,7 +246,6 @@ _REDUCED = 2**21
 
 def check_zarr(picture: ImageFile) -> None:
     """Raise a `FileError` if OME-Zarr cannot hold the image."""
-    check_even(picture)
     data = picture.data
     if data.size == 0:
         raise FileError(

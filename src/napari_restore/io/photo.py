@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from napari_restore.errors import FileError
 
-from .image_file import ImageFile, check_even, stored_order, with_alpha
+from .image_file import ImageFile, stored_order, with_alpha
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -325,7 +325,6 @@ _XMP_MARK = b"http://ns.adobe.com/xap/1.0/\0"
 
 def check_photo(kind: str, picture: ImageFile) -> None:
     """Raise a `FileError` if PNG or JPEG cannot hold the image, naming a format that can."""
-    check_even(picture)
     # Its shape and dtype alone: it may be read in parts.
     image = np.broadcast_to(np.empty((), picture.data.dtype), picture.data.shape)
     data, axes = in_photo(image, picture.axes or "")

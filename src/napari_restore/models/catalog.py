@@ -1,12 +1,138 @@
-"""The models that ship with the package: one explicit table."""
+"""The models: what each is, which ship, and their weights and checkpoints on disk."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from napari_restore.errors import ModelError
+from napari_restore.runtime import torch
 
-from .spec import TASKS, ModelSpec
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from torch import Tensor, nn
+
+#: What can be asked for.
+TASKS = ("deblur", "dehaze", "motion_deblur")
+
+#: Architectures by name; the module is imported when the first network is built.
+ARCHITECTURES = {
+    "nafnet": "napari_restore.networks.nafnet:NAFNet",
+    "resunet": "napari_restore.networks.resunet:ResUNet",
+    "inverter": "napari_restore.networks.inverter:Inverter",
+    "volume": "napari_restore.networks.volume_inverter:VolumeInverter",
+    "unveil": "napari_restore.networks.unveil_net:UnveilNet",
+    "affine": "napari_restore.networks.dehaze_net:DehazeNet",
+    "motion": "napari_restore.networks.motion_net:MotionRestorer",
+    "framepair": "napari_restore.networks.motion_net:FramePairRestorer",
+}
+
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model of the catalog.
+
+    Attributes
+    ----------
+    name : str
+    task : str
+        One of `TASKS`.
+    channels : int
+        3 for color, 1 for mono.
+    architecture : str
+        Key of `ARCHITECTURES`.
+    weights : str
+        File name in the package's weights folder, or a path.
+    sha256 : str or None
+        Of the weights; None leaves them unchecked (a user's own file).
+    options : mapping
+        Arguments of the network.
+    multiple_of : int
+        Sides of what the network gets are multiples of this many pixels.
+    halo : int
+        Pixels around a tile that influence it noticeably.
+    view : int
+        Longest side of the view of the whole plane that the network wants, 0 for none.
+    frames : int
+        Consecutive frames that the network looks at to restore one: 1 or 2.
+    psf : bool
+        Whether it is told the point spread function. Such a model serves several tasks, and is
+        chosen by the point spread function and not by name.
+    gauge : str
+        What it estimates beside: "blur", "motion", or nothing.
+    black_is_zero : bool
+        Whether intensities are scaled from 0, where black has a physical meaning, instead of from a
+        low percentile.
+    licence : str
+    """
+
+    name: str
+    task: str
+    channels: int
+    architecture: str
+    weights: str
+    sha256: str | None
+    options: Mapping[str, object] = field(default_factory=dict, hash=False)
+    multiple_of: int = 8
+    halo: int = 48
+    view: int = 0
+    frames: int = 1
+    psf: bool = False
+    gauge: str = ""
+    black_is_zero: bool = False
+    licence: str = "BSD-3-Clause"
+
+    @property
+    def path(self) -> Path:
+        """Where the weights are."""
+        return WEIGHTS_FOLDER / self.weights
+
+    @property
+    def goes_by_rows(self) -> bool:
+        """Whether a processor needs no more memory for a large tile, see `models.by_rows`."""
+        return self.architecture != "nafnet" and not self.options.get("normalize")
+
+    @property
+    def kind(self) -> str:
+        """What it restores: ``color`` or ``mono``."""
+        return "color" if self.channels == 3 else "mono"
+
+
+def build_network(architecture: str, options: Mapping[str, object]) -> nn.Module:
+    """Build a network with fresh weights.
+
+    Parameters
+    ----------
+    architecture : str
+        Key of `ARCHITECTURES`.
+    options : mapping
+        Arguments of the network's class.
+
+    Raises
+    ------
+    ModelError
+        If there is no such architecture, or not with these options.
+    """
+    if architecture not in ARCHITECTURES:
+        raise ModelError(
+            f"No architecture '{architecture}'. Choose one of: {', '.join(ARCHITECTURES)}."
+        )
+    module, _, name = ARCHITECTURES[architecture].partition(":")
+    try:
+        network: nn.Module = getattr(import_module(module), name)(**options)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"No '{architecture}' with {dict(options)}: {error}.") from error
+    return network
+
 
 #: Options of the networks that remove defocus, but for their channels.
 DEBLURRER: dict[str, object] = {
@@ -241,8 +367,6 @@ def find_model(task: str, channels: int, model: str = "auto", frames: int = 1) -
                 return candidate
         raise ModelError(f"No model for {task} looks at {frames} frames. Leave frames at 1.")
     if Path(str(model)).suffix in (".safetensors", ".pth", ".pt"):
-        from .checkpoints import spec_from_file
-
         spec = spec_from_file(Path(str(model)), task)
     else:
         found = [s for s in CATALOG if s.name == model]
@@ -269,3 +393,250 @@ def find_model(task: str, channels: int, model: str = "auto", frames: int = 1) -
             f"the image has {channels}. Choose a {other} model, or 'auto'."
         )
     return spec
+
+
+#: Side of the crops that published NAFNet weights were trained on, which their attention averages.
+PUBLISHED_WINDOW = 384
+#: Largest number among the options of a network: none has more channels, blocks or pixels.
+_MOST = 4096
+
+
+def spec_from_file(path: Path, task: str) -> ModelSpec:
+    """Describe the model in a file.
+
+    Parameters
+    ----------
+    path : Path
+        Weights written by `napari_restore.training`, or a state dict with NAFNet's published keys.
+    task : str
+        Task of a checkpoint that does not say its own.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, unreadable or of an unknown network.
+    """
+    path = path.expanduser().resolve()
+    try:
+        return _spec(path, task)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError) as error:
+        # What a damaged file says of itself is of any type.
+        raise ModelError(f"{path} describes no network: {error or repr(error)}.") from error
+
+
+def _spec(path: Path, task: str) -> ModelSpec:
+    metadata = read_metadata(path) if path.suffix == ".safetensors" else {}
+    architecture = metadata.get("architecture", "nafnet")
+    if architecture not in ARCHITECTURES:
+        raise ModelError(f"{path} holds a '{architecture}', which this version does not know.")
+    if "options" in metadata:
+        options = _options(path, metadata["options"])
+    else:
+        options = published_options(load_state(path))
+    _refuse_absurd(path, architecture, options)
+    affine, views = architecture == "affine", {"affine": 256, "unveil": 512}
+    pair, along = architecture == "framepair", architecture in ("framepair", "motion")
+    inner = options.get("restorer", {}) if along else options
+    levels = len(inner.get("encoder_blocks", (2, 4)))
+    multiple = 1 if affine else int(inner.get("unshuffle", 2)) * 2**levels
+    if along:
+        # The cells of spectra, and the coarsest features that motion is found from.
+        multiple = max(multiple, 16)
+    if 16 % multiple:
+        raise ModelError(
+            f"{path} needs image sides in multiples of {multiple}; at most 16 is supported."
+        )
+    window = options.get("attention_window")
+    # Measured on the bundled models: two convolutions a block look twice as far as one.
+    reach = (8 if architecture == "nafnet" else 16) * multiple
+    return ModelSpec(
+        name=metadata.get("name", path.stem),
+        task=metadata.get("task", task),
+        channels=int(options.get("channels", 3)),
+        architecture=architecture,
+        weights=str(path),
+        sha256=sha256(path),
+        options=options,
+        multiple_of=multiple,
+        # An attention window looks half its side further than the convolutions.
+        halo=0 if affine else reach + (window // 2 if window else 0),
+        view=int(options.get("view", views[architecture])) if architecture in views else 0,
+        frames=2 if pair else 1,
+        gauge="motion" if along else "blur" if options.get("estimates") else "",
+        black_is_zero=affine,
+        licence=metadata.get("licence", "unknown"),
+    )
+
+
+def _refuse_absurd(path: Path, architecture: str, options: dict[str, Any]) -> None:
+    """Raise a `ModelError` if a network cannot be in the file, before it takes any memory."""
+    for key, number in _numbers(options):
+        if not 0 <= number <= _MOST:
+            raise ModelError(f"{path} has an option that no network has: {key} = {number}.")
+    try:
+        with torch.device("meta"):
+            network = build_network(architecture, options)
+    except ModelError as error:
+        raise ModelError(f"{path} describes no network. {error}") from error
+    count = sum(value.numel() for value in network.parameters())
+    # Weights take two bytes at least.
+    if 2 * count > path.stat().st_size:
+        raise ModelError(
+            f"{path} holds {path.stat().st_size} bytes, too few for the {count} weights of the "
+            f"'{architecture}' that it describes. It is damaged, or was cut short."
+        )
+
+
+def _numbers(options: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """Find all numbers in nested options."""
+    if isinstance(options, dict):
+        for name, value in options.items():
+            yield from _numbers(value, name)
+    elif isinstance(options, (list, tuple)):
+        for value in options:
+            yield from _numbers(value, key)
+    elif isinstance(options, (int, float)):
+        yield key, options
+
+
+def _options(path: Path, text: str) -> dict[str, Any]:
+    try:
+        options = json.loads(text)
+    except ValueError:
+        options = None
+    if not isinstance(options, dict):
+        raise ModelError(f"{path} has options that are not a JSON object: {text!r}.")
+    return options
+
+
+def published_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Read the options of a NAFNet off its published state-dict keys.
+
+    Raises
+    ------
+    ModelError
+        If the keys are not NAFNet's.
+    """
+    if "intro.weight" not in state or "ending.weight" not in state:
+        raise ModelError(
+            "The file is not a NAFNet state dict: it lacks 'intro.weight' or 'ending.weight'. "
+            "Train one with 'napari-restore train', or give a published NAFNet checkpoint."
+        )
+    attention = any(".sca." in key for key in state)
+    return {
+        "channels": int(state["intro.weight"].shape[1]),
+        "width": int(state["intro.weight"].shape[0]),
+        "encoder_blocks": _blocks(state, "encoders"),
+        "middle_blocks": len(
+            {key.split(".")[1] for key in state if key.startswith("middle_blks.")}
+        ),
+        "decoder_blocks": _blocks(state, "decoders"),
+        "unshuffle": 1,
+        "attention_window": PUBLISHED_WINDOW if attention else None,
+    }
+
+
+def _blocks(state: Mapping[str, Tensor], part: str) -> list[int]:
+    """Blocks of each level, from keys such as ``encoders.0.1.conv1.weight``."""
+    places = {tuple(key.split(".")[1:3]) for key in state if key.startswith(f"{part}.")}
+    counts = Counter(int(level) for level, _ in places)
+    return [counts[level] for level in sorted(counts)]
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write weights as float16 with metadata; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+    state : mapping
+        A state dict.
+    metadata : mapping
+        Anything JSON can hold; strings are kept, other values are written as JSON.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {
+        key: value.detach().cpu().to(torch.float16).contiguous() for key, value in state.items()
+    }
+    texts = {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in metadata.items()
+    }
+    temporary = path.with_name(path.name + ".part")
+    save_file(tensors, temporary, texts)
+    temporary.chmod(0o644)  # safetensors makes files that only their owner can read
+    os.replace(temporary, path)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Metadata of a safetensors file, without its tensors.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing or is not a safetensors file.
+    """
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return dict(file.metadata() or {})
+    except FileNotFoundError:
+        raise ModelError(
+            f"No weights at {path}. Reinstall the package or name another file."
+        ) from None
+    # Whatever the reader stumbles over.
+    except Exception as error:
+        raise ModelError(f"{path} is not a readable safetensors file ({error}).") from None
+
+
+def load_state(path: Path, expected_sha256: str | None = None) -> dict[str, Tensor]:
+    """Read a state dict in float32, from ``.safetensors`` or from ``.pth`` without unpickling code.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, damaged, or not the one that was expected.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise ModelError(f"No weights at {path}. Reinstall the package or name another file.")
+    if expected_sha256 is not None and sha256(path) != expected_sha256:
+        raise ModelError(
+            f"{path} is damaged: its SHA-256 is not the catalog's. Reinstall the package."
+        )
+    try:
+        state: Any
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            # Published checkpoints wrap their state dict.
+            for key in ("params", "params_ema", "state_dict", "model"):
+                state = state.get(key, state) if isinstance(state, dict) else state
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
+        # Torch explains in several lines.
+        brief = (str(error).strip() or repr(error)).splitlines()[0]
+        raise ModelError(f"{path} cannot be read as weights: {brief}") from error
+    except Exception as error:
+        # torch raises pickle.UnpicklingError for a file that holds more than tensors.
+        raise ModelError(
+            f"{path} holds more than tensors, or is damaged, and was not opened. Save the tensors "
+            "alone, by name, best as .safetensors."
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise ModelError(f"{path} is not a state dict: it must hold tensors by name, alone.")
+    for key, value in state.items():
+        if not torch.isfinite(value).all():
+            raise ModelError(f"{path} is damaged: '{key}' holds values that are not finite.")
+    return {key: value.float() for key, value in state.items()}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from napari_restore.watch import check
+from napari_restore.runtime import check
 
 from .inverse import WienerBank, centered_in
 from .psf import fast_length

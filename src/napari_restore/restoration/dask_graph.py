@@ -12,24 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_restore.image.blocks import regions_of
-from napari_restore.image.layout import Planes
-from napari_restore.image.lazy import LazyStatistic, as_dask
-from napari_restore.inference.context import common_context, view_key, view_of
+from napari_restore.image.layout import LazyStatistic, Planes, as_dask, regions_of
+from napari_restore.inference.engine import common_context, view_key, view_of
 
-from .block import BlockTask
-from .facts import find_later
+from .plan import find_later
+from .run import BlockTask
 
 if TYPE_CHECKING:
     import dask.array as da
     import torch
     from numpy.typing import NDArray
 
-    from napari_restore.image.blocks import Block
-    from napari_restore.image.layout import Layout
+    from napari_restore.image.layout import Block, Layout
 
-    from .facts import Facts
-    from .plan import Plan
+    from .plan import Facts, Plan
 
 #: How keys of a graph begin on which many others depend.
 SHARED = "napari-restore"

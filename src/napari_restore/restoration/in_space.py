@@ -15,42 +15,44 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from napari_restore.device import (
+from napari_restore.errors import DeviceError
+from napari_restore.image.intensity import SQUARE, as_seen
+from napari_restore.image.layout import Region
+from napari_restore.inference.engine import (
+    Batch,
+    Job,
+    crop_of,
+    not_below,
+    squares_around,
+    write_tile,
+)
+from napari_restore.models.catalog import VOLUME_INVERTER, VOLUME_STAGES, build_network, load_state
+from napari_restore.physics.camera import to_linear, to_srgb
+from napari_restore.physics.deconvolution import RichardsonLucy, Scale, Wiener
+from napari_restore.physics.in_blocks import VOXELS, blocks, reach, sides_of, with_margin
+from napari_restore.runtime import (
     apply_threads,
+    check,
     free_memory,
     is_out_of_memory,
     memory_left,
     resolve_device,
+    tell,
     torch,
     use_threads_of_worker,
 )
-from napari_restore.errors import DeviceError
-from napari_restore.image.tiling import Region
-from napari_restore.inference.batch import Batch, crop_of, squares_around, write_tile
-from napari_restore.inference.conversion import SQUARE, as_seen
-from napari_restore.inference.restraint import not_below
-from napari_restore.inference.tile_queue import Job
-from napari_restore.models.catalog import VOLUME_INVERTER, VOLUME_STAGES
-from napari_restore.models.spec import build_network
-from napari_restore.models.weights import load_state
-from napari_restore.physics.camera import to_linear, to_srgb
-from napari_restore.physics.deconvolution import RichardsonLucy, Scale, Wiener
-from napari_restore.physics.in_blocks import VOXELS, blocks, reach, sides_of, with_margin
-from napari_restore.watch import check, tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from napari_restore.image.blocks import Block
     from napari_restore.image.intensity import Scale as IntensityScale
-    from napari_restore.image.layout import Layout, Planes
-    from napari_restore.inference.protocol import Report
+    from napari_restore.image.layout import Block, Layout, Planes
+    from napari_restore.inference.engine import Report
     from napari_restore.networks.volume_inverter import VolumeInverter
 
-    from .facts import Facts
-    from .plan import Plan
+    from .plan import Facts, Plan
 
     #: Image, point spread function and trusted samples, (D, h, w) each, to the restored image.
     Method = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]

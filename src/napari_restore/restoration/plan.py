@@ -1,37 +1,166 @@
-"""What will be done to one image: decided, checked and explained before anything is computed."""
+"""Before the first block: options, the plan that follows, and the facts that all blocks share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import inspect
+import math
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 
-from napari_restore.analysis.point_spread import KnownBlur
-from napari_restore.device import resolve_device
+from napari_restore.analysis.motion import CELL, field_of_motion
+from napari_restore.analysis.point_spread import PSF, KnownBlur
 from napari_restore.errors import PsfError, RestoreError
+from napari_restore.image.intensity import LOOK_SIDE, as_seen, candidates, find_scales, structure
 from napari_restore.image.layout import (
     LEAST_PLANES,
+    Grid,
     Layout,
+    LazyStatistic,
+    Planes,
+    Region,
     find_layout,
+    read_together,
+    reflect,
+    split,
     with_depth,
     with_time,
 )
-from napari_restore.image.tiling import Grid, Region, split
-from napari_restore.inference.protocol import TileOptions, default_tiles
-from napari_restore.inference.smooth_change import halo_with
+from napari_restore.inference.engine import TileOptions, default_tiles, halo_with
 from napari_restore.models.catalog import INVERTERS, VOLUME_INVERTER, find_model
+from napari_restore.runtime import check, resolve_device, tell, torch
 
 from .given_psf import find_pixel_size, given_psfs, has_planes
 
 if TYPE_CHECKING:
-    from napari_restore.analysis.point_spread import PSF
-    from napari_restore.inference.protocol import Predictor
-    from napari_restore.models.spec import ModelSpec
+    from collections.abc import Callable, Mapping, Sequence
 
-    from .facts import Facts
-    from .options import Options
+    from numpy.typing import NDArray
+
+    from napari_restore.analysis.judge import ReBlur
+    from napari_restore.analysis.motion import Motion
+    from napari_restore.analysis.trial import Tools
+    from napari_restore.image.intensity import Scale
+    from napari_restore.inference.engine import Predictor, Report
+    from napari_restore.inference.predictor import TorchPredictor
+    from napari_restore.models.catalog import ModelSpec
+
+    from .in_space import Light
+
+    MaybeFacts: TypeAlias = "Facts | LazyStatistic[Facts]"
+
+
+Function = TypeVar("Function", bound="Callable[..., Any]")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an image is to be restored.
+
+    Attributes
+    ----------
+    task : {"deblur", "dehaze", "motion_deblur"}
+    model : str
+        "auto", a name of the catalog, or a file of weights.
+    device : str
+        "auto", "cpu", "cuda", "cuda:1", "xpu", "mps". With "auto", each worker of a cluster takes
+        the best it has.
+    tile : int or "auto"
+        Side of the tiles in pixels.
+    strength : float
+        0 keeps the input, 1 is the full result, linear between.
+    structure_size : float, optional
+        For out-of-focus light in single-channel images: structures up to this many pixels across
+        stay, whatever the network takes for haze.
+    frames : {1, 2}
+        For motion: restore each frame alone, or with its neighbor along T (the next one; of the
+        last frame, the one before) and the motion between them. Without ``axes``, the one axis
+        before the plane is time.
+    exposure : float, optional
+        With two frames: share of the time between them that the shutter is open, above 0 and up to
+        1. Found from the movie without it. Where two frames tell less than one, because the blur
+        is short or nothing shows how long it is, each is restored alone.
+    psf : None, "none", "auto", array, PSF or Optics
+        Point spread function of the blur, for ``deblur`` and ``motion_deblur`` of one frame; the
+        network that inverts it restores then. An array, (Y, X) of any size, is centered, freed from
+        its background and normalized. "auto" finds it from the image, and does without where none
+        explains the image. None is "auto" for motion in images of one plane, else "none". Also what
+        `psf_from_beads` returns, the arguments of `Optics` as a dictionary, or a list: one for each
+        channel.
+    pixel_size : length, optional
+        Side of a pixel of the image, or height and width: "65 nm", or a number in µm; of a volume,
+        the distance of planes, height and width. A PSF that has a pixel size too is resampled to
+        it, and optics need it.
+    dimensions : {2, 3, "auto"}
+        Restore plane by plane, or as a volume along Z, Y and X with a PSF that has planes. Without
+        ``axes``, the one axis before the plane is Z. "auto" restores as a volume where an axis is
+        named Z and the PSF has planes, and says so.
+    method : {"network", "richardson-lucy", "wiener"}
+        How a PSF is inverted, for ``deblur``. The last two are classical methods; they need a PSF.
+    keep_range : bool, optional
+        Hold the result between the least and the largest value of the image. Without it, signed
+        integers are, as those of CT and MR.
+    invalid_value : float, optional
+        Value of samples that were not measured. They stay as they are and harm nothing else, as NaN
+        does; so do values that nothing but a fill can have, such as -3.4e38.
+    """
+
+    task: str
+    model: str = "auto"
+    device: str = "auto"
+    tile: int | str = "auto"
+    strength: float = 1.0
+    structure_size: float | None = None
+    frames: int = 1
+    exposure: float | None = None
+    psf: Any = None
+    pixel_size: Any = None
+    dimensions: int | str = 2
+    method: str = "network"
+    keep_range: bool | None = None
+    invalid_value: float | None = None
+
+    @classmethod
+    def of(cls, task: str, given: dict[str, Any]) -> Options:
+        """Make options from named values.
+
+        Raises
+        ------
+        RestoreError
+            If there is no option of a name.
+        """
+        known = cls.names()
+        for name in given:
+            if name not in known:
+                raise RestoreError(f"No option '{name}'. Choose from: {', '.join(known)}.")
+        return cls(task, **given)
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Names of the options, but for the task."""
+        return tuple(field.name for field in fields(cls) if field.name != "task")
+
+
+def takes_options(function: Function) -> Function:
+    """Show the options in the signature of a function that takes them by name."""
+    signature = inspect.signature(function)
+    parameters = [p for p in signature.parameters.values() if p.kind != p.VAR_KEYWORD]
+    for field in fields(Options):
+        if field.name not in signature.parameters and field.default is not MISSING:
+            parameters.append(
+                inspect.Parameter(
+                    field.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=field.default,
+                    annotation=field.type,
+                )
+            )
+    parameters.sort(key=lambda p: p.kind)
+    function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return function
+
 
 #: Largest structure that can be kept on purpose, in pixels: its halo is several times as wide.
 LARGEST_STRUCTURE = 200
@@ -236,7 +365,7 @@ def make_plan(
             np.dtype(image.dtype).kind == "i" if options.keep_range is None else options.keep_range
         ),
         invalid_value=_invalid(options.invalid_value),
-        pixel_size=find_pixel_size(options.pixel_size),
+        pixel_size=None if options.pixel_size is None else find_pixel_size(options.pixel_size),
     )
     dimensions, layout, notes = _dimensions(checked, layout)
     psf = _psf(checked, layout, dimensions)
@@ -390,3 +519,536 @@ def _invalid(value: float | None) -> float | None:
             f"invalid_value must be a number, that of samples without a value; got {value!r}."
         )
     return float(value)
+
+
+#: Side of the window in which it is seen whether a PSF that is given fits, in pixels.
+LOOKED_AT = 256
+
+
+@dataclass(frozen=True)
+class Blur:
+    """What is known of the blur of one channel.
+
+    Attributes
+    ----------
+    psf : PSF or None
+        The one that is inverted; None where the network that is not told one restores.
+    noise : float
+        Standard deviation of the noise, in the range that the network sees.
+    verdict : str
+        ``given``, or as in `napari_restore.analysis.find.Finding`.
+    statement : str
+        All that in plain words.
+    untouched : bool
+        The channel is sharp, and comes back as it is.
+    """
+
+    psf: PSF | None
+    noise: float
+    verdict: str
+    statement: str
+    untouched: bool = False
+
+    def record(self) -> dict[str, Any]:
+        """In plain types, for the provenance; `from_record` makes the same of it."""
+        said = {"verdict": self.verdict, "said": self.statement, "noise": self.noise}
+        if self.untouched:
+            said["untouched"] = True
+        return said if self.psf is None else self.psf.record() | said
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Blur:
+        """Make what was known of a record."""
+        psf = PSF.from_record(record) if "samples" in record else None
+        untouched = bool(record.get("untouched"))
+        return cls(psf, record["noise"], record["verdict"], record["said"], untouched)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was found of an image before a block of it is restored.
+
+    Attributes
+    ----------
+    scales : tuple of Scale
+        Intensity scales, one for each channel.
+    exposure : float or None
+        With two frames, share of the time between them that the shutter is open; 0 where two tell
+        less than one, so that each is restored alone.
+    blurs : tuple of Blur
+        What blurred each channel; empty if nobody asked.
+    lights : tuple of Light
+        What blocks of each channel have in common in space, see `in_space`; else empty.
+    """
+
+    scales: tuple[Scale, ...]
+    exposure: float | None = None
+    blurs: tuple[Blur, ...] = ()
+    lights: tuple[Light, ...] = ()
+
+    @property
+    def psf(self) -> PSF | None:
+        """Point spread function that is inverted, of the first channel with one."""
+        return next((blur.psf for blur in self.blurs if blur.psf is not None), None)
+
+    def is_untouched(self, channel: int) -> bool:
+        """Whether a channel comes back as it is."""
+        return bool(self.blurs) and self.blurs[channel].untouched
+
+
+def find_facts(
+    image: Any,
+    plan: Plan,
+    scales: tuple[Scale, ...] | None = None,
+    blurs: tuple[Blur, ...] | None = None,
+) -> Facts:
+    """Find what all blocks of an image have in common.
+
+    Parameters
+    ----------
+    image : array
+        What the plan was made for; NumPy, dask or zarr. Of large ones a bounded sample is read.
+    plan : Plan
+    scales : tuple of Scale, optional
+        Intensity scales, if they are known.
+    blurs : tuple of Blur, optional
+        What blurred each channel, if that is known.
+    """
+    return _find(Planes(image, plan.layout), plan, scales, blurs)
+
+
+def _find(
+    planes: Planes,
+    plan: Plan,
+    scales: tuple[Scale, ...] | None = None,
+    blurs: tuple[Blur, ...] | None = None,
+) -> Facts:
+    total = plan.layout.pixels
+    if not total:
+        return Facts(())
+    if scales is None:
+        tell(0, total, "Finding the range of intensities")
+        scales = find_scales(planes, **plan.scaling)
+    exposure = None
+    if plan.spec.frames == 2:
+        from napari_restore.analysis.exposure import usable_exposure
+
+        tell(0, total, "Finding the exposure")
+        pair = cast("TorchPredictor", plan.predictor())
+        exposure = usable_exposure(planes, pair, scales, plan.options.exposure)
+    if plan.in_space:
+        return find_in_space(planes, plan, scales)
+    if plan.inverter is None:
+        return Facts(scales, exposure)
+    return Facts(scales, exposure, blurs or find_blurs(planes, plan, scales))
+
+
+def find_later(image: Any, plan: Plan) -> LazyStatistic[Facts]:
+    """Find the facts of a dask array when they are first needed, once in each process.
+
+    Parameters
+    ----------
+    image : dask.array.Array
+    plan : Plan
+        For workers, see `Plan.elsewhere`.
+    """
+    return LazyStatistic(image, plan.layout, _Finder(plan))
+
+
+@dataclass(frozen=True)
+class _Finder:
+    """Finds facts on a worker: it is sent without torch being imported."""
+
+    plan: Plan
+
+    def __call__(self, planes: Planes) -> Facts:
+        return _find(planes, self.plan)
+
+
+def known(facts: MaybeFacts) -> Facts:
+    """Facts, found if need be."""
+    return facts.get() if isinstance(facts, LazyStatistic) else facts
+
+
+# ---------------------------------------------------------------- the blur
+
+
+class _Plane:
+    """One plane of an image as a network sees it, read in parts."""
+
+    def __init__(self, planes: Planes, index: tuple[int, ...], scale: Scale) -> None:
+        self._planes, self._index, self._scale = planes, index, scale
+        self._channels = planes.layout.channels
+        height, width = planes.layout.size
+        self.shape = (height, width, self._channels)
+
+    def __getitem__(self, key: tuple[slice, ...]) -> NDArray[np.float32]:
+        rows, columns = (
+            range(length)[part] for part, length in zip(key, self.shape[:2], strict=False)
+        )
+        region = Region(rows.start, columns.start, rows.stop, columns.stop)
+        block = self._planes.read(self._index, region)
+        return as_seen(block, self._scale, self._planes.layout, rows, columns)[0]
+
+
+def find_blurs(planes: Planes, plan: Plan, scales: tuple[Scale, ...]) -> tuple[Blur, ...]:
+    """Find the point spread function of each channel, or see whether those that are given fit.
+
+    Parameters
+    ----------
+    planes : Planes
+        The whole image; a few windows of one plane of each channel are read.
+    plan : Plan
+        With an inverter.
+    scales : tuple of Scale
+    """
+    from .psf_tools import tools_of
+
+    layout, tools, blurs = planes.layout, tools_of(plan), []
+    what = "Looking at the blur" if plan.psfs else "Finding the point spread function"
+    for channel in range(layout.groups):
+        index = _middle_plane(layout, channel)
+        plane = _Plane(planes, index, scales[layout.group(index)])
+        name = what if layout.groups == 1 else f"{what} of channel {channel}"
+
+        def follow(share: float, channel: int = channel, name: str = name) -> None:
+            tell(0, layout.pixels, f"{name}, {(channel + share) / layout.groups:.0%}")
+
+        follow(0.0)
+        if plan.psfs:
+            psf = plan.psfs[channel if len(plan.psfs) > 1 else 0]
+            blurs.append(_look(plane, psf, tools, plan.linear))
+        else:
+            blurs.append(_find_blur(plane, plan, tools, follow))
+    return tuple(blurs)
+
+
+def find_in_space(planes: Planes, plan: Plan, scales: tuple[Scale, ...]) -> Facts:
+    """Find noise and light of each channel, for volumes and classical methods."""
+    from napari_restore.analysis.noise import noise_level
+    from napari_restore.analysis.windows import rich_windows
+
+    from .in_space import find_light
+
+    layout, blurs, lights = planes.layout, [], []
+    for channel in range(layout.groups):
+        tell(0, layout.pixels, "Looking at the noise")
+        plane = _Plane(planes, _middle_plane(layout, channel), scales[channel])
+        window = next(iter(rich_windows(plane, LOOKED_AT, 1, check)))
+        noise = noise_level(window.samples)
+        psf = plan.psf(channel)
+        # One that was looked for and not found changes nothing.
+        blurs.append(Blur(psf, noise, "given" if psf else "unknown", psf.found))
+        lights.append(find_light(planes, plan, scales, channel, (window.top, window.left)))
+    return Facts(scales, blurs=tuple(blurs), lights=tuple(lights))
+
+
+def _middle_plane(layout: Layout, channel: int) -> tuple[int, ...]:
+    """Index of the plane in the middle of a stack, of one channel."""
+    letters = [layout.axes[axis] for axis in layout.leading]
+    lengths = [layout.shape[axis] for axis in layout.leading]
+    return tuple(
+        channel if letter == "C" else (length - 1) // 2
+        for letter, length in zip(letters, lengths, strict=True)
+    )
+
+
+def _find_blur(plane: _Plane, plan: Plan, tools: Tools, follow: Callable[[float], None]) -> Blur:
+    from napari_restore.analysis.find import find_psf
+
+    moved = plan.options.task == "motion_deblur"
+    found = find_psf(plane, tools, linear=plan.linear, free_form=moved, progress=follow)
+    # One that does not hold everywhere would harm where it does not.
+    psf, statement = (None if found.verdict == "varies" else found.psf), found.statement
+    if found.verdict == "varies":
+        statement += " So the image is restored without one."
+    if psf is not None and plan.pixel_size is not None:
+        psf = replace(psf, pixel_size=plan.pixel_size, unit="µm")
+    # Networks that remove defocus leave sharp images as they are by themselves.
+    untouched = moved and found.verdict == "sharp"
+    return Blur(psf, found.noise, found.verdict, statement, untouched)
+
+
+def _look(plane: _Plane, psf: PSF, tools: Tools, linear: bool) -> Blur:
+    """See how strong the noise is, and whether a PSF explains the image."""
+    from napari_restore.analysis.noise import noise_level
+    from napari_restore.analysis.windows import rich_windows
+
+    windows = rich_windows(plane, LOOKED_AT, 1, check)
+    noise = noise_level(windows[0].samples) if windows else 0.0
+    if not psf:
+        return Blur(None, noise, "unknown", psf.found)
+    found = psf.found.rstrip(".")
+    fits = check_fit(windows[0].samples, psf, noise, tools, linear) if windows else None
+    if fits is None:
+        return Blur(psf, noise, "given", f"{found}. Whether it fits cannot be told.")
+    return Blur(psf, noise, "given", f"{found}. It {fits.statement}.")
+
+
+def check_fit(
+    samples: NDArray[np.float32], psf: PSF, noise: float, tools: Tools, linear: bool
+) -> ReBlur | None:
+    """Restore a window, blur it again and compare; None if it is too small for that.
+
+    Parameters
+    ----------
+    samples : ndarray
+        (h, w, C), about [0, 1].
+    psf : PSF
+    noise : float
+        Standard deviation, in the range of the samples.
+    tools : Tools
+    linear : bool
+        The blur acted on light, before the sRGB tone curve of the image.
+    """
+    import torch
+
+    from napari_restore.analysis.judge import re_blur
+    from napari_restore.analysis.noise import noise_level
+    from napari_restore.physics.camera import to_linear
+
+    height, width = (length // 16 * 16 for length in samples.shape[:2])
+    if min(height, width) < max(32, len(psf.array)):
+        return None
+    image = torch.from_numpy(np.ascontiguousarray(samples[:height, :width]))
+    image = image.permute(2, 0, 1)[None]
+    kernel = torch.from_numpy(psf.array.copy())
+    restored = tools.invert(image, kernel[None], noise, linear)
+    if linear:
+        image, restored = to_linear(image), to_linear(restored)
+        noise = noise_level(image[0].permute(1, 2, 0).numpy())
+    return re_blur(image, restored, kernel, noise)
+
+
+# ---------------------------------------------------------------- what else can be found
+
+
+def try_blur(
+    image: Any,
+    plan: Plan,
+    scales: tuple[Scale, ...],
+    report: Report,
+    within: tuple[tuple[int, ...], Region] | None = None,
+) -> BlurEstimate | None:
+    """Measure blur after a restoration: if that fails, a note says so and the result stays."""
+    try:
+        return measure_blur(image, plan, scales, within)
+    except (RuntimeError, MemoryError) as error:
+        report.notes.append(f"How blurred the image was could not be estimated: {error}")
+        return None
+
+
+def measure_blur(
+    image: Any,
+    plan: Plan,
+    scales: tuple[Scale, ...],
+    within: tuple[tuple[int, ...], Region] | None = None,
+) -> BlurEstimate | None:
+    """Estimate how blurred an image is, from a bounded sample of it.
+
+    Parameters
+    ----------
+    image : array
+        What the plan was made for; NumPy, dask or zarr.
+    plan : Plan
+    scales : tuple of Scale
+        Intensity scales, as the restoration uses them.
+    within : (plane index, Region), optional
+        Where to look; without it, everywhere.
+
+    Returns
+    -------
+    BlurEstimate or None
+        None if the plan's model cannot tell, or the image has too little structure.
+    """
+    return estimate_blur(Planes(image, plan.layout), plan.predictor(), scales, within)
+
+
+def find_motion(
+    image: Any, plan: Plan, scales: tuple[Scale, ...] | None = None, spacing: int = CELL
+) -> Motion:
+    """Find the motion in an image: see `napari_restore.analysis.motion`.
+
+    Parameters
+    ----------
+    image : array
+        What the plan was made for; NumPy, dask or zarr. Read tile by tile.
+    plan : Plan
+        Of a model that finds motion.
+    scales : tuple of Scale, optional
+        Intensity scales, if they are known.
+    spacing : int
+        Side of the cells of the field in pixels, a multiple of 16.
+
+    Returns
+    -------
+    Motion
+
+    Raises
+    ------
+    RestoreError
+        If the model does not find motion.
+    """
+    if plan.spec.gauge != "motion":
+        raise RestoreError(
+            f"Model '{plan.spec.name}' does not say how things moved. Choose 'auto', or one that "
+            "was trained for motion_deblur with estimates."
+        )
+    source = Planes(image, plan.layout)
+    if scales is None:
+        scales = find_scales(source, **plan.scaling)
+    return field_of_motion(source, plan.predictor(), scales, spacing)
+
+
+def find_psfs(image: Any, plan: Plan) -> tuple[PSF, ...]:
+    """Point spread functions of the channels of an image, as the plan says: found, or given.
+
+    Parameters
+    ----------
+    image : array
+        What the plan was made for; NumPy, dask or zarr.
+    plan : Plan
+        With an inverter.
+
+    Returns
+    -------
+    tuple of PSF
+        What is known of each stands in ``found``; where none was found it is false.
+    """
+    facts = find_facts(image, plan)
+    if not facts.blurs:
+        return (PSF.none("The image is empty."),) * plan.layout.groups
+    return tuple(
+        PSF.none(blur.statement) if blur.psf is None else replace(blur.psf, found=blur.statement)
+        for blur in facts.blurs
+    )
+
+
+#: How many windows are measured: of small images fewer, about an eighth of their pixels.
+_FEWEST, _MEASURED = 2, 6
+#: Below, there is nothing to restore. From the second on, an image may be blurred more than any
+#: that the networks were trained on: their estimates hardly grow further.
+SHARP, STRONG = 0.45, 2.6
+#: Roughness of averaged blocks, that of white noise being 1, up to which there is no structure.
+_NOISE = 1.5
+#: Standard deviation of log σ above which the network does not know.
+_UNSURE = 0.7
+
+
+@dataclass(frozen=True)
+class BlurEstimate:
+    """Blur of an image, as the standard deviation of an equivalent Gaussian.
+
+    Attributes
+    ----------
+    sigma : float
+        In pixels; see `napari_restore.physics.psf.equivalent_sigma`. A sharp image has about 0.3.
+    low, high : float
+        Smallest and largest of the windows that were measured.
+    windows : int
+        How many there were, those with the most structure of an even sample.
+    """
+
+    sigma: float
+    low: float
+    high: float
+    windows: int
+
+    @property
+    def verdict(self) -> str:
+        """What to expect: ``sharp``, ``blurred`` or ``strong``, which may be beyond repair."""
+        if self.sigma < SHARP:
+            return "sharp"
+        return "blurred" if self.sigma < STRONG else "strong"
+
+    def record(self) -> dict[str, Any]:
+        """In plain types, for the provenance."""
+        return {
+            "sigma_px": round(self.sigma, 2),
+            "range_px": [round(self.low, 2), round(self.high, 2)],
+            "windows": self.windows,
+            "verdict": self.verdict,
+        }
+
+
+def estimate_blur(
+    source: Planes,
+    predictor: Predictor,
+    scales: Sequence[Scale],
+    within: tuple[tuple[int, ...], Region] | None = None,
+) -> BlurEstimate | None:
+    """Estimate how blurred an image is.
+
+    Parameters
+    ----------
+    source : Planes
+        The whole image; at most some two million samples of it are read.
+    predictor : Predictor
+    scales : sequence of Scale
+        One for each channel of the layout.
+    within : (plane index, Region), optional
+        Where to look; without it, everywhere.
+
+    Returns
+    -------
+    BlurEstimate or None
+        None if the model has no gauge, or there is too little structure to tell.
+    """
+    if not predictor.estimates_blur or source.layout.pixels == 0:
+        return None
+    windows, places = [], list(candidates(source.layout, within))
+    layout = source.layout
+    for (index, region), block in zip(places, read_together(source, places), strict=True):
+        rows, columns = range(region.top, region.bottom), range(region.left, region.right)
+        normal, _ = as_seen(block, scales[layout.group(index)], layout, rows, columns)
+        windows.append((structure(normal), normal))
+    windows.sort(key=lambda item: -item[0])
+    logs, weights = [], []
+    share = source.layout.pixels // (8 * LOOK_SIDE**2)
+    for contrast, normal in windows[: min(max(share, _FEWEST), _MEASURED)]:
+        if contrast == 0 or _is_noise(normal):
+            continue
+        mean, log_variance = window_estimates(normal, predictor)
+        precision = np.exp(-log_variance)
+        if 1 / math.sqrt(precision.mean()) <= _UNSURE:
+            logs.append(float((precision * mean).sum() / precision.sum()))
+            weights.append(float(precision.mean()))
+    if not logs:
+        return None
+    sigma = math.exp(float(np.average(logs, weights=weights)))
+    return BlurEstimate(sigma, math.exp(min(logs)), math.exp(max(logs)), len(logs))
+
+
+def _is_noise(normal: NDArray[np.float32]) -> bool:
+    """Whether a window shows no more than noise: nothing lasts when pixels are averaged.
+
+    The second differences of white noise, whatever its distribution, fall as the side of the
+    averaged blocks grows; those of scenes, blurred or sharp, fall less or not at all.
+    """
+    side = next((side for side in (8, 4) if min(normal.shape[:2]) >= 8 * side), 0)
+    if not side:
+        return False
+    height, width = (length // side * side for length in normal.shape[:2])
+    blocks = normal[:height, :width].reshape(height // side, side, width // side, side, -1)
+    fine = _roughness(normal)
+    return fine > 0 and _roughness(blocks.mean((1, 3))) * side < _NOISE * fine
+
+
+def _roughness(image: NDArray[np.float32]) -> float:
+    second = np.diff(np.diff(image.astype(np.float64), 2, 0), 2, 1)
+    return float(np.sqrt(np.mean(second**2)))
+
+
+def window_estimates(
+    normal: NDArray[np.float32], predictor: Predictor
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Means and log variances over a window, the border of it left out where there is enough."""
+    height, width = normal.shape[:2]
+    size = (height, width)
+    whole = Region(0, 0, height, width)
+    window = Grid(size, predictor.multiple_of, 0).window(whole)
+    tensor = torch.from_numpy(reflect(normal, whole, window, size))
+    estimates = predictor.estimate(tensor.permute(2, 0, 1)[None])[0, :, 0].double().numpy()
+    edge = 2 if min(estimates.shape[1:]) > 8 else 0
+    inner = estimates[:, edge or None : -edge or None, edge or None : -edge or None]
+    return inner[0], inner[1].clip(-6, 4)

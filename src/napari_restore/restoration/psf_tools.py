@@ -6,18 +6,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_restore.analysis.blur import window_estimates
 from napari_restore.analysis.point_spread import KnownBlur
 from napari_restore.analysis.trial import Tools
-from napari_restore.device import torch
 from napari_restore.inference.predictor import find_predictor
 from napari_restore.models.catalog import find_model
 from napari_restore.networks.motion_estimator import MOTION_UNIT
+from napari_restore.runtime import torch
+
+from .plan import window_estimates
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_restore.models.spec import ModelSpec
+    from napari_restore.models.catalog import ModelSpec
 
     from .plan import Plan
 

@@ -1,41 +1,49 @@
-"""The run that library, docks and command line share: facts, blocks, provenance."""
+"""The run that library, docks and command line share: blocks, here or on a cluster; provenance."""
 
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from napari_restore.image.blocks import blocks, pixels_of
-from napari_restore.image.tiling import Region
-from napari_restore.inference.protocol import Report
-from napari_restore.watch import tell
+from napari_restore.image.layout import (
+    Planes,
+    Region,
+    blocks,
+    let_go,
+    pixels_of,
+    reading_around,
+    reading_of,
+    regions_of,
+)
+from napari_restore.inference.engine import Contexts, Report, run
+from napari_restore.models.catalog import sha256
+from napari_restore.runtime import autocast_dtype, check, installed_version, part_of, tell, torch
 
-from .block import BlockTask
-from .connection import survey
-from .executors import restore_here, restore_on
-from .facts import Facts, find_facts, try_blur
-from .plan import suited
-from .provenance import provenance
+from .cluster import finished, survey
+from .plan import Facts, find_facts, known, suited, try_blur
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from distributed import Client
+    from distributed import Client, Future
+    from numpy.typing import NDArray
 
-    from napari_restore.image.blocks import Block
     from napari_restore.image.intensity import Scale
-    from napari_restore.image.layout import Layout
-    from napari_restore.inference.protocol import TileOptions
+    from napari_restore.image.layout import Block, Layout
+    from napari_restore.inference.engine import Predictor, TileOptions
+    from napari_restore.models.catalog import ModelSpec
 
-    from .connection import Workers
-    from .executors import Done
-    from .facts import Blur
-    from .plan import Plan
+    from .cluster import Workers
+    from .plan import Blur, BlurEstimate, MaybeFacts, Plan
 
+    #: Number and place of a block, its samples, and what happened.
+    Done: TypeAlias = tuple[int, Block, NDArray[Any], Report]
 
 #: What is said while a model is loaded.
 LOADING = "Loading the model"
@@ -310,3 +318,360 @@ def plane_of(layout: Layout, block: Block) -> tuple[tuple[int, ...], Region]:
     rows, columns = (block[layout.axes.index(letter)] for letter in "YX")
     index = tuple(block[axis].start for axis in layout.leading)
     return index, Region(rows.start, columns.start, rows.stop, columns.stop)
+
+
+def restore_here(
+    task: BlockTask, image: Any, todo: Sequence[tuple[int, Block]], done: int = 0
+) -> Iterator[Done]:
+    """Restore blocks one after another; the network uses every core for each.
+
+    Parameters
+    ----------
+    task : BlockTask
+    image : array
+    todo : sequence of (number, block)
+    done : int
+        Pixels of the image that an earlier run has restored.
+    """
+    layout, contexts = task.plan.layout, task.contexts(image)
+    total = done + sum(pixels_of(layout, block) for _, block in todo)
+    with ThreadPoolExecutor(1, thread_name_prefix="napari-restore-read") as reader:
+        # The next block is read while one is computed.
+        ahead = [reader.submit(task.read, image, block) for _, block in todo[:1]]
+        for place, (number, block) in enumerate(todo, 1):
+            check()
+            window = ahead.pop().result()
+            ahead += [
+                reader.submit(task.read, image, after) for _, after in todo[place : place + 1]
+            ]
+            with part_of(done, total).around():
+                samples, report = task(block, window, contexts)
+            if report.device != task.plan.device:
+                task = task.without(report.device)
+                contexts.to_cpu()
+            done += pixels_of(layout, block)
+            yield number, block, samples, report
+            del window, samples  # not needed while the next is computed
+
+
+def restore_on(
+    client: Client,
+    task: BlockTask,
+    image: Any,
+    todo: Iterable[tuple[int, Block]],
+    source: Any = None,
+    *,
+    in_order: bool = False,
+) -> Iterator[Done]:
+    """Restore blocks on a cluster, a bounded number at a time.
+
+    What has to be known of the whole image is found here.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    task : BlockTask
+    image : array
+    todo : iterable of (number, block)
+    source : array, optional
+        The image as the workers read it. Without it, windows are read here and sent.
+    in_order : bool
+        Give the blocks in the order of ``todo``, not as they are finished.
+    """
+    contexts = task.contexts(image)
+    # Not scattered: what is scattered is lost with its worker, what is computed is made again.
+    shared = client.submit(_same, (task.elsewhere(), source), pure=False)
+
+    def submitted() -> Iterator[tuple[tuple[int, Block], Future[Any]]]:
+        for number, block in todo:
+            sent = _sendable(contexts, task, block)
+            window = task.read(image, block) if source is None else None
+            future = client.submit(_restore, shared, block, window, sent, pure=False)
+            yield (number, block), future
+
+    for (number, block), (samples, report) in finished(client, submitted(), in_order=in_order):
+        yield number, block, samples, report
+
+
+def _sendable(
+    contexts: Contexts, task: BlockTask, block: Block
+) -> dict[tuple[int, ...], torch.Tensor] | None:
+    """Contexts of the planes of a block, for a worker with another device."""
+    if not task.plan.spec.view:
+        return None
+    predictor = task.predictor()
+    planes = [index for index, _ in regions_of(task.plan.layout, block)]
+    found = {index: contexts.get(index, predictor).cpu() for index in planes}
+    contexts.trim()
+    return found
+
+
+def _same(shared: tuple[BlockTask, Any]) -> tuple[BlockTask, Any]:
+    return shared
+
+
+def _restore(
+    shared: tuple[BlockTask, Any],
+    block: Block,
+    window: NDArray[Any] | None,
+    contexts: dict[tuple[int, ...], torch.Tensor] | None,
+) -> tuple[NDArray[Any], Report]:
+    """Restore a block on a worker."""
+    task, source = shared
+    return task(block, task.read(source, block) if window is None else window, contexts)
+
+
+@dataclass(frozen=True)
+class BlockTask:
+    """Everything that the blocks of an image have in common, small and picklable.
+
+    The samples of a block depend on image, task and the block's place alone, not on what was
+    restored before it, nor on where.
+
+    Attributes
+    ----------
+    plan : Plan
+    facts : Facts, or LazyStatistic
+        Or how they are found when they are first needed.
+    """
+
+    plan: Plan
+    facts: MaybeFacts
+
+    def elsewhere(self) -> BlockTask:
+        """Make the task for a worker of a cluster, which has its own device."""
+        return replace(self, plan=self.plan.elsewhere())
+
+    def without(self, device: str) -> BlockTask:
+        """Make the task that follows a block which ended on another device.
+
+        Memory ran out at the smallest tile: no use to try it on every block.
+        """
+        return (
+            self
+            if device == self.plan.device
+            else replace(self, plan=replace(self.plan, device=device))
+        )
+
+    def found(self) -> Facts:
+        """Facts of the image, found if need be."""
+        return known(self.facts)
+
+    def predictor(self) -> Predictor:
+        """Load the model; once in each process."""
+        return self.plan.predictor(self.found())
+
+    def window(self, block: Block) -> Block:
+        """Find which samples a block is restored from: itself, its halo, its neighbor in time."""
+        plan = self.plan
+        if plan.in_space:
+            return reading_around(plan.layout, block, dict(zip("ZYX", plan.margins, strict=True)))
+        return reading_of(plan.layout, block, plan.spec.multiple_of, plan.halo, plan.spec.frames)
+
+    def read(self, image: Any, block: Block) -> NDArray[Any]:
+        """Read the window of a block; what is in memory is not copied."""
+        part = image[self.window(block)]
+        if type(part) is np.ndarray and type(image) is np.ndarray:
+            return part
+        samples = np.array(part)
+        let_go(image)
+        return samples
+
+    def contexts(self, image: Any) -> Contexts:
+        """Global contexts of the planes of a whole image, each found when it is asked for."""
+        return Contexts(Planes(image, self.plan.layout), self.found().scales)
+
+    def __call__(
+        self,
+        block: Block,
+        window: NDArray[Any],
+        contexts: Contexts | dict[tuple[int, ...], torch.Tensor] | None = None,
+        *,
+        origin: tuple[int, ...] | None = None,
+    ) -> tuple[NDArray[Any], Report]:
+        """Restore a block.
+
+        Parameters
+        ----------
+        block : tuple of slice
+            One for each axis of the image; all of the color axis.
+        window : ndarray
+            Samples around it, as `read` gives them, or more.
+        contexts : Contexts or dict, optional
+            Global contexts of its planes, if the model wants them.
+        origin : tuple of int, optional
+            Place of the window's first sample in the image; without it, that of `window`.
+
+        Returns
+        -------
+        ndarray, Report
+            The block's samples in the dtype and order of the image, and what happened.
+        """
+        plan, report, found = self.plan, Report(), self.found()
+        layout, scales = plan.layout, found.scales
+        if origin is None:
+            origin = tuple(part.start for part in self.window(block))
+        out = np.empty([part.stop - part.start for part in block], window.dtype)
+        source = Planes(window, layout, origin)
+        if isinstance(contexts, dict):
+            contexts = Contexts(source, scales, contexts)
+        target = Planes(out, layout, tuple(part.start for part in block))
+        if plan.in_space:
+            from .in_space import restore_in_space
+
+            restore_in_space(source, target, plan, found, block, report)
+            return out, report
+        total, before = pixels_of(layout, block), 0
+        for channel, regions in self._by_channel(block):
+            predictor = plan.predictor(found, channel)
+            if found.is_untouched(channel):
+                report.device = predictor.device
+                for index, region in regions:
+                    target.write(index, region, source.read(index, region))
+            else:
+                with part_of(before, total).around():
+                    run(
+                        source,
+                        target,
+                        predictor,
+                        scales,
+                        tiles=plan.tiles_on(predictor.device),
+                        strength=plan.options.strength,
+                        regions=regions,
+                        contexts=contexts,
+                        report=report,
+                    )
+            before += sum(region.pixels for _, region in regions)
+        return out, report
+
+    def _by_channel(self, block: Block) -> Iterator[tuple[int, list[tuple[Any, Region]]]]:
+        """Regions of a block: of each channel that has a blur of its own, or of all."""
+        layout, regions = self.plan.layout, regions_of(self.plan.layout, block)
+        if len(self.found().blurs) < 2:
+            yield 0, regions
+            return
+        for channel in range(layout.groups):
+            own = [part for part in regions if layout.group(part[0]) == channel]
+            if own:
+                yield channel, own
+
+
+#: Share of the light of an image by which that of its result may differ without a word.
+LIGHT = 0.01
+#: Said of a movie of which two frames tell less than one.
+ALONE = (
+    "Each frame was restored alone: the blur between two is too short, or nothing shows how long "
+    "it is, and with both the result would be worse"
+)
+
+
+def provenance(
+    plan: Plan,
+    facts: Facts | None = None,
+    report: Report | None = None,
+    *,
+    blur: BlurEstimate | None = None,
+    seconds: float | None = None,
+    workers: Workers | None = None,
+) -> dict[str, Any]:
+    """Say how a result is made.
+
+    Parameters
+    ----------
+    plan : Plan
+    facts : Facts, optional
+        What was found of the image.
+    report : Report, optional
+        What happened.
+    blur : BlurEstimate, optional
+    seconds : float, optional
+        Without it the record is the same for a run that was broken off and continued.
+    workers : Workers, optional
+        Of the cluster that computed.
+
+    Returns
+    -------
+    dict
+    """
+    options, spec = plan.options, plan.spec
+    blurs = () if facts is None else facts.blurs
+    told = any(plan.psfs) if facts is None else facts.psf is not None
+    if told and plan.inverter is not None:
+        spec = plan.inverter
+    classical = options.method != "network"
+    dtype = autocast_dtype(plan.device)
+    record: dict[str, Any] = {
+        "task": options.task,
+        "model": _model(spec) if not classical else options.method,
+        "weights_sha256": None if classical else spec.sha256 or sha256(spec.path),
+        "axes": plan.layout.axes,
+        "strength": options.strength,
+        "tile": plan.tiles.side if plan.tiles.fixed else "auto",
+        "device": plan.device,
+        "precision": "float32" if dtype is None else str(dtype).removeprefix("torch."),
+        "versions": {"napari-restore": installed_version(), "torch": str(torch.__version__)},
+    }
+    if options.structure_size:
+        record["structure_size"] = options.structure_size
+    if plan.dimensions == 3:
+        record["dimensions"] = 3
+    if classical:
+        record["method"] = options.method
+    if plan.inverter is not None or classical:
+        # What was asked for, which is known before anything is found.
+        record["psf_asked"] = [psf.digest for psf in plan.psfs] or "auto"
+    if plan.pixel_size is not None:
+        record["pixel_size_um"] = list(plan.pixel_size)
+    if blurs:
+        records = [blur.record() for blur in blurs]
+        record["psf"] = records if len(records) > 1 else records[0]
+    if options.keep_range:
+        record["keep_range"] = True
+    if options.invalid_value is not None:
+        record["invalid_value"] = options.invalid_value
+    if spec.frames == 2:
+        record["frames"] = 2
+        found = None if facts is None else facts.exposure
+        if found == 0:
+            record["frames_used"] = 1
+        if exposure := options.exposure or found:
+            record["exposure"] = exposure
+            record["exposure_found"] = options.exposure is None
+    if report is not None:
+        record |= {
+            "device": report.device or plan.device,
+            "clipped_samples": report.clipped,
+            "held_samples": report.held,
+            "invalid_samples": report.invalid,
+            "notes": [*plan.notes, *report.notes],
+        }
+    if report is not None:
+        few = facts is not None and any(scale.few for scale in facts.scales)
+        # To take away light is what Dehaze is for, but not where a pixel has few counts.
+        if abs(report.light - 1) > LIGHT and (few or options.task != "dehaze"):
+            record["light"] = round(report.light, 4)
+            record["notes"].append(light_note(report.light))
+    if record.get("frames_used") == 1:
+        record["notes"] = [*record.get("notes", []), ALONE]
+    if facts is not None and facts.scales:
+        # What became 0 and 1 for the network, for each channel.
+        record["scales"] = [[scale.low, scale.low + scale.span] for scale in facts.scales]
+    if workers is not None:
+        record |= {"device": workers.device, "precision": workers.precision}
+    if blur is not None:
+        record["blur"] = blur.record()
+    if seconds is not None:
+        record["seconds"] = round(seconds, 3)
+    return record
+
+
+def light_note(share: float) -> str:
+    """Say that the sum of a result is not that of its image."""
+    return (
+        f"The result has {share:.1%} of the light of the image: take sums and means from the image"
+    )
+
+
+def _model(spec: ModelSpec) -> str:
+    """Name of a model; a user's own file is found again by its path."""
+    return spec.weights if Path(spec.weights).is_absolute() else spec.name

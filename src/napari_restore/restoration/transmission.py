@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_restore.analysis.transmission import transmission_of, without_color
-from napari_restore.image.layout import Planes
-from napari_restore.image.lazy import as_dask, is_lazy
-from napari_restore.image.tiling import Region
-from napari_restore.inference.context import Contexts
+from napari_restore.image.layout import Planes, Region, as_dask, is_lazy
+from napari_restore.inference.engine import Contexts
 
-from .block import BlockTask
 from .dask_graph import lazy_contexts
+from .run import BlockTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,10 +21,9 @@ if TYPE_CHECKING:
 
     from napari_restore.image.intensity import Scale
     from napari_restore.image.layout import Layout
-    from napari_restore.inference.protocol import Predictor
+    from napari_restore.inference.engine import Predictor
 
-    from .facts import Facts
-    from .plan import Plan
+    from .plan import Facts, Plan
 
 
 def transmission(image: Any, plan: Plan, facts: Facts) -> Any:

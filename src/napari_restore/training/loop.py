@@ -14,8 +14,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from napari_restore.errors import ModelError, RestoreError
-from napari_restore.models.spec import build_network
-from napari_restore.models.weights import load_state, read_metadata, save_weights, sha256
+from napari_restore.models.catalog import (
+    build_network,
+    load_state,
+    read_metadata,
+    save_weights,
+    sha256,
+)
 
 from .data import CropSource, load_folder
 from .objectives import batch_loss, forward

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from napari_restore.device import autocast_dtype
 from napari_restore.networks.motion_estimator import MOTION_UNIT, CepstralEstimator
 from napari_restore.physics.psf import equivalent_sigma
+from napari_restore.runtime import autocast_dtype
 
 from .losses import estimate_error, flow_error, optics_error, resized
 

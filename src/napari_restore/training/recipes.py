@@ -39,7 +39,7 @@ class Recipe:
         Also the name of the model.
     task : str
     architecture : str
-        Key of `napari_restore.models.spec.ARCHITECTURES`.
+        Key of `napari_restore.models.catalog.ARCHITECTURES`.
     options : mapping
         Arguments of the network.
     degradation : Degradation

@@ -17,8 +17,7 @@ import numpy as np
 import torch
 
 from napari_restore.analysis.noise import noise_level
-from napari_restore.models.catalog import VOLUME, VOLUME_INVERTER
-from napari_restore.models.weights import save_weights
+from napari_restore.models.catalog import VOLUME, VOLUME_INVERTER, save_weights
 from napari_restore.networks.volume_inverter import VolumeInverter
 from napari_restore.physics.deconvolution import RichardsonLucy, Scale
 from napari_restore.physics.optics import Optics

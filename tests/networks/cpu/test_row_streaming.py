@@ -13,7 +13,7 @@ from napari_restore.networks.cpu import pipeline, row_streaming
 from napari_restore.networks.cpu.winograd import WinogradConv2d, with_winograd
 from napari_restore.networks.motion_estimator import CepstralEstimator
 from napari_restore.networks.resunet import ResUNet
-from napari_restore.watch import Stopped, Watch
+from napari_restore.runtime import Stopped, Watch
 from rounding import rounding, terms_of
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_restore.image.layout import as_size, length_unit, time_unit
 from napari_restore.io.image_file import RescaleTransform, as_dtype, integer_dtype
-from napari_restore.io.units import as_size, length_unit, time_unit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from napari_restore.io.units import as_size, unit_along
+from napari_restore.image.layout import as_size, unit_along
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,9 +10,16 @@ import numpy as np
 from tifffile import PHOTOMETRIC, TiffFile, TiffPageSeries
 
 from napari_restore.errors import FileError
+from napari_restore.image.layout import (
+    Inverted,
+    StoredArray,
+    as_size,
+    in_memory_or_mapped,
+    invert,
+    length_unit,
+    white,
+)
 from napari_restore.io.image_file import ImageFile
-from napari_restore.io.stored import Inverted, StoredArray, in_memory_or_mapped, invert, white
-from napari_restore.io.units import as_size, length_unit
 
 from . import imagej, ome, tags
 

@@ -10,8 +10,8 @@ import numpy as np
 import tifffile
 
 from napari_restore.errors import FileError
-from napari_restore.io.image_file import ALL, check_even, ordered_axes, stored_order, with_alpha
-from napari_restore.io.stored import invert
+from napari_restore.image.layout import invert
+from napari_restore.io.image_file import ALL, ordered_axes, stored_order, with_alpha
 
 from . import imagej, ome
 from .tags import names_of
@@ -142,7 +142,6 @@ def is_our_tiff(path: Path) -> bool:
 
 def check_tiff(name: str, picture: ImageFile) -> None:
     """Raise a `FileError` if TIFF, or this kind of TIFF, cannot hold the image."""
-    check_even(picture)
     data, axes = picture.data, ordered_axes(picture)
     if data.size == 0:
         raise FileError(

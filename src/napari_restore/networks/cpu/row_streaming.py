@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_restore.watch import advanced, check
+from napari_restore.runtime import advanced, check
 
 from .pipeline import Rows, Stage, through
 from .scratch import scratch

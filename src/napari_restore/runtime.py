@@ -1,14 +1,21 @@
-"""Devices: which there are, which to take, and what their errors mean."""
+"""What computations run in: the device, its threads and memory; progress and cancellation."""
 
 from __future__ import annotations
 
 import sys
+from concurrent.futures import wait
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_restore.errors import DeviceError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Executor
+
     import torch as torch
 
 
@@ -155,3 +162,159 @@ def memory_left(device: str) -> int | None:
     """Bytes that are free on a card; None where that is not known."""
     ask = getattr(getattr(torch, device.partition(":")[0]), "mem_get_info", None)
     return None if ask is None else int(ask(device)[0])
+
+
+Result = TypeVar("Result")
+
+#: Seconds between two looks at a thread that computes.
+LOOK = 0.1
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a restoration is: ``done`` of ``total`` pixels."""
+
+    done: int
+    total: int
+    message: str = ""
+
+
+class Stopped(BaseException):
+    """Nobody waits for the result any more.
+
+    Like ``GeneratorExit`` no `Exception`: whoever turns errors into notes lets it pass.
+    """
+
+
+class Watch:
+    """Follows a computation and may stop it, from any thread.
+
+    What runs within it calls `tell`, `advanced` and `check`. Watches within watches stop with them.
+
+    Parameters
+    ----------
+    on_progress : callable, optional
+        Gets every `Progress`, in the thread that computes. An exception of it ends the computation.
+
+    Attributes
+    ----------
+    share : float
+        How far a step is that counts no pixels, from 0 to 1.
+    progress : Progress
+        The last that was told.
+    """
+
+    def __init__(self, on_progress: Callable[[Progress], object] | None = None) -> None:
+        self.share, self.progress = 0.0, Progress(0, 0)
+        self._on_progress = on_progress
+        self._stopped = False
+        self._around = _CURRENT.get()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it, or one around it, was stopped."""
+        return self._stopped or (self._around is not None and self._around.stopped)
+
+    def stop(self) -> None:
+        """Let what runs within it end at its next `check`."""
+        self._stopped = True
+
+    def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Call a function within this watch, in the thread that calls.
+
+        Raises
+        ------
+        Stopped
+            If it was stopped.
+        """
+        with self.around():
+            check()
+            return function(*arguments)
+
+    @contextmanager
+    def around(self) -> Iterator[None]:
+        """Watch what runs in a with block."""
+        token = _CURRENT.set(self)
+        try:
+            yield
+        finally:
+            _CURRENT.reset(token)
+
+    def tell(self, progress: Progress) -> None:
+        """Note how far it is."""
+        self.progress = progress
+        if self._on_progress is not None:
+            self._on_progress(progress)
+
+
+_CURRENT: ContextVar[Watch | None] = ContextVar("napari_restore_watch", default=None)
+
+
+def check() -> None:
+    """Raise `Stopped` if nobody waits for what is being computed."""
+    watch = _CURRENT.get()
+    if watch is not None and watch.stopped:
+        raise Stopped
+
+
+def tell(done: int, total: int, message: str = "") -> None:
+    """Tell how far the computation is, in pixels; raises as `check` does."""
+    check()
+    watch = _CURRENT.get()
+    if watch is not None:
+        watch.tell(Progress(done, total, message))
+
+
+def part_of(before: int, total: int) -> Watch:
+    """Make a watch for a part of a computation, which counts its own pixels.
+
+    Parameters
+    ----------
+    before, total : int
+        Pixels that were done before the part, and in all.
+    """
+    return relaying(lambda step: Progress(before + step.done, total, step.message))
+
+
+def relaying(change: Callable[[Progress], Progress]) -> Watch:
+    """Make a watch that tells the watch around it what becomes of each step."""
+    around = _CURRENT.get()
+
+    def relay(step: Progress) -> None:
+        changed = change(step)
+        if around is not None:
+            around.tell(changed)
+
+    return Watch(relay)
+
+
+def advanced(share: float) -> None:
+    """Tell how far the computation is, from 0 to 1; raises as `check` does."""
+    check()
+    watch = _CURRENT.get()
+    if watch is not None:
+        watch.share = share
+
+
+def call_in(executor: Executor, function: Callable[..., Result], *arguments: Any) -> Result:
+    """Call a function in a thread of its own, watched as the caller is, and wait for its result.
+
+    Raises
+    ------
+    Stopped
+        As soon as nobody waits any more; a function that does not look ends later by itself.
+    """
+    future = executor.submit(copy_context().run, function, *arguments)
+    while not wait([future], LOOK).done:
+        check()
+    return future.result()
+
+
+def installed_version() -> str:
+    """Version as installed; sources that are used without that have none."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("napari-restore")
+    except PackageNotFoundError:
+        return "0+unknown"

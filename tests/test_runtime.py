@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from napari_restore import device
+from napari_restore import runtime
 from napari_restore.errors import DeviceError
 from napari_restore.inference.predictor import load_predictor
 from napari_restore.models.catalog import find_model
@@ -32,8 +32,8 @@ SEVERAL, ONE, MAC, NONE = ("cuda:0", "cuda:1", "cpu"), ("cuda", "cpu"), ("mps", 
 def test_devices_resolve(
     present: tuple[str, ...], asked: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device, "available_devices", lambda: present)
-    assert device.resolve_device(asked) == expected
+    monkeypatch.setattr(runtime, "available_devices", lambda: present)
+    assert runtime.resolve_device(asked) == expected
 
 
 @pytest.mark.parametrize(
@@ -43,16 +43,16 @@ def test_devices_resolve(
 def test_a_device_that_is_not_there_is_named_with_those_that_are(
     present: tuple[str, ...], asked: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device, "available_devices", lambda: present)
+    monkeypatch.setattr(runtime, "available_devices", lambda: present)
     with pytest.raises(DeviceError) as caught:
-        device.resolve_device(asked)
+        runtime.resolve_device(asked)
     assert f"'{asked}'" in str(caught.value)
     assert all(name in str(caught.value) for name in ("auto", *present))
 
 
 def test_the_cpu_is_always_there_and_last() -> None:
-    assert device.available_devices()[-1] == "cpu"
-    assert device.resolve_device("auto") == device.available_devices()[0]
+    assert runtime.available_devices()[-1] == "cpu"
+    assert runtime.resolve_device("auto") == runtime.available_devices()[0]
 
 
 @pytest.mark.parametrize(
@@ -65,11 +65,11 @@ def test_cards_of_every_maker_are_found(
     found = {"is_available": True, "current_accelerator": torch.device(kind), "device_count": count}
     for name, value in found.items():
         monkeypatch.setattr(torch.accelerator, name, lambda value=value: value)
-    assert device.available_devices() == expected
+    assert runtime.available_devices() == expected
 
 
 def test_the_cpu_computes_in_a_type_that_torch_knows() -> None:
-    assert device.autocast_dtype("cpu") in (None, torch.bfloat16)
+    assert runtime.autocast_dtype("cpu") in (None, torch.bfloat16)
 
 
 def test_networks_follow_the_number_of_threads(mono_model: str) -> None:
@@ -82,10 +82,10 @@ def test_networks_follow_the_number_of_threads(mono_model: str) -> None:
     before = threads()
     try:
         for count in (3, 1, 2):
-            device.use_threads(count)
+            runtime.use_threads(count)
             assert threads() == count
     finally:
-        device.use_threads(before)
+        runtime.use_threads(before)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_networks_follow_the_number_of_threads(mono_model: str) -> None:
     ids=repr,
 )
 def test_only_memory_errors_are_memory_errors(error: Exception, expected: bool) -> None:
-    assert device.is_out_of_memory(error) is expected
+    assert runtime.is_out_of_memory(error) is expected
 
 
 def test_torch_that_cannot_be_loaded_is_explained_where_it_is_used(
@@ -112,6 +112,6 @@ def test_torch_that_cannot_be_loaded_is_explained_where_it_is_used(
     def fail(name: str) -> None:
         raise OSError("[WinError 1114] A dynamic link library (DLL) initialization routine failed")
 
-    monkeypatch.setattr(device, "import_module", fail)
+    monkeypatch.setattr(runtime, "import_module", fail)
     with pytest.raises(DeviceError, match=r"WinError 1114.*napari-restore gui"):
-        _ = device.torch.Tensor
+        _ = runtime.torch.Tensor
