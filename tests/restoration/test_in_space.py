@@ -180,7 +180,7 @@ BAD: dict[str, tuple[tuple[int, ...], dict[str, Any], str]] = {
     "found psf": ((8, 32, 32), {"dimensions": 3, "psf": "auto"}, "needs a point spread function"),
     "classical": ((32, 32), {"method": "wiener"}, "needs a point spread function"),
     "flat psf": ((8, 32, 32), {"dimensions": 3, "psf": FLAT}, "with planes, or restore plane"),
-    "deep psf": ((8, 32, 32), {"psf": PSF}, "As a volume"),
+    "deep psf": ((8, 32, 32), {"psf": PSF}, "as a volume"),
     "two planes": ((2, 32, 32), {"dimensions": 3, "psf": PSF}, "3 planes or more.*has 2"),
     "time": ((8, 32, 32), {"dimensions": 3, "psf": PSF, "axes": "TYX"}, "Name it Z"),
     "plane": ((32, 32), {"dimensions": 3, "psf": PSF}, "axis of depth"),

@@ -62,7 +62,7 @@ BYTES, LEAST_VOXELS = 100, 2**18
 #: From here on a sample of 8-bit color may be cut off by the range of the sensor.
 FULL = 0.985
 #: Planes, rows and columns that the network sees around a place, beside what its estimates see.
-SEEN = (5, 12, 12)
+SEEN = (7, 16, 16)
 #: Sides of the part of an image in which the momenta of the steps are found: depth, and the plane.
 SAMPLE = (48, 192)
 
