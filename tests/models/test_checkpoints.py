@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ import torch
 from napari_restore.api import restore
 from napari_restore.errors import ModelError
 from napari_restore.inference.predictor import load_predictor
+from napari_restore.models import catalog
 from napari_restore.models.catalog import (
     PUBLISHED_WINDOW,
     build_network,
@@ -272,3 +275,20 @@ def test_missing_files_are_named(suffix: str, folder: bool, tmp_path: Path) -> N
         path.mkdir()
     with pytest.raises(ModelError, match="away"):
         find_model("deblur", 3, str(path))
+
+
+def test_a_file_may_be_the_first_model_of_a_process(rng: np.random.Generator) -> None:
+    bundled = Path(catalog.__file__).parent / "weights" / "dehaze-color.safetensors"
+    image = rng.integers(0, 255, (96, 96, 3), np.uint8)
+    script = (
+        "import sys, numpy as np, napari_restore\n"
+        "image = np.frombuffer(sys.stdin.buffer.read(), np.uint8).reshape(96, 96, 3)\n"
+        "result = napari_restore.dehaze(image, rgb=True, model=sys.argv[1], device='cpu')\n"
+        "sys.stdout.buffer.write(result.tobytes())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, bundled], input=image.tobytes(), capture_output=True
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    result = np.frombuffer(done.stdout, np.uint8).reshape(image.shape).astype(int)
+    assert np.abs(result - restore(image, "dehaze", rgb=True, device="cpu")).max() <= 1

@@ -107,7 +107,9 @@ class ModelSpec:
         return "color" if self.channels == 3 else "mono"
 
 
-def build_network(architecture: str, options: Mapping[str, object]) -> nn.Module:
+def build_network(
+    architecture: str, options: Mapping[str, object], device: str = "cpu"
+) -> nn.Module:
     """Build a network with fresh weights.
 
     Parameters
@@ -116,6 +118,8 @@ def build_network(architecture: str, options: Mapping[str, object]) -> nn.Module
         Key of `ARCHITECTURES`.
     options : mapping
         Arguments of the network's class.
+    device : str
+        Where its weights are made; with "meta" they take no memory.
 
     Raises
     ------
@@ -127,8 +131,11 @@ def build_network(architecture: str, options: Mapping[str, object]) -> nn.Module
             f"No architecture '{architecture}'. Choose one of: {', '.join(ARCHITECTURES)}."
         )
     module, _, name = ARCHITECTURES[architecture].partition(":")
+    # Imported before: constants of a module are made once, and have to be real ones.
+    build = getattr(import_module(module), name)
     try:
-        network: nn.Module = getattr(import_module(module), name)(**options)
+        with torch.device(device):
+            network: nn.Module = build(**options)
     except (TypeError, ValueError) as error:
         raise ModelError(f"No '{architecture}' with {dict(options)}: {error}.") from error
     return network
@@ -474,8 +481,7 @@ def _refuse_absurd(path: Path, architecture: str, options: dict[str, Any]) -> No
         if not 0 <= number <= _MOST:
             raise ModelError(f"{path} has an option that no network has: {key} = {number}.")
     try:
-        with torch.device("meta"):
-            network = build_network(architecture, options)
+        network = build_network(architecture, options, "meta")
     except ModelError as error:
         raise ModelError(f"{path} describes no network. {error}") from error
     count = sum(value.numel() for value in network.parameters())
