@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def grid_of(viewer: ViewerModel) -> Any:
     """Grid of a viewer; it had another place before napari 0.9."""
     canvas = getattr(viewer, "canvas", None)
-    return canvas.grid if hasattr(canvas, "grid") else viewer.grid
+    return viewer.grid if canvas is None else canvas.grid
 
 
 def camera_of(viewer: ViewerModel) -> Any:

@@ -283,7 +283,7 @@ def difference_layer(first: Image, second: Image) -> Image:
             f"'{first.name}' has the shape {shapes[0]} and '{second.name}' {shapes[1]}. A "
             "difference needs two images of one shape."
         )
-    levels = [_change(*pair, first.rgb) for pair in pairs]
+    levels = [_change(source, result, first.rgb) for source, result in pairs]
     multiscale = first.multiscale and second.multiscale
     most = _reach(levels[-1], first)
     place = {name: getattr(first, name) for name in PLACE}

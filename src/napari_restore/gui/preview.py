@@ -90,8 +90,8 @@ class Preview:
         self,
         job: LayerJob,
         block: Block,
-        original: NDArray[Any],
-        restored: NDArray[Any],
+        original: Any,
+        restored: Any,
     ) -> None:
         self.source, self.strength = job.layer, 1.0
         self._levels, self._multiscale = job.shown_levels, job.state["multiscale"]

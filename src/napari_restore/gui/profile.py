@@ -61,12 +61,13 @@ def values_along(
     lazy = is_lazy(layer.data[0] if layer.multiscale else layer.data)
     steps = number_of_samples(inside, _MOST_LAZY if lazy else _MOST) if count is None else count
     if lazy:
-        return _as_shown(layer, np.linspace(*world, steps))
+        return _as_shown(layer, np.linspace(world[0], world[1], steps))
     index = shown_plane(layer, dims)
     if index is None:
         return np.full(steps, np.nan)
-    plane = np.asarray(layer.data[0] if layer.multiscale else layer.data)[index]
-    rows, columns = np.linspace(*inside[:, -2:], steps).T
+    data = layer.data[0] if layer.multiscale else layer.data
+    plane = np.asarray(data[index])
+    rows, columns = np.linspace(inside[0, -2:], inside[1, -2:], steps).T
     # Only the part around the line becomes floats.
     top, left = (max(0, int(np.floor(x.min()))) for x in (rows, columns))
     bottom, right = (max(0, int(np.ceil(x.max()))) + 2 for x in (rows, columns))

@@ -167,6 +167,12 @@ class Rates:
             seconds += beside * job.pixels / 1e6
         return seconds
 
+    def per_pixel(self, job: LayerJob) -> float:
+        """Estimate for one pixel that the network sees."""
+        speed = self._speeds.get(_key(job))
+        known = speed is not None and speed.seen > 0 and speed.network > 0
+        return (speed.network / speed.seen if known and speed else self._guess(job)) / 1e6
+
     def all_seconds(self, jobs: Iterable[LayerJob]) -> float:
         """Estimate for some layers: each model is loaded once."""
         total, seen = 0.0, set(self._loaded)

@@ -20,6 +20,7 @@ from .describe import blur_text, duration, title
 from .jobs import LayerJob, plan_layer
 from .layers import SUFFIXES
 from .lineage import meant_by
+from .live import Live
 from .options import DockOptions
 from .preview import KnownFacts, Preview
 from .rates import known_rates
@@ -29,7 +30,7 @@ from .strength import FreshResult
 from .work import Outcome, restore_all, restore_what_is_seen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from napari.components import ViewerModel
     from napari.qt.threading import GeneratorWorker
@@ -44,6 +45,10 @@ _PREVIEW_SIDE_GPU = 2048
 _PLACE = {"data", "scale", "translate", "rotate", "shear", "affine", "units"}
 _NAMED = {"name", "data", "axis_labels", "scale", "units"}
 _SAID = _NAMED - _PLACE
+
+
+def _side_of_preview(device: str) -> int:
+    return _PREVIEW_SIDE.get(device, _PREVIEW_SIDE_GPU)
 
 
 def _partners(sources: Sequence[Image]) -> list[Image] | list[None]:
@@ -83,6 +88,9 @@ class Session:
         self._known_facts = KnownFacts()
         self._blurs: tuple[LayerJob, Sequence[Blur]] | None = None
         self._inserting = False
+        self._options: Callable[[], DockOptions] = DockOptions
+        seconds = self.rates.per_pixel
+        self.live = Live(viewer, self._live_job, self._known_facts, _side_of_preview, seconds)
         # The list tells of its layers' events too.
         viewer.layers.events.connect(self._on_layers)
         viewer.layers.selection.events.changed.connect(self._on_selection)
@@ -133,7 +141,7 @@ class Session:
             layer = self.viewer.layers[event.index]
         else:
             return
-        gone, preview = event.type == "removed", self._preview
+        gone, preview = event.type == "removed", self._preview or self.live.shown
         if preview is not None:
             if (gone and layer is preview.layer) or (
                 layer is preview.source and event.type not in _SAID
@@ -210,10 +218,11 @@ class Session:
         """
         self.runner.refuse_if_running()
         job = self.jobs(options)[-1]
+        self.live.stop()
         # The full change is kept, and blended with the source as the strength says.
         job = replace(job, plan=job.plan.at_strength(1.0))
         self.target = job.name
-        side = _PREVIEW_SIDE.get(job.plan.device, _PREVIEW_SIDE_GPU)
+        side = _side_of_preview(job.plan.device)
         block = visible_block(job.layer, self.viewer.dims, side, job.space)
         size = [part.stop - part.start for part in block]
         return self.runner.start(
@@ -250,7 +259,7 @@ class Session:
             plan_layer(layer, task, **(options if task == self.task else common).planning())
             for task in SUFFIXES
         ]
-        side = _PREVIEW_SIDE.get(jobs[0].plan.device, _PREVIEW_SIDE_GPU)
+        side = _side_of_preview(jobs[0].plan.device)
         block = visible_block(layer, self.viewer.dims, side)
         pixels = math.prod(part.stop - part.start for part in block)
         self.target = layer.name
@@ -306,9 +315,35 @@ class Session:
             return f"{text} {failed} failed." if failed else text
         return " ".join(texts)
 
+    # ------------------------------------------------------------ live
+
+    def go_live(self, options: Callable[[], DockOptions]) -> None:
+        """Keep what is seen restored, from now on, with what the controls say at each time.
+
+        Raises
+        ------
+        RestoreError
+            If something else is running or nothing can be restored.
+        """
+        self.runner.refuse_if_running()
+        self.jobs(options())
+        self.remove_preview()
+        self._options = options
+        self.live.start(options().strength)
+
+    def _live_job(self) -> LayerJob:
+        """Job of what is selected; of what was, while labels are painted."""
+        options, shown = self._options(), self.live.shown
+        if shown is not None and not self.sources():
+            job = plan_layer(shown.source, self.task, **options.planning())
+        else:
+            job = self.jobs(options)[-1]
+        return replace(job, plan=job.plan.at_strength(1.0))
+
     def set_strength(self, strength: float) -> None:
         """Show another strength on the preview and the fresh results of what is selected."""
         sources = self.sources()
+        self.live.blend(strength)
         with self._quietly():
             if self._preview is not None and self._preview.source in sources:
                 self._preview.blend(strength)
@@ -384,6 +419,7 @@ class Session:
 
     def remove_preview(self) -> None:
         """Take the temporary layer away, if there is one."""
+        self.live.stop()
         preview, self._preview = self._preview, None
         if preview is not None:
             preview.remove()

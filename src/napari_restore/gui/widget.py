@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QEvent, Qt, QTimer
+from qtpy.QtGui import QAction  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
+    QCheckBox,
     QFormLayout,
     QFrame,
     QHBoxLayout,
@@ -198,7 +200,7 @@ class RestoreWidget(QWidget):
         self.compare_button = QPushButton("Compare")
         self.compare_button.setToolTip("See the difference between source and result.")
         menu = QMenu(self.compare_button)
-        self.looks = {}
+        self.looks: dict[str, QAction] = {}
         looks: tuple[tuple[str, str, Callable[[], Any]] | None, ...] = (
             ("Swipe line", "swipe", lambda: self.compare(Comparison.swipe)),
             ("Side by side", "side by side", lambda: self.compare(Comparison.side_by_side)),
@@ -214,18 +216,45 @@ class RestoreWidget(QWidget):
                 menu.addSeparator()
                 continue
             name, mode, start = look
-            action = self.looks[name] = menu.addAction(name)
+            action = self.looks[name] = QAction(name, menu)
+            menu.addAction(action)
             action.setData(mode)
             action.setCheckable(mode not in ("", "end"))
-            action.triggered.connect(lambda _, start=start: (start(), self._show_mode()))
+            action.triggered.connect(lambda _, start=start: self._look(start))
         self.compare_button.setMenu(menu)
         self.source_button = QPushButton("Hold for source")
         self.source_button.setToolTip(
             f"Shows the source while it is held down, or the key {HOLD_KEY} over the canvas."
         )
+        self.live_box = QCheckBox("Live")
+        self.live_box.setToolTip(
+            "Restore what the canvas shows as you pan, zoom, move through slices and change "
+            "controls."
+        )
         self._compare_row = QHBoxLayout()
+        self._compare_row.addWidget(self.live_box)
         self._compare_row.addWidget(self.compare_button, 1)
         self._compare_row.addWidget(self.source_button, 1)
+
+    def _look(self, start: Callable[[], Any]) -> None:
+        start()
+        # A click on the look that is on has taken the mark away.
+        self._show_mode()
+
+    def _on_live(self, on: bool) -> None:
+        if not on:
+            self.session.live.stop()
+            return
+        try:
+            self.session.go_live(lambda: self.options)
+        except RestoreError as error:
+            self._say(str(error))
+            show_error(str(error))
+            self._show_live(False)
+
+    def _show_live(self, on: bool) -> None:
+        if self.live_box.isChecked() != on:
+            self.live_box.setChecked(on)
 
     def _show_mode(self) -> None:
         mode = comparison_of(self.session.viewer).mode
@@ -249,8 +278,13 @@ class RestoreWidget(QWidget):
         ):
             signal.connect(lambda down=down: self.compare(lambda shown: shown.hold(down)))
         self.advanced_button.clicked.connect(lambda: self.show_advanced(self._advanced.isHidden()))
+        live = self.session.live
+        self.live_box.toggled.connect(self._on_live)
+        live.switched.connect(self._show_live)
+        live.said.connect(self._say)
         for control in self.controls.deciding():
             control.changed.connect(lambda _: self.refresh())
+            control.changed.connect(live.soon)
         # Many come while the slider moves.
         self._strength_timer = QTimer(self)
         self._strength_timer.setSingleShot(True)
@@ -273,6 +307,8 @@ class RestoreWidget(QWidget):
             for signal in (session.changed, runner.started, runner.progressed, runner.ended):
                 signal.disconnect()
             comparison.changed.disconnect(self._show_mode)
+            live.switched.disconnect()
+            live.said.disconnect()
             session.close()
 
         self.destroyed.connect(let_go)
