@@ -28,7 +28,7 @@ MOST = 14
 
 
 def entered_by(call: Callable[[], object]) -> set[str]:
-    """Modules whose functions a call runs, in any thread; `networks/cpu` counts as one."""
+    """Modules whose functions a call runs, in any thread."""
     files: set[str] = set()
 
     def note(frame, event, _argument):
@@ -44,7 +44,7 @@ def entered_by(call: Callable[[], object]) -> set[str]:
         sys.setprofile(before)
         threading.setprofile(None)
     inside = (Path(file).relative_to(ROOT) for file in files if Path(file).is_relative_to(ROOT))
-    return {"networks/cpu" if "cpu" in path.parts else path.as_posix() for path in inside}
+    return {path.as_posix() for path in inside}
 
 
 @pytest.fixture

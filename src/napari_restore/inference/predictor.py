@@ -15,7 +15,7 @@ import torch
 
 from napari_restore.errors import ModelError
 from napari_restore.models.catalog import ModelSpec, build_network, find_model, load_state
-from napari_restore.networks.cpu.winograd import with_winograd
+from napari_restore.networks.cpu import with_winograd
 from napari_restore.networks.motion_estimator import MOTION_UNIT
 from napari_restore.physics.motion import half_angle
 from napari_restore.runtime import (

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .cpu.row_streaming import stream_change, stream_deep_features
+from .cpu import stream_change, stream_deep_features
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Networks a few rows at a time: the same numbers, each row computed once."""
+"""The quick way on processors: the same numbers, each row computed once, on any number of cores."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from torch import nn
 
-from napari_restore.networks import motion_estimator
-from napari_restore.networks.cpu import pipeline, row_streaming
-from napari_restore.networks.cpu.winograd import WinogradConv2d, with_winograd
+from napari_restore.networks import cpu, motion_estimator
+from napari_restore.networks.cpu import FEWEST_CHANNELS, WinogradConv2d, with_winograd
 from napari_restore.networks.motion_estimator import CepstralEstimator
 from napari_restore.networks.resunet import ResUNet
 from napari_restore.runtime import Stopped, Watch
@@ -69,7 +69,7 @@ def whole(built: ResUNet, image: torch.Tensor) -> torch.Tensor:
 def test_rows_give_what_the_whole_gives(
     name: str, size: tuple[int, int], strip: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(row_streaming, "STRIP_BYTES", strip)
+    monkeypatch.setattr(cpu, "STRIP_BYTES", strip)
     built = network(NETWORKS[name])
     least = max(8, built.multiple_of)
     image, terms = torch.rand(2, 2, *(least * count for count in size)), terms_of(built)
@@ -79,7 +79,7 @@ def test_rows_give_what_the_whole_gives(
         name != "levels without blocks"
     )
     with torch.inference_mode():
-        found, features = built(image), row_streaming.stream_deep_features(built, image)
+        found, features = built(image), cpu.stream_deep_features(built, image)
         estimates = built.estimate(image)
     assert (expected - image).abs().max() > 0.1
     torch.testing.assert_close(found, expected, rtol=0, atol=rounding(terms, expected))
@@ -88,7 +88,7 @@ def test_rows_give_what_the_whole_gives(
 
 
 def test_each_row_is_asked_for_once_and_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_streaming, "STRIP_BYTES", 1)
+    monkeypatch.setattr(cpu, "STRIP_BYTES", 1)
     built = network(NETWORKS["three levels"], extra=3)
     image, beside = torch.rand(1, 2, 200, 24), torch.rand(1, 3, 200, 24)
     asked = []
@@ -110,7 +110,7 @@ def test_each_row_is_asked_for_once_and_few_at_a_time(monkeypatch: pytest.Monkey
 def test_it_is_told_how_far_the_rows_are_and_they_can_be_stopped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(row_streaming, "STRIP_BYTES", 1)
+    monkeypatch.setattr(cpu, "STRIP_BYTES", 1)
     built, image = network(NETWORKS["three levels"]), torch.rand(1, 2, 200, 24)
     watch, until, shares = Watch(), 2.0, []
 
@@ -145,7 +145,7 @@ def test_results_of_one_image_outlive_the_next() -> None:
 
 
 def test_reduced_precision_goes_by_rows_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_streaming, "STRIP_BYTES", 1)
+    monkeypatch.setattr(cpu, "STRIP_BYTES", 1)
     built, image = network(NETWORKS["three levels"]), torch.rand(1, 2, 96, 40)
     with torch.autocast("cpu", torch.bfloat16):
         expected = whole(built, image)
@@ -198,45 +198,129 @@ def three_threads() -> Iterator[None]:
 def test_threads_change_no_bit(
     name: str, monkeypatch: pytest.MonkeyPatch, three_threads: None
 ) -> None:
-    monkeypatch.setattr(row_streaming, "STRIP_BYTES", 1)
+    monkeypatch.setattr(cpu, "STRIP_BYTES", 1)
     built = with_winograd(network(NETWORKS[name]))
     image = torch.rand(1, 2, 40 * built.multiple_of, 8 * built.multiple_of)
     with torch.inference_mode():
-        several, deep = built(image), row_streaming.stream_deep_features(built, image)
+        several, deep = built(image), cpu.stream_deep_features(built, image)
         assert torch.get_num_threads() == 3
         torch.set_num_threads(1)
         torch.testing.assert_close(several, built(image), rtol=0, atol=0)
-        torch.testing.assert_close(
-            deep, row_streaming.stream_deep_features(built, image), rtol=0, atol=0
-        )
+        torch.testing.assert_close(deep, cpu.stream_deep_features(built, image), rtol=0, atol=0)
 
 
 def test_stages_work_at_the_same_time(three_threads: None) -> None:
     """The second stage has the first rows only while the first stage has the second rows."""
-    meeting = threading.Barrier(2, timeout=120)
+    meeting, found = threading.Barrier(2, timeout=120), []
 
     class First:
-        def push(self, x: torch.Tensor, last: bool) -> Iterator[pipeline.Rows]:
+        def push(self, x: torch.Tensor, last: bool) -> list[cpu.Rows]:
             if last:
                 meeting.wait()
-            yield x, last
+            return [(x, last)]
 
     class Second:
-        def push(self, x: torch.Tensor, last: bool) -> Iterator[pipeline.Rows]:
+        def push(self, x: torch.Tensor, last: bool) -> list[cpu.Rows]:
             if not last:
                 meeting.wait()
-            yield x, last
+            return [(x, last)]
 
     source = iter([(torch.zeros(1), False), (torch.ones(1), True)])
-    assert [float(x[0]) for x in pipeline.through([First(), Second()], source)] == [0, 1]
+    cpu.Chain([First(), Second()], source, lambda x: found.append(float(x[0]))).run()
+    assert found == [0, 1]
 
 
-def test_an_error_in_a_stage_is_raised_and_ends_the_threads(three_threads: None) -> None:
-    class Fails:
-        def push(self, x: torch.Tensor, last: bool) -> Iterator[pipeline.Rows]:
+def test_rows_keep_their_order_however_many_a_stage_gives(three_threads: None) -> None:
+    """A stage may keep its rows for a while, or give several portions of them."""
+    found = []
+
+    class Gives:
+        def __init__(self, counts: list[int]) -> None:
+            self.counts, self.kept = iter(counts), []
+
+        def push(self, x: torch.Tensor, last: bool) -> list[cpu.Rows]:
+            self.kept.append(x)
+            count = len(self.kept) if last else next(self.counts)
+            given, self.kept = self.kept[:count], self.kept[count:]
+            return [(part, last and part is given[-1]) for part in given]
+
+    stages = [Gives([0, 0, 3, *[1] * 47]), Gives([1, 0, 2, 0, 0, 3, *[0] * 44]), Gives([1] * 50)]
+    source = ((torch.full((1,), float(n)), n == 50) for n in range(51))
+    cpu.Chain(stages, source, lambda x: found.append(float(x[0]))).run()
+    assert found == list(range(51))
+
+
+@pytest.mark.parametrize("bad", [0, 7, 99])
+@pytest.mark.parametrize("where", ["in a stage", "in the source"])
+def test_an_error_is_raised_and_ends_the_threads(bad: int, where: str, three_threads: None) -> None:
+    def fail_at(number: float, place: str) -> None:
+        if number == bad and place == where:
             raise MemoryError("no room")
 
-    source = ((torch.zeros(1), False) for _ in range(100))
+    class Stage:
+        def push(self, x: torch.Tensor, last: bool) -> list[cpu.Rows]:
+            fail_at(float(x), "in a stage")
+            return [(x, last)]
+
+    def source() -> Iterator[cpu.Rows]:
+        for number in range(100):
+            fail_at(number, "in the source")
+            yield torch.tensor(float(number)), number == 99
+
+    found = []
     with pytest.raises(MemoryError, match="no room"):
-        list(pipeline.through([Fails()], source))
+        cpu.Chain([Stage()] * 4, source(), found.append).run()
+    assert len(found) <= bad
     assert torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize("size", [(1, 1), (4, 4), (5, 3), (64, 33), (7, 130)], ids=str)
+@pytest.mark.parametrize("channels", [(96, 96), (96, 128)], ids=str)
+@pytest.mark.parametrize("bias", [True, False])
+def test_it_is_the_convolution(
+    size: tuple[int, int], channels: tuple[int, int], bias: bool
+) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(*channels, 3, padding=1, bias=bias)
+    image = torch.randn(2, channels[0], *size)
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        given = image.contiguous(memory_format=memory_format)
+        with torch.inference_mode():
+            expected, found = conv(given), WinogradConv2d(conv)(given)
+        assert found.shape == expected.shape
+        atol = rounding(terms_of(conv), expected)
+        torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        nn.Conv2d(96, 96, 1),
+        nn.Conv2d(96, 96, 3),
+        nn.Conv2d(96, 96, 3, padding=1, stride=2),
+        nn.Conv2d(96, 96, 3, padding=1, groups=96),
+        nn.Conv2d(96, 96, 3, padding=2, dilation=2),
+        nn.Conv2d(96, 96, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(FEWEST_CHANNELS - 1, 96, 3, padding=1),
+        nn.ReLU(),
+    ],
+    ids=str,
+)
+def test_other_layers_stay(other: nn.Module) -> None:
+    network = nn.Sequential(other, nn.Sequential(nn.Conv2d(96, 96, 3, padding=1)))
+    with_winograd(network)
+    assert network[0] is other
+    assert isinstance(network[1][0], WinogradConv2d)
+
+
+@pytest.mark.parametrize("height", [3, 8, 21])
+def test_large_images_are_convolved_in_bands(height: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    conv, image = nn.Conv2d(96, 96, 3, padding=1), torch.randn(2, 96, height, 10)
+    quick = WinogradConv2d(conv)
+    with torch.inference_mode():
+        expected = quick(image)
+        monkeypatch.setattr(cpu, "_FRAME_BYTES", 1)
+        found = quick(image)
+    atol = rounding(terms_of(conv), expected)
+    torch.testing.assert_close(found, expected, rtol=0, atol=atol)

@@ -1,1 +1,0 @@
-"""The quick way through networks on processors."""
