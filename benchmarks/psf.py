@@ -20,14 +20,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from napari_restore.analysis.find import Finding, find_psf
-from napari_restore.analysis.noise import noise_level
+from napari_restore.analysis.find import Finding, find_psf, noise_level
 from napari_restore.models.catalog import INVERTERS, find_model
 from napari_restore.physics import camera, motion, psf
 from napari_restore.restoration.psf_tools import make_tools
 
 if TYPE_CHECKING:
-    from napari_restore.analysis.trial import Tools
+    from napari_restore.analysis.find import Tools
 
 #: Name: (kernel of a random generator, noise, photons or none).
 FAMILIES = {

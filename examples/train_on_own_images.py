@@ -13,9 +13,8 @@ from skimage.io import imsave
 
 from napari_restore import deblur
 from napari_restore.runtime import resolve_device
-from napari_restore.training.blurs import KernelBlur
+from napari_restore.training.blurs import KernelBlur, random_defocus
 from napari_restore.training.degradations import MonoBlur
-from napari_restore.training.kernels import random_defocus
 from napari_restore.training.loop import Trainer, TrainOptions
 from napari_restore.training.recipes import Recipe
 

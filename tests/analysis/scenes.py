@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from napari_restore.analysis.trial import Tools
+from napari_restore.analysis.find import Tools
 from napari_restore.physics import psf
 
 

@@ -7,8 +7,16 @@ import pytest
 import torch
 from scenes import blurred, inverse, scene
 
-from napari_restore.analysis.families import KNOWN, NOTHING, ellipses, line, of_size
-from napari_restore.analysis.judge import re_blur, score, sparsity
+from napari_restore.analysis.find import (
+    KNOWN,
+    NOTHING,
+    ellipses,
+    line,
+    of_size,
+    re_blur,
+    score,
+    sparsity,
+)
 from napari_restore.analysis.point_spread import PSF
 from napari_restore.errors import RestoreError
 from napari_restore.physics import psf

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scenes import blurred, scene, tools_saying
 
-from napari_restore.analysis.find import find_psf
-from napari_restore.analysis.windows import rich_windows
+from napari_restore.analysis.find import find_psf, rich_windows
 from napari_restore.physics import motion, psf
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scenes import blurred, scene
 
-from napari_restore.analysis.noise import noise_level
+from napari_restore.analysis.find import noise_level
 from napari_restore.physics import psf
 
 

@@ -19,7 +19,7 @@ from napari_restore import api
 from napari_restore.cli import main
 from napari_restore.errors import FileError
 from napari_restore.io import is_image_folder, read_image, write_image
-from napari_restore.io.dicom.writer import PRIVATE_GROUP
+from napari_restore.io.dicom import PRIVATE_GROUP
 
 CT_IMAGE = UID("1.2.840.10008.5.1.4.1.1.2")
 PROVENANCE = json.dumps(

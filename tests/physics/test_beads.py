@@ -7,7 +7,7 @@ import pytest
 
 from napari_restore.errors import PsfError
 from napari_restore.physics.beads import psf_from_beads
-from napari_restore.physics.widths import full_widths
+from napari_restore.physics.lengths import full_widths
 
 
 def beads(shape, places, sigma, photons=2000, ground=50, seed=0):

@@ -7,8 +7,8 @@ import pytest
 
 from napari_restore.errors import PsfError
 from napari_restore.physics import psf as kernels
+from napari_restore.physics.lengths import describe_widths, full_widths
 from napari_restore.physics.measured import as_psf
-from napari_restore.physics.widths import describe_widths, full_widths
 
 
 def gaussian(shape, sigma, center=None):

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from napari_restore.errors import ModelError
 from napari_restore.physics import motion, psf
-from napari_restore.training import kernels
+from napari_restore.training import blurs
 from napari_restore.training.blurs import IDENTITY_SHARE
 from napari_restore.training.frames import FramePairBlur
 from napari_restore.training.haze_degradations import OutOfFocusLight
@@ -144,7 +144,7 @@ def test_both_sides_of_a_mono_pair_share_gain_and_offset(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "draw", [kernels.random_defocus, kernels.random_motion], ids=["defocus", "motion"]
+    "draw", [blurs.random_defocus, blurs.random_motion], ids=["defocus", "motion"]
 )
 def test_random_kernels_are_kernels_and_fit_the_margin(draw) -> None:  # type: ignore[no-untyped-def]
     sizes = set()

@@ -1,18 +1,31 @@
-"""Find the point spread function that blurred an image."""
+"""Find the point spread function that blurred an image: try candidates, and judge them."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, lru_cache, partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from .trial import Looked, Tools
-from .windows import rich_windows
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from napari_restore.physics import motion, psf
+from napari_restore.physics.camera import to_linear
+from napari_restore.physics.inverse import LEAST_NOISE, WienerBank
+from napari_restore.physics.psf import convolve, stack
+
+from .free_form import search
+from .point_spread import PSF
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from .judge import ReBlur
-    from .point_spread import PSF
+    from numpy.typing import NDArray
+
+    Samples = NDArray[np.float32]
 
 #: Side of the windows that are looked at, in pixels, and how many are compared at most.
 WINDOW, WINDOWS = 512, 3
@@ -120,3 +133,619 @@ _VARIES = " It is not the same everywhere: parts of the image have their own."
 _NOT_EVERYWHERE = " It is not the same everywhere: in parts of the image it does not hold."
 _SHARP_STATEMENT = "The image is sharp: there is no blur to undo."
 _PLAIN = "No point spread function explains the image better than a restoration without one."
+
+
+#: Most windows along each axis that are looked at.
+_MOST = 4
+
+
+class Window(NamedTuple):
+    """A part of an image.
+
+    Attributes
+    ----------
+    top, left : int
+    samples : ndarray
+        (h, w) or (h, w, C), float32; samples that are not finite are the median of the others.
+    structure : float
+        Mean gradient of details coarser than noise.
+    """
+
+    top: int
+    left: int
+    samples: NDArray[np.float32]
+    structure: float
+
+
+def rich_windows(
+    image: Any, side: int = 512, count: int = 3, check: Callable[[], None] = lambda: None
+) -> list[Window]:
+    """Choose windows of an image.
+
+    Parameters
+    ----------
+    image : array
+        (H, W) or (H, W, C); anything that can be sliced, lazy ones are read in windows alone.
+    side : int
+        Of the windows in pixels; smaller images are one window.
+    count : int
+        Most that are given.
+    check : callable
+        Called before each window is read; may raise.
+
+    Returns
+    -------
+    list of Window
+        The one with the most structure first; the further ones do not overlap it.
+    """
+    places = [_starts(length, side) for length in image.shape[:2]]
+    found = []
+    for top in places[0]:
+        for left in places[1]:
+            check()
+            samples = np.asarray(image[top : top + side, left : left + side], np.float32)
+            samples = _filled(samples)
+            found.append(Window(top, left, samples, structure(samples)))
+    found.sort(key=lambda window: -window.structure)
+    chosen: list[Window] = []
+    for window in found:
+        apart = (max(abs(window.top - w.top), abs(window.left - w.left)) >= side for w in chosen)
+        if len(chosen) < count and all(apart):
+            chosen.append(window)
+    return chosen
+
+
+def richest_part(samples: NDArray[np.float32], side: int) -> tuple[slice, slice]:
+    """Find the square with the most structure; of sides below ``side`` the whole."""
+    height, width = samples.shape[:2]
+    best, part = -1.0, (slice(0, height), slice(0, width))
+    for top in _evenly(height, side, 5):
+        for left in _evenly(width, side, 5):
+            here = slice(top, min(top + side, height)), slice(left, min(left + side, width))
+            there = structure(samples[here])
+            if there > best:
+                best, part = there, here
+    return part
+
+
+def structure(samples: NDArray[np.float32]) -> float:
+    """Mean gradient of details coarser than noise."""
+    height, width = (length // 4 * 4 for length in samples.shape[:2])
+    if min(height, width) < 8:
+        return 0.0
+    coarse = samples[:height, :width].reshape(height // 4, 4, width // 4, 4, -1).mean((1, 3))
+    return float(np.abs(np.diff(coarse, axis=0)).mean() + np.abs(np.diff(coarse, axis=1)).mean())
+
+
+def _filled(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    good = np.isfinite(samples)
+    if good.all():
+        return samples
+    middle = float(np.median(samples[good])) if good.any() else 0.0
+    return np.where(good, samples, np.float32(middle))
+
+
+def _starts(length: int, side: int) -> list[int]:
+    return _evenly(length, side, min(_MOST, max(1, length // side)))
+
+
+def _evenly(length: int, side: int, count: int) -> list[int]:
+    last = max(0, length - side)
+    if last == 0 or count == 1:
+        return [last // 2]
+    return np.unique(np.linspace(0, last, count).round().astype(int)).tolist()  # type: ignore[no-any-return]
+
+
+#: Fourth differences: what is smooth over five pixels leaves nothing.
+_FILTER = np.array([1, -4, 6, -4, 1]) / np.sqrt(70)
+#: Side of the blocks in pixels, how many levels of brightness are told apart, and which of the
+#: blocks of a level counts: structure is in the others.
+_BLOCK, _LEVELS, _QUIET = 16, 6, 0.3
+#: By how much that block has less noise than the mean of all, by chance.
+_CHANCE = 1.09
+
+
+def noise_level(image: NDArray[np.floating]) -> float:
+    """Estimate the noise of an image.
+
+    Parameters
+    ----------
+    image : ndarray
+        (H, W) or (H, W, C), any range.
+
+    Returns
+    -------
+    float
+        Root mean square over the image, in its units, rounding included. Shot noise differs with
+        the brightness: levels of brightness are estimated apart, and averaged.
+
+    Notes
+    -----
+    Differences along both axes that leave little of what is smooth, as in Immerkaer, "Fast Noise
+    Variance Estimation", CVIU 1996; of the blocks of each brightness the quiet ones, since texture
+    is not noise.
+    """
+    planes = np.asarray(image, np.float64)
+    planes = planes[..., None] if planes.ndim == 2 else planes
+    variances = [_variance(planes[..., index]) for index in range(planes.shape[-1])]
+    return float(np.sqrt(np.mean(variances)))
+
+
+def _variance(plane: NDArray[np.float64]) -> float:
+    if min(plane.shape) < 12:
+        return 0.0
+    rough = ndimage.convolve1d(ndimage.convolve1d(plane, _FILTER, axis=0), _FILTER, axis=1)
+    rough, plane = rough[2:-2, 2:-2], plane[2:-2, 2:-2]
+    block = min(_BLOCK, *plane.shape)
+    energy, level = (_blocks(part, block).ravel() for part in (rough**2, plane))
+    order = np.argsort(level)
+    parts = np.array_split(energy[order], max(1, min(_LEVELS, len(order) // 8)))
+    return float(
+        np.average([np.quantile(part, _QUIET) for part in parts], weights=[len(p) for p in parts])
+    ) * (_CHANCE**2)
+
+
+def _blocks(plane: NDArray[np.float64], side: int) -> NDArray[np.float64]:
+    """Means over blocks."""
+    height, width = (length // side * side for length in plane.shape)
+    cut = plane[:height, :width].reshape(height // side, side, width // side, side)
+    means: NDArray[np.float64] = cut.mean((1, 3))
+    return means
+
+
+#: Size that is tried first, as a share of the gauge's, and its neighbors, as shares of it. Too
+#: large is worse than too small.
+SIZE, NEIGHBORS = 0.97, ((0.88, 1.1), (0.95, 1.04))
+#: Defocus of the pupils in radians, and how much longer one axis of an ellipse is than the other.
+_DEFOCUS, _TIMES_WIDER = 1.0, 1.5
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A kernel that may have blurred an image.
+
+    Attributes
+    ----------
+    family : str
+    array : ndarray
+        (k, k), odd k, sum 1.
+    parameters : mapping
+        In pixels and radians.
+    """
+
+    family: str
+    array: NDArray[np.float32]
+    parameters: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of the Gaussian that blurs as much."""
+        return psf.equivalent_sigma(self.array)
+
+
+#: Families whose size a gauge sees.
+KNOWN = ("gaussian", "disk", "pupil")
+
+NOTHING = Candidate("none", np.ones((1, 1), np.float32))
+
+
+def of_size(family: str, sigma: float) -> Candidate:
+    """Kernel of a family that blurs as much as a Gaussian of a standard deviation in pixels."""
+    if family == "gaussian":
+        return Candidate(family, psf.gaussian(sigma), {"sigma": sigma})
+    if family == "disk":
+        return Candidate(family, psf.disk(2 * sigma), {"radius": 2 * sigma})
+    if family == "pupil":
+        cutoff = _cutoff(round(sigma, 2))
+        array = _pupil(cutoff)
+        return Candidate(family, array, {"cutoff": cutoff, "defocus": _DEFOCUS})
+    raise ValueError(f"There is no family '{family}'.")
+
+
+def ellipses(sigma: float) -> list[Candidate]:
+    """Elliptical Gaussians in four directions that blur as much as a round one."""
+    long, short = sigma * math.sqrt(_TIMES_WIDER), sigma / math.sqrt(_TIMES_WIDER)
+    return [
+        Candidate(
+            "gaussian",
+            psf.gaussian(short, long, angle),
+            {"sigma_y": short, "sigma_x": long, "angle": angle},
+        )
+        for angle in np.arange(4) * math.pi / 4
+    ]
+
+
+def line(length: float, angle: float) -> Candidate:
+    """Even motion along a line; the angle in radians from the x axis toward y."""
+    array = psf.combine(motion.kernel(motion.line(length, angle)), psf.gaussian(0.35))
+    return Candidate("line", psf.centered(array), {"length": length, "angle": angle})
+
+
+@lru_cache(maxsize=64)
+def _cutoff(sigma: float) -> float:
+    low, high = 0.05, 1.0
+    for _ in range(12):
+        middle = math.sqrt(low * high)
+        larger = psf.equivalent_sigma(_pupil(middle)) > sigma
+        low, high = (middle, high) if larger else (low, middle)
+    return math.sqrt(low * high)
+
+
+def _pupil(cutoff: float) -> NDArray[np.float32]:
+    return psf.pupil(cutoff, {"defocus": _DEFOCUS}, half=12)
+
+
+#: Pixels at the border that do not count: what lies beyond is not known.
+_BORDER = 8
+#: A restoration has to score this much better than the image itself, as a share: for PSFs of the
+#: size that a gauge saw, and for those of any form, of which one always fits somewhat.
+MARGINS = {"known": 0.006, "free": 0.03}
+#: Restorations that are not told a PSF take more noise away, and look this much sparser for it.
+PLAIN_IS_SPARSER = 0.9
+#: What samples beyond the range of the image cost: they are ringing, mostly.
+_RINGING = 15.0
+#: Root mean square of what a fitting PSF leaves, in units of the noise, and its correlation from
+#: pixel to pixel: above either, structure is left. Strength of the filter that comes before.
+_RATIO, _CORRELATION, _STRENGTH = 1.3, 0.12, 100
+
+
+def sparsity(images: Tensor) -> Tensor:
+    """Compute the normalized sparsity of gradients, ‖∂x‖₁ / ‖∂x‖₂: the less, the sharper.
+
+    Parameters
+    ----------
+    images : Tensor
+        (N, C, H, W).
+
+    Returns
+    -------
+    Tensor
+        (N,), the mean of both directions, of the gradients' mean size over their root mean square.
+
+    Notes
+    -----
+    Krishnan, Tay and Fergus, "Blind Deconvolution Using a Normalized Sparsity Measure", CVPR 2011.
+    Blur makes it larger, and so do ringing and noise.
+    """
+    edge = min(_BORDER, *(length // 8 for length in images.shape[-2:]))
+    inner = images[..., edge : images.shape[-2] - edge, edge : images.shape[-1] - edge].float()
+    total = torch.zeros(len(images))
+    for change in (inner.diff(dim=-2), inner.diff(dim=-1)):
+        flat = change.flatten(1)
+        total += flat.abs().mean(1) / flat.square().mean(1).sqrt().clamp(min=1e-12)
+    return total / 2
+
+
+def score(restored: Tensor, image: Tensor) -> float:
+    """How well one restoration (1, C, H, W) of an image does, the less the better.
+
+    Its normalized sparsity as a share of the image's, and what it has beyond the image's range.
+    """
+    edge = min(_BORDER, *(length // 8 for length in image.shape[-2:]))
+    inner = restored[..., edge : image.shape[-2] - edge, edge : image.shape[-1] - edge]
+    low, high = image.amin((-2, -1), keepdim=True), image.amax((-2, -1), keepdim=True)
+    beyond = (inner - high).clamp(min=0) + (low - inner).clamp(min=0)
+    ringing = float((beyond / (high - low).clamp(min=1e-6)).mean())
+    own = float(sparsity(image))
+    return float(sparsity(restored)) / max(own, 1e-12) + _RINGING * ringing
+
+
+@dataclass(frozen=True)
+class ReBlur:
+    """What the restored image, blurred again, leaves of the blurred one.
+
+    Attributes
+    ----------
+    ratio : float
+        Root mean square of the difference in units of the noise's.
+    correlation : float
+        Of the difference with itself a pixel or two further; 0 for white noise.
+    """
+
+    ratio: float
+    correlation: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether what is left looks like the noise of the image."""
+        return self.ratio <= _RATIO and self.correlation <= _CORRELATION
+
+    @property
+    def statement(self) -> str:
+        """In plain words."""
+        if self.fits:
+            return f"explains the image: what it leaves is {self.ratio:.1f} times the noise"
+        return (
+            f"leaves structure unexplained, {self.ratio:.1f} times the noise: the PSF does not fit"
+        )
+
+
+def re_blur(blurred: Tensor, restored: Tensor, psf: Tensor, noise: float) -> ReBlur:
+    """Blur a restored image again and compare it with the blurred one, in light.
+
+    What a restoration left out only to be free of noise is put back first, by a Wiener filter: what
+    is left then is what no image explains with this PSF. Small PSFs explain every image.
+
+    Parameters
+    ----------
+    blurred, restored : Tensor
+        (1, C, H, W).
+    psf : Tensor
+        (k, k).
+    noise : float
+        Its standard deviation.
+    """
+    bank = WienerBank(blurred, psf[None], torch.full((1, 1, 1, 1), noise), (_STRENGTH,))
+    rest = blurred - convolve(bank(restored)[0], psf[None])
+    edge = min(psf.shape[-1] // 2 + 4, *(length // 4 for length in rest.shape[-2:]))
+    rest = rest[..., edge : rest.shape[-2] - edge, edge : rest.shape[-1] - edge]
+    rest = rest - rest.mean((-2, -1), keepdim=True)
+    power = rest.square().mean().clamp(min=1e-16)
+    products = [
+        (rest[..., lag:] * rest[..., :-lag]).mean()
+        + (rest[..., lag:, :] * rest[..., :-lag, :]).mean()
+        for lag in (1, 2)
+    ]
+    correlation = float((torch.stack(products).sum() / 4 / power).item())
+    return ReBlur(float(power.sqrt()) / max(noise, LEAST_NOISE), correlation)
+
+
+#: Sides in pixels: of the part of a window in which free kernels are searched for, and of the part
+#: of that in which hypotheses are tried.
+SEARCHED, TRIED = 256, 192
+#: Supports of free kernels, and what a sharp edge costs, of those that are tried.
+SUPPORTS, COSTS = (15, 23, 31), (2e-3, 8e-3)
+#: Below this equivalent sigma an image is sharp, if the gauge is sure within this standard
+#: deviation of its logarithm.
+_SHARP, _SURE = 0.42, 0.12
+#: Sizes in two windows that differ by this factor, and more than by chance, are two sizes.
+_DIFFERENT = 1.3
+#: Equivalent sigma from which on pupils differ from Gaussians.
+_SMALLEST_PUPIL = 1.25
+#: Above, the gauge does not know.
+_UNSURE = 0.7
+#: Below this length in pixels, if the network is so sure, nothing moved; and below this equivalent
+#: sigma nothing is blurred in another way.
+_STILL, _STILL_SURE, _STILL_SIGMA = 0.5, 0.35, 0.45
+#: Bonus of a straight line of a length in pixels or more where the standard deviation of the
+#: direction, as the network tells it, is below a limit: free kernels fit noise and texture better.
+_LONG, _LINE_BONUS = 5.0, ((0.2, 0.09), (0.3, 0.04))
+#: Structure is at least this many times the noise's share of the variance.
+_ENOUGH = 0.5
+
+
+class Tools(NamedTuple):
+    """Networks that help, as plain functions of one window, (h, w, C), about [0, 1].
+
+    Attributes
+    ----------
+    invert : callable
+        Restores a batch for given PSFs: (1, C, H, W), (N, k, k), noise, whether the blur acted on
+        light before a tone curve; gives (N, C, H, W).
+    gauge : callable or None
+        How blurred a window is: standard deviation of the equivalent Gaussian in pixels, and the
+        standard deviation of its logarithm.
+    direction : callable or None
+        How a window was moved: length in pixels, angle in radians from x to y, and how unsure.
+    plain : callable or None
+        Restores a window without knowing the PSF.
+    """
+
+    invert: Invert
+    gauge: Callable[[Samples], tuple[float, float]] | None = None
+    direction: Callable[[Samples], tuple[float, float, float]] | None = None
+    plain: Callable[[Samples], Samples] | None = None
+
+
+class Invert(Protocol):
+    """Restores one image for several point spread functions."""
+
+    def __call__(
+        self, image: torch.Tensor, psf: torch.Tensor, noise: float, linear: bool
+    ) -> torch.Tensor:
+        """See `Tools`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was decided about a window; see `napari_restore.analysis.find.Finding`."""
+
+    verdict: str
+    candidate: Candidate | None = None
+    psf: PSF | None = None
+    check: ReBlur | None = None
+
+
+class _Trial:
+    """Candidates that are tried one after another; the best is kept."""
+
+    def __init__(self, measure: Callable[[Candidate], float]) -> None:
+        self._measure = measure
+        self.nothing = measure(NOTHING)
+        self.least, self.best = self.nothing, NOTHING
+
+    def add(self, candidate: Candidate, bonus: float = 0.0) -> None:
+        """Try one more, for which something speaks from the start."""
+        there = self._measure(candidate) - bonus
+        # Nothing is no candidate: whether one is enough better than that is asked at the end.
+        if there < self.least or self.best is NOTHING:
+            self.least, self.best = there, candidate
+
+    def around(self, sizes: Sequence[float]) -> None:
+        """Try the best in other sizes."""
+        best = self.best
+        for size in sizes:
+            self.add(of_size(best.family, best.sigma * size))
+
+
+class Looked:
+    """A window that is looked at."""
+
+    def __init__(self, window: Window, tools: Tools, linear: bool) -> None:
+        samples = window.samples
+        self._window, self._tools, self._linear = window, tools, linear
+        samples = samples[..., None] if samples.ndim == 2 else samples
+        self._samples = samples
+        self._searched = samples[richest_part(samples, SEARCHED)]
+        part = self._searched[richest_part(self._searched, TRIED)]
+        height, width = (length // 16 * 16 for length in part.shape[:2])
+        self._tried = np.ascontiguousarray(part[:height, :width])
+        self._image = self._tensor(self._tried)
+        self.noise = noise_level(self._tried) if self._tried.size else 0.0
+        self.sigma, self.unsure = math.nan, math.inf
+        if self.has_structure and tools.gauge is not None:
+            self.sigma, self.unsure = tools.gauge(self._tried)
+
+    @property
+    def has_structure(self) -> bool:
+        """Whether there is anything but noise."""
+        if min(self._tried.shape[:2]) < 32:
+            return False
+        variance = float(self._tried.var((0, 1)).mean())
+        coarse = self._tried
+        height, width, channels = coarse.shape
+        means = coarse.reshape(height // 8, 8, width // 8, 8, channels).mean((1, 3))
+        # Of white noise an eighth is left by means of 8 x 8 pixels.
+        return variance > 1e-7 and float(means.var((0, 1)).mean()) > max(
+            _ENOUGH * self.noise**2, 0.06 * variance
+        )
+
+    @property
+    def is_sharp(self) -> bool:
+        """Whether the gauge is sure of it, and no motion is seen."""
+        still = self._tools.direction is None or self._is_still
+        return self.sigma < _SHARP and self.unsure < _SURE and still
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        """Where this window is in the image, (y, x) in pixels."""
+        height, width = self._window.samples.shape[:2]
+        return self._window.top + height / 2, self._window.left + width / 2
+
+    def choose(self, free_form: bool, progress: Callable[[float], None]) -> Choice:
+        """Try hypotheses, refine the best and compare it with doing nothing."""
+        if free_form and self._is_still:
+            return Choice("plain" if self.sigma > _STILL_SIGMA else "sharp")
+        trial = _Trial(self._score)
+        for candidate in self._moving(progress) if free_form else ():
+            trial.add(candidate, self._bonus(candidate))
+        if not free_form and self.unsure < _UNSURE and self.sigma > 0.4:
+            self._out_of_focus(trial, progress)
+        nothing, best = trial.nothing, trial.best
+        rival = math.inf
+        if self._tools.plain is not None:
+            progress(0.8)
+            restored = self._tensor(self._tools.plain(self._tried))
+            rival = score(restored, self._image)
+        margin = MARGINS["known" if best.family in KNOWN else "free"]
+        if trial.least > (1 - margin) * nothing:
+            undone = rival < PLAIN_IS_SPARSER * nothing or not self.sigma < _SHARP
+            return Choice("plain" if undone else "sharp")
+        if rival < PLAIN_IS_SPARSER * trial.least:
+            return Choice("plain")
+        kernel = torch.from_numpy(best.array.copy())
+        kept = self._in_light(self._restored(best))
+        check = re_blur(self._in_light(self._image), kept, kernel, self._noise())
+        return Choice("found", best, self._described(best), check)
+
+    def _out_of_focus(self, trial: _Trial, progress: Callable[[float], None]) -> None:
+        """Try the families of a lens out of focus, in sizes around that of the gauge."""
+        for family in KNOWN:
+            progress(0.15)
+            # Pixels hide the form of small pupils.
+            if family != "pupil" or self.sigma > _SMALLEST_PUPIL:
+                trial.add(of_size(family, SIZE * self.sigma))
+        for sizes in NEIGHBORS:
+            progress(0.2)
+            trial.around(sizes)
+        if trial.best.family == "gaussian":
+            for ellipse in ellipses(trial.best.sigma):
+                progress(0.25)
+                trial.add(ellipse)
+
+    def _bonus(self, candidate: Candidate) -> float:
+        """Count in favor of a straight line what the network that sees motion is sure of."""
+        length, _, unsure = self._direction
+        if candidate.family != "line" or length < _LONG:
+            return 0.0
+        return next((bonus for least, bonus in _LINE_BONUS if unsure < least), 0.0)
+
+    @cached_property
+    def _direction(self) -> tuple[float, float, float]:
+        if self._tools.direction is None:
+            return 0.0, 0.0, math.inf
+        return self._tools.direction(self._searched)
+
+    @property
+    def _is_still(self) -> bool:
+        """Whether no motion is seen, by a network that would."""
+        if self._tools.direction is None:
+            return False
+        length, _, unsure = self._direction
+        return length < _STILL and unsure < _STILL_SURE
+
+    def _moving(self, progress: Callable[[float], None]) -> Iterator[Candidate]:
+        """Kernels of motion that may have blurred this window."""
+        length, angle, _ = self._direction
+        if length > 2:
+            yield from (line(length * size, angle) for size in (0.94, 1.06))
+        light = self._light(self._searched).mean(2)
+        for index, support in enumerate(SUPPORTS):
+            if support * 3 > min(light.shape):
+                return
+            share = 0.2 + 0.5 * index / len(SUPPORTS)
+            kernels = search(light, support, COSTS, partial(progress, share))
+            yield from (Candidate("free", kernel) for kernel in kernels)
+
+    def agrees(self, choice: Choice, first: Looked) -> PSF | None:
+        """Whether the PSF of another window holds here too: that, or the one that does."""
+        candidate = choice.candidate
+        assert candidate is not None
+        if candidate.family in KNOWN:
+            apart = abs(math.log(max(self.sigma, 1e-3) / max(first.sigma, 1e-3)))
+            chance = 2 * math.hypot(self.unsure, first.unsure)
+            if not apart > max(math.log(_DIFFERENT), chance):
+                return choice.psf
+            if self.is_sharp:
+                return None
+            factor = candidate.sigma / max(first.sigma, 1e-3)
+            return self._described(of_size(candidate.family, self.sigma * factor))
+        # Of a window with little to see it may say next to nothing.
+        return choice.psf if self._score(candidate) < 1.01 * self._score(NOTHING) else None
+
+    def _score(self, candidate: Candidate) -> float:
+        return score(self._restored(candidate), self._image)
+
+    def _described(self, candidate: Candidate) -> PSF:
+        spread = self.unsure if candidate.family in KNOWN else None
+        text = _FOUND[candidate.family].format(**candidate.parameters)
+        return PSF(
+            candidate.array, candidate.family, candidate.parameters, spread, f"Found: {text}"
+        )
+
+    def _tensor(self, samples: Samples) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(samples)).permute(2, 0, 1)[None]
+
+    def _restored(self, candidate: Candidate) -> torch.Tensor:
+        kernel = stack([candidate.array])
+        return self._tools.invert(self._image, kernel, self.noise, self._linear)
+
+    def _in_light(self, image: torch.Tensor) -> torch.Tensor:
+        return to_linear(image) if self._linear else image
+
+    def _light(self, samples: Samples) -> Samples:
+        light: Samples = self._in_light(torch.from_numpy(samples)).numpy()
+        return light
+
+    def _noise(self) -> float:
+        return noise_level(self._light(self._tried)) if self._linear else self.noise
+
+
+_FOUND = {
+    "gaussian": "a Gaussian",
+    "disk": "a lens out of focus, a disk of radius {radius:.1f} px",
+    "pupil": "a pupil out of focus",
+    "line": "straight motion over {length:.0f} px",
+    "free": "the path of a moving camera",
+}

@@ -142,7 +142,7 @@ class PSF:
     @property
     def depth(self) -> float:
         """Full width at half maximum along Z, in planes; 0 without planes."""
-        from napari_restore.physics.widths import full_widths
+        from napari_restore.physics.lengths import full_widths
 
         return full_widths(self.array)[0] if self.array.ndim == 3 else 0.0
 

@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_restore.errors import PsfError, RestoreError
-from napari_restore.physics.optics_checks import MODALITIES
+from napari_restore.physics.optics import MODALITIES
 
 from .axes import read_axes
 from .layers import METADATA_KEY

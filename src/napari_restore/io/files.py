@@ -18,8 +18,6 @@ import numpy as np
 from napari_restore.errors import FileError
 from napari_restore.image.intensity import sample_regions
 from napari_restore.image.layout import UNNAMED, Planes, StoredArray, let_go
-from napari_restore.io.dicom.reader import holds_dicom, read_dicom
-from napari_restore.io.dicom.writer import check_dicom, is_our_dicom, write_dicom
 from napari_restore.io.tiff.reader import read_tiff
 from napari_restore.io.tiff.writer import (
     check_tiff,
@@ -30,6 +28,7 @@ from napari_restore.io.tiff.writer import (
     write_tiff,
 )
 
+from .dicom import check_dicom, holds_dicom, is_our_dicom, read_dicom, write_dicom
 from .image_file import ALL
 from .nifti import check_nifti, is_our_nifti, read_nifti, write_nifti
 from .npy import is_our_npy, read_npy, write_npy

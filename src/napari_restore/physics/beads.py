@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from napari_restore.errors import PsfError
 
-from .widths import full_widths
+from .lengths import full_widths
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,8 +9,7 @@ from typing import Any
 from napari_restore.errors import PsfError
 
 from .lengths import Measure
-from .optics import Optics
-from .optics_checks import INFRARED
+from .optics import INFRARED, Optics
 
 #: Refractive indices of the immersions that OME names.
 IMMERSIONS = {

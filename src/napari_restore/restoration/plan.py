@@ -39,9 +39,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_restore.analysis.judge import ReBlur
+    from napari_restore.analysis.find import ReBlur, Tools
     from napari_restore.analysis.motion import Motion
-    from napari_restore.analysis.trial import Tools
     from napari_restore.image.intensity import Scale
     from napari_restore.inference.engine import Predictor, Report
     from napari_restore.inference.predictor import TorchPredictor
@@ -725,8 +724,7 @@ def find_blurs(planes: Planes, plan: Plan, scales: tuple[Scale, ...]) -> tuple[B
 
 def find_in_space(planes: Planes, plan: Plan, scales: tuple[Scale, ...]) -> Facts:
     """Find noise and light of each channel, for volumes and classical methods."""
-    from napari_restore.analysis.noise import noise_level
-    from napari_restore.analysis.windows import rich_windows
+    from napari_restore.analysis.find import noise_level, rich_windows
 
     from .in_space import find_light
 
@@ -771,8 +769,7 @@ def _find_blur(plane: _Plane, plan: Plan, tools: Tools, follow: Callable[[float]
 
 def _look(plane: _Plane, psf: PSF, tools: Tools, linear: bool) -> Blur:
     """See how strong the noise is, and whether a PSF explains the image."""
-    from napari_restore.analysis.noise import noise_level
-    from napari_restore.analysis.windows import rich_windows
+    from napari_restore.analysis.find import noise_level, rich_windows
 
     windows = rich_windows(plane, LOOKED_AT, 1, check)
     noise = noise_level(windows[0].samples) if windows else 0.0
@@ -803,8 +800,7 @@ def check_fit(
     """
     import torch
 
-    from napari_restore.analysis.judge import re_blur
-    from napari_restore.analysis.noise import noise_level
+    from napari_restore.analysis.find import noise_level, re_blur
     from napari_restore.physics.camera import to_linear
 
     height, width = (length // 16 * 16 for length in samples.shape[:2])

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_restore.analysis.find import Tools
 from napari_restore.analysis.point_spread import KnownBlur
-from napari_restore.analysis.trial import Tools
 from napari_restore.inference.predictor import find_predictor
 from napari_restore.models.catalog import find_model
 from napari_restore.networks.motion_estimator import MOTION_UNIT

@@ -14,7 +14,7 @@ import torch
 
 from napari_restore.physics import camera, psf
 
-from .kernels import log_uniform, nearly
+from .blurs import log_uniform, nearly
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

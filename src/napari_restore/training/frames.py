@@ -10,8 +10,7 @@ import torch
 
 from napari_restore.physics import motion, psf
 
-from .blurs import IDENTITY_SHARE, Blurred, blob, moving_field
-from .kernels import log_uniform
+from .blurs import IDENTITY_SHARE, Blurred, blob, log_uniform, moving_field
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

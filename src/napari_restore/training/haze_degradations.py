@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from napari_restore.physics import camera, haze
 
+from .blurs import log_uniform
 from .degradations import Optics, Pair, column, trim
-from .kernels import log_uniform
 
 
 @dataclass

@@ -16,11 +16,10 @@ from napari_restore.models.catalog import (
     OUT_OF_FOCUS_LIGHT,
 )
 
-from .blurs import KernelBlur, MotionBlur
+from .blurs import KernelBlur, MotionBlur, random_defocus, random_psf
 from .degradations import ColorBlur, Degradation, KnownBlur, MonoBlur
 from .frames import FramePairBlur
 from .haze_degradations import Haze, OutOfFocusLight
-from .kernels import random_defocus, random_psf
 from .losses import log_error, restoration_loss
 
 if TYPE_CHECKING:

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from napari_restore.analysis.noise import noise_level
+from napari_restore.analysis.find import noise_level
 from napari_restore.models.catalog import VOLUME, VOLUME_INVERTER, save_weights
 from napari_restore.networks.volume_inverter import VolumeInverter
 from napari_restore.physics.deconvolution import RichardsonLucy, Scale
 from napari_restore.physics.optics import Optics
 
-from .kernels import log_uniform
+from .blurs import log_uniform
 from .scenes import KEPT, TRAINED, Seen, around, part_of, see
 
 if TYPE_CHECKING:

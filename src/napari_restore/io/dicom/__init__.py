@@ -1,1 +1,0 @@
-"""DICOM: single files, and folders with a series."""
