@@ -11,7 +11,14 @@ from scipy.ndimage import gaussian_filter
 
 from fakes import LocalPredictor, restored
 from napari_restore.errors import ImageError
-from napari_restore.image.intensity import Place, Scale, add_residual, find_scales, whole_changes
+from napari_restore.image.intensity import (
+    PERCENTILES,
+    Place,
+    Scale,
+    add_residual,
+    find_scales,
+    whole_changes,
+)
 from napari_restore.image.layout import Planes, Region, find_layout
 from napari_restore.inference.engine import Report, TileOptions, not_below, restrain, within_colors
 
@@ -51,6 +58,7 @@ HARMS: dict[str, tuple[str, Harm]] = {
     "hot pixel of floats": ("f4", put(1e7, 40, 50)),
     "two hot pixels": ("u2", put(4095, 40, slice(50, 52))),
     "hot pixel in the corner": ("u2", put(4095, 0, 0)),
+    "hot pixels": ("u2", put(4095, [9, 30, 50, 61, 66], [7, 70, 20, 60, 9])),
     "dead pixel": ("i2", put(-30000, 40, 50)),
     "least float as a fill": ("f4", put(-3.4028235e38, slice(0, 20))),
     "1e20 as a fill": ("f8", put(1e20, slice(None), slice(70, 96))),
@@ -80,6 +88,27 @@ def test_harm_stays_where_it_is(dtype: str, harm: Harm) -> None:
     assert np.abs(result.astype("f8") - expected)[~near].max() < 0.1 * change
     tiled = restored(image, LocalPredictor(REACH), tiles=TileOptions(32))
     np.testing.assert_array_equal(tiled, result)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "harm"),
+    [
+        ("u2", put(4095, [9, 30, 50, 61, 66], [7, 70, 20, 60, 9])),
+        ("u2", put(900, slice(None), 50)),
+        ("u2", put(0, slice(None), 50)),
+        ("f4", put(900, slice(40, 42))),
+    ],
+)
+def test_defects_of_a_camera_do_not_count(dtype: str, harm: Harm) -> None:
+    """A few bright pixels change a percentile where few pixels are bright."""
+    clean = scene("f8", 80, 96)
+    clean = (100 + (clean - 100) ** 3 / 200**2).astype(dtype)
+    harmed = clean.copy()
+    harm(harmed)
+    (scale,) = find_scales(Planes(harmed, find_layout(harmed)))
+    low, high = np.percentile(clean[harmed == clean], PERCENTILES)
+    assert scale.low == pytest.approx(low, abs=1)
+    assert scale.span == pytest.approx(high - low, rel=0.05)
 
 
 def test_a_hot_pixel_of_8_bit_color_is_told_by_the_range_that_is_used() -> None:

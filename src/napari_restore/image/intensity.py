@@ -177,6 +177,12 @@ def _scale(
             size = np.abs(values.astype(np.float64))
             few = bool(np.median(size) < _FEW_MEDIAN and size.mean() < _FEW_MEAN)
     low, high = usual = _percentiles(values)
+    if 0 < high - low < _WIDEST:
+        # Also few outliers change percentiles, where few pixels are bright.
+        sure, _ = _with_contrast(samples, layout, missing, Scale(low, high - low))
+        if sure and sum(part.size for part in sure) < values.size:
+            values = _joined(sure)
+            low, high = usual = _percentiles(values)
     if fixed:
         return Scale(0.0, 255.0, missing, bars, few, floor, ceiling, usual if high > low else None)
     if high <= low:
@@ -210,16 +216,26 @@ def _percentiles(values: NDArray[Any]) -> tuple[float, float]:
 
 
 def _with_contrast(
-    samples: list[_Sample], layout: Layout, missing: tuple[float, ...]
+    samples: list[_Sample],
+    layout: Layout,
+    missing: tuple[float, ...],
+    scale: Scale | None = None,
 ) -> tuple[list[NDArray[Any]], tuple[float, float, float, float]]:
-    """Values of the planes that are not empty, without even bars; and the bars of all of them."""
+    """Values of the planes that are not empty, without even bars; and the bars of all of them.
+
+    With a scale, also without outliers, and lines of one value.
+    """
     planes: dict[tuple[int, ...], list[NDArray[Any]]] = {}
     ends = [sample.bars(layout) for sample in samples]
     for sample, (top, left, bottom, right) in zip(samples, ends, strict=True):
         height, width = sample.block.shape[:2]
         inner = np.s_[top : max(top, height - bottom), left : max(left, width - right)]
         valid = sample.valid(layout.channels, missing)[inner]
-        values = sample.block[..., : layout.channels][inner][valid]
+        seen = sample.block[..., : layout.channels][inner]
+        if scale is not None and seen.size:
+            for mask in (beyond(seen, scale, ~valid), even_lines(seen)):
+                valid = valid if mask is None else valid & ~mask
+        values = seen[valid]
         planes.setdefault(sample.index, []).append(values)
     joined = {index: _joined(parts) for index, parts in planes.items()}
     contrasts = {index: _contrast(values) for index, values in joined.items()}
@@ -267,7 +283,7 @@ def _without_outliers(
     usual = np.median(values[valid])
     # Any other value is far outside of a range that is as good as empty.
     normal = np.where(valid, 0.5 + (values - usual) / max(1e-9 * abs(usual), 1e-300), 0.5)
-    return values[valid & ~isolated(normal, valid & (values != usual))]
+    return values[valid & ~isolated(normal, valid & (values != usual), company=1)]
 
 
 #: Most pixels the scale is found from.
@@ -381,6 +397,8 @@ _APART, _FILLED = 10.0, 16
 #: Rows or columns of one value that make a bar at least. Of 8-bit photographs black bars may have
 #: been compressed: levels that they have at most.
 _BAR, _BLACK = 2, 4
+#: Share of the rows or columns that can be defects.
+_FEW_LINES = 0.05
 
 
 def without_value(
@@ -445,7 +463,7 @@ def find_gaps(
     gaps = without_value(block, channels, scale.missing)
     masks = [
         gaps,
-        _beyond(block[..., :channels], scale, gaps),
+        beyond(block[..., :channels], scale, gaps),
         _in_bars(scale, rows, columns, size),
     ]
     found = [mask for mask in masks if mask is not None]
@@ -469,8 +487,22 @@ def _in_bars(scale: Scale, rows: range, columns: range, size: tuple[int, int]) -
     return bars if bars.any() else None
 
 
-def _beyond(seen: NDArray[Any], scale: Scale, gaps: Mask | None) -> Mask | None:
-    """Find outliers: single samples far from their surroundings, and values that none can have."""
+def beyond(seen: NDArray[Any], scale: Scale, gaps: Mask | None) -> Mask | None:
+    """Find outliers: single samples far from their surroundings, and values that none can have.
+
+    Parameters
+    ----------
+    seen : ndarray
+        (h, w, C).
+    scale : Scale
+    gaps : ndarray or None
+        (h, w, C), samples without a value.
+
+    Returns
+    -------
+    ndarray or None
+        (h, w, C); None if there are none.
+    """
     if scale.span == 0 or seen.size == 0 or seen.dtype == np.bool_:
         return None
     least, most = scale.usual or (scale.low, scale.low + scale.span)
@@ -492,8 +524,8 @@ def _beyond(seen: NDArray[Any], scale: Scale, gaps: Mask | None) -> Mask | None:
     return out if out.any() else None
 
 
-def isolated(normal: NDArray[np.float64], suspects: Mask) -> Mask:
-    """Tell which suspects are outliers: hot and dead pixels, alone or in twos.
+def isolated(normal: NDArray[np.float64], suspects: Mask, company: int = 3) -> Mask:
+    """Tell which suspects are outliers: hot and dead pixels, alone or in twos, and thin lines.
 
     Parameters
     ----------
@@ -501,13 +533,17 @@ def isolated(normal: NDArray[np.float64], suspects: Mask) -> Mask:
         (h, w, C), the scale being 0 to 1.
     suspects : ndarray
         Samples outside of the scale.
+    company : int
+        How many samples around one have to be like it, so that it is none: what a lens has
+        blurred has many. One or two may be outliers too, or of the same line of defects.
     """
     out = np.zeros(suspects.shape, bool)
     y, x, c = np.nonzero(suspects)
     if len(y) == 0:
         return out
     excess = _excess(normal[y, x, c])
-    around = np.zeros(len(y))
+    # The largest, in falling order.
+    around = np.zeros((company, len(y)))
     height, width = suspects.shape[:2]
     for step_y, step_x in _RING:
         there_y, there_x = y + step_y, x + step_x
@@ -515,8 +551,9 @@ def isolated(normal: NDArray[np.float64], suspects: Mask) -> Mask:
         there = normal[there_y.clip(0, height - 1), there_x.clip(0, width - 1), c]
         # Only what goes the same way is like it.
         alike = np.where(inside, _excess(there) * np.sign(excess), 0)
-        around = np.maximum(around, alike)
-    out[y, x, c] = around <= _ALIKE * np.abs(excess)
+        for rank in around:
+            alike, rank[:] = np.minimum(alike, rank), np.maximum(alike, rank)
+    out[y, x, c] = around[-1] <= _ALIKE * np.abs(excess)
     return out
 
 
@@ -570,6 +607,28 @@ def edge_bars(block: NDArray[Any]) -> tuple[int, int, int, int]:
             ends.append(count if count >= _BAR else 0)
     top, bottom, left, right = ends
     return top, left, bottom, right
+
+
+def even_lines(block: NDArray[Any]) -> Mask | None:
+    """Find rows and columns of one value within an image, as defects of a camera make them.
+
+    Parameters
+    ----------
+    block : ndarray
+        (h, w, C).
+
+    Returns
+    -------
+    ndarray or None
+        (h, w, C); None if there are none, or so many that they are the image.
+    """
+    rows, columns = ((block.min(axis) == block.max(axis)).all(-1) for axis in (1, 0))
+    for lines in (rows, columns):
+        if lines.mean() > _FEW_LINES:
+            lines[:] = False
+    if not (rows.any() or columns.any()):
+        return None
+    return np.broadcast_to((rows[:, None] | columns[None])[..., None], block.shape)
 
 
 def fill_gaps(block: NDArray[Any], gaps: NDArray[np.bool_] | None) -> NDArray[Any]:
