@@ -38,6 +38,8 @@ MINUTES = 8.0
 #: Largest mean difference between a card and the processor, as a share of the image's range, in
 #: float32 and in half precision. Products have 11 bits in TF32 and in float16, 8 in bfloat16.
 FULL, HALF = 2e-3, 8e-3
+#: Largest difference of what helpers say of blur and motion, in float32, as a share or in pixels.
+HELPERS = 2e-2
 #: Where the tests lie that need a card; others import what is not on every machine.
 FOLDERS = ("tests/inference", "tests/models", "tests/networks")
 FIRST = """
@@ -130,6 +132,8 @@ def restored(
     spec: ModelSpec, image: np.ndarray, device: str, tile: int | str = "auto"
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Samples and provenance."""
+    if spec.psf:
+        return inverted(spec, image, device, tile)
     from napari_restore.restoration.plan import Options, make_plan
     from napari_restore.restoration.run import restore_array
 
@@ -141,7 +145,26 @@ def restored(
     return done.data, done.provenance
 
 
+def inverted(
+    spec: ModelSpec, image: np.ndarray, device: str, tile: int | str
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Samples and provenance of a model that is told a point spread function."""
+    from napari_restore.restoration.plan import Options, make_plan
+    from napari_restore.restoration.run import restore_array
+
+    z, y, x = np.ogrid[-2:3, -4:5, -4:5]
+    psf = np.exp(-(y**2 + x**2) / 8 - z**2 / 4)
+    volume = spec.architecture == "volume"
+    axes = "ZYX" if volume else "YX" + "S" * (spec.channels == 3)
+    options = {"psf": psf if volume else psf[2], "dimensions": 3 if volume else 2}
+    asked = Options.of(spec.task, {"device": device, "tile": tile, **options})
+    done = restore_array(image, make_plan(image, asked, axes=axes), blur=False)
+    return done.data, done.provenance
+
+
 def image_for(spec: ModelSpec, side: int) -> np.ndarray:
+    if spec.architecture == "volume":
+        return np.stack([picture((side, side))] * 8)
     shape = (2,) * (spec.frames == 2) + (side, side) + (3,) * (spec.channels == 3)
     return picture(shape)
 
@@ -197,9 +220,9 @@ def suite(bench: Bench) -> Iterator[Row]:
 
 def models(bench: Bench) -> Iterator[Row]:
     """Each bundled model: card against processor, tiles against the whole, half precision."""
-    from napari_restore.models.catalog import CATALOG
+    from napari_restore.models import catalog
 
-    for spec in CATALOG:
+    for spec in catalog.SHIPPED:
         image = image_for(spec, bench.side)
         # Samples without rounding, in which small differences show.
         fine = image.astype(np.float32)
@@ -215,6 +238,28 @@ def models(bench: Bench) -> Iterator[Row]:
         yield compared(f"{spec.name}: tiles and the whole, float32", tiled, there, FULL)
         what = f"{spec.name}: {record['precision']}, 8-bit samples, and cpu, float32"
         yield compared(what, reduced, expected, HALF)
+
+
+def helpers(bench: Bench) -> Iterator[Row]:
+    """What helps to find a point spread function: card against processor."""
+    from napari_restore.models.catalog import INVERTERS, find_model
+    from napari_restore.restoration.psf_tools import make_tools
+
+    for channels, inverter in INVERTERS.items():
+        window = picture((bench.side, bench.side, 3)[: 2 + (channels == 3)])
+        samples = window.reshape(bench.side, bench.side, channels).astype(np.float32) / 255
+        found = []
+        with float32():
+            for device in ("cpu", bench.device):
+                tools = make_tools(inverter, find_model("motion_deblur", channels), device)
+                sigma, unsure = tools.gauge(samples)
+                length, angle, vague = tools.direction(samples)
+                # Its angle means nothing where nothing moved.
+                moved = (length * np.cos(2 * angle), length * np.sin(2 * angle))
+                found.append(np.array([sigma, unsure, *moved, vague]))
+        apart = float((np.abs(found[1] - found[0]) / np.maximum(1, np.abs(found[0]))).max())
+        figure = f"largest {apart:.5f} of blur (px), motion (px) and their uncertainties"
+        yield Row(f"{inverter.name}: helpers, {bench.device} and cpu", figure, apart <= HELPERS)
 
 
 @contextmanager
@@ -341,7 +386,7 @@ def first_result(bench: Bench) -> Iterator[Row]:
     yield Row("first result in a new process", f"{time.perf_counter() - start:.1f} s")
 
 
-CHECKS = (first_result, suite, models, out_of_memory, speed)
+CHECKS = (first_result, suite, models, helpers, out_of_memory, speed)
 
 
 # ---------------------------------------------------------------- the table

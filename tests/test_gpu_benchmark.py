@@ -35,15 +35,27 @@ def test_the_processor_stands_in(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    quick = tuple(spec for spec in catalog.CATALOG if spec.name in ("dehaze-color", "motion-mono"))
+    names = ("deblur-mono", "dehaze-color", "motion-mono")
+    quick = tuple(spec for spec in catalog.CATALOG if spec.name in names)
     monkeypatch.setattr(catalog, "CATALOG", quick)
+    told = (*catalog.INVERTERS.values(), catalog.VOLUME_INVERTER)
+    monkeypatch.setattr(catalog, "SHIPPED", (quick[1], told[0], told[-1]))
+    monkeypatch.setattr(catalog, "INVERTERS", {1: told[0]})
     output = tmp_path / "gpu.md"
     command = ["--device", "cpu", "--side", "32", "--sizes", "0.002", "--output", str(output)]
     assert gpu.main(command) == 0
     table = output.read_text(encoding="utf-8")
     assert table in capsys.readouterr().out
     assert "No card: the processor stood in" in table
-    for what in ("cpu and cpu", "tiles and the whole", "8-bit samples", "first result", "Mpixel/s"):
+    for what in (
+        "helpers, cpu and cpu",
+        "invert-mono: tiles",
+        "invert-volume: cpu and cpu",
+        "tiles and the whole",
+        "8-bit samples",
+        "first result",
+        "Mpixel/s",
+    ):
         assert what in table
     assert "Memory ran out; going on with tiles of 256 pixels." in table
     assert "FAILED" not in table
