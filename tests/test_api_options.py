@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
@@ -176,3 +177,14 @@ def test_a_failing_estimate_of_blur_does_not_take_the_result(monkeypatch):  # ty
     assert result.data.shape == image.shape
     assert any("could not be estimated: out of memory" in n for n in result.provenance["notes"])
     assert "blur" not in result.provenance
+
+
+@pytest.mark.parametrize("mean", [0.02, 20.0])
+def test_it_is_said_if_few_counts_lose_light(mean: float) -> None:
+    counts = np.random.default_rng(0).poisson(mean, (64, 64)).astype("u1")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = napari_restore.motion_deblur(counts, device="cpu")
+    lost = abs(result.sum() / counts.sum() - 1) > 0.01
+    assert lost == (mean < 1)
+    assert any("of the light" in str(one.message) for one in caught) == lost
