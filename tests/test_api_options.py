@@ -166,12 +166,12 @@ def test_every_error_is_a_restore_error() -> None:
 
 
 def test_a_failing_estimate_of_blur_does_not_take_the_result(monkeypatch):  # type: ignore[no-untyped-def]
-    from napari_restore.restoration import plan
+    from napari_restore.restoration import plan as module
 
     def fail(*args: object) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(plan, "estimate_blur", fail)
+    monkeypatch.setattr(module, "estimate_blur", fail)
     image = np.random.default_rng(0).random((40, 50)).astype(np.float32)
     result = restore_array(image, plan(image, "deblur", device="cpu"))
     assert result.data.shape == image.shape
