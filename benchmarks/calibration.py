@@ -11,18 +11,22 @@ truth, and the likeness to what was learned; both are verified on the validation
 from __future__ import annotations
 
 import argparse
+import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 
 from napari_restore.analysis.noise import noise_level
-from napari_restore.evaluation.agreement import FEATURES, find_agreement
+from napari_restore.evaluation.agreement import FEATURES, Agreement, find_agreement
+from napari_restore.evaluation.likeness import SIDE, distances, statistics, with_squares
 from napari_restore.evaluation.pairs import Camera, load_sharp
 from napari_restore.image.intensity import find_scales
-from napari_restore.image.layout import Planes
+from napari_restore.image.layout import Layout, Planes
 from napari_restore.image.tiling import Region
 from napari_restore.inference.conversion import normalized
 from napari_restore.models.catalog import CATALOG, INVERTERS
@@ -44,7 +48,9 @@ if TYPE_CHECKING:
 MODELS = {spec.name: spec for spec in (*CATALOG, *INVERTERS.values())}
 TARGET = 0.68
 SIZES = {"dehaze": 144}
-SIZE, BORDER = 96, 8
+SIZE, BORDER, PIXELS = 96, 8, 1500
+#: Share of right images that are within the distance, and beside each plane.
+ALLOWED, KIND_ALLOWED = 0.98, 0.995
 TABLE = Path(__file__).parents[1] / "src/napari_restore/evaluation/calibration.json"
 
 
@@ -147,36 +153,258 @@ def gather(
     return all_found
 
 
-def fit(features: Any, errors: Any) -> dict[str, Any]:
-    """Fit the quantile of the logarithm of errors, growing with every feature."""
-    x = torch.from_numpy(features.reshape(-1, features.shape[-1])).double()
-    y = torch.from_numpy(np.log(errors.reshape(-1, errors.shape[-1]) + 1e-5)).double()
+# ---------------------------------------------------------------- errors
+
+
+def table_of(all_found: list[dict[str, Any]]) -> tuple[Any, Any]:
+    """Features (images, pixels, features) and logarithms of errors (images, pixels, channels)."""
+    features, errors = [], []
+    for number, found in enumerate(all_found):
+        empty = np.zeros((0, *found["seen"].shape))
+        known = Agreement(
+            found["seen"], found["restored"], found["turns"], found["noise"], empty,
+            float(found["level"]),
+        )
+        # Beyond the borders is nothing, which is rarer in images that are larger.
+        inner = np.s_[BORDER:-BORDER, BORDER:-BORDER]
+        error = np.log(np.abs(found["restored"] - found["truth"]) + 1e-5)[inner]
+        count = error.shape[0] * error.shape[1]
+        places = np.random.default_rng(number).choice(count, PIXELS, replace=False)
+        features.append(known.features[inner].reshape(count, -1)[places])
+        errors.append(error.reshape(count, -1)[places])
+    return np.stack(features), np.stack(errors)
+
+
+def fit(tables: list[tuple[Any, Any]]) -> Any:
+    """Weights of the features, none below 0, for the quantile of errors of all models.
+
+    What differs from model to model is the constant.
+    """
+    x = torch.cat([torch.from_numpy(f.reshape(-1, f.shape[-1])).double() for f, _ in tables])
+    y = torch.cat([torch.from_numpy(e[..., 0].ravel()).double() for _, e in tables])
+    owner = torch.cat(
+        [torch.full((e[..., 0].size,), number) for number, (_, e) in enumerate(tables)]
+    )
     weights = torch.full((x.shape[1],), 0.1, dtype=torch.double, requires_grad=True)
-    constant = torch.zeros(1, dtype=torch.double, requires_grad=True)
-    optimizer = torch.optim.Adam([weights, constant], lr=0.03)
-    for step in range(1500):
+    constants = torch.zeros(len(tables), dtype=torch.double, requires_grad=True)
+    optimizer = torch.optim.Adam([weights, constants], lr=0.03)
+    for step in range(700):
         for group in optimizer.param_groups:
-            group["lr"] = 0.03 * (1 - step / 1500) + 1e-4
-        rest = y - (x @ weights + constant)[:, None]
+            group["lr"] = 0.03 * (1 - step / 700) + 1e-3
+        rest = y - (x @ weights + constants[owner])
         loss = torch.maximum(TARGET * rest, (TARGET - 1) * rest).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         with torch.no_grad():
             weights.clamp_(min=0)
-    found = weights.detach().numpy().round(4)
-    rest = y.numpy() - (x.numpy() @ found)[:, None]
+    return weights.detach().numpy().round(4)
+
+
+def entry_of_errors(weights: Any, held_out: tuple[Any, Any]) -> dict[str, Any]:
+    """Constant of a model from images that are held out, and its coverage of each other one."""
+    features, errors = held_out
+    rest = errors - (features @ weights)[..., None]
+    inside = [
+        (rest[number] <= np.quantile(np.delete(rest, number, 0), TARGET)).mean()
+        for number in range(len(rest))
+    ]
     return {
-        "weights": dict(zip(FEATURES, found.tolist(), strict=True)),
+        "weights": dict(zip(FEATURES, weights.tolist(), strict=True)),
         "constant": round(float(np.quantile(rest, TARGET)), 4),
+        "images": len(rest),
+        "coverage": round(float(np.mean(inside)), 3),
+        "coverage_spread": round(float(np.std(inside)), 3),
     }
 
 
-def coverage(features: Any, errors: Any, error: dict[str, Any]) -> Any:
-    """Share of the errors within what is said, of each image."""
-    weights = np.array([error["weights"][name] for name in FEATURES])
-    said = np.exp(features @ weights + error["constant"])[..., None]
-    return (errors <= said).mean((1, 2))
+def reliability(weights: Any, held_out: tuple[Any, Any], bins: int = 8) -> dict[str, Any]:
+    """What is said, and the 68th percentile of the errors there, for parts of equal size.
+
+    The constant for an image is that of the others.
+    """
+    features, errors = held_out
+    base = features @ weights
+    rest = errors - base[..., None]
+    constants = [np.quantile(np.delete(rest, n, 0), TARGET) for n in range(len(rest))]
+    said = (base + np.array(constants)[:, None])[..., None] + np.zeros_like(errors)
+    edges = np.quantile(said, np.linspace(0, 1, bins + 1))
+    place = np.searchsorted(edges[1:-1], said)
+    return {
+        "said": [round(float(np.exp(np.median(said[place == b]))), 5) for b in range(bins)],
+        "found": [
+            round(float(np.exp(np.quantile(errors[place == b], TARGET))), 5) for b in range(bins)
+        ],
+    }
+
+
+# ---------------------------------------------------------------- likeness
+
+
+def text_page(rng: np.random.Generator, side: int) -> Any:
+    """Draw lines of letters, dark on light, some of them soft or noisy as scans are."""
+    size = int(rng.integers(9, 22))
+    font = ImageFont.load_default(size)
+    page = Image.new("L", (side, side), int(rng.integers(225, 256)))
+    draw, y = ImageDraw.Draw(page), -int(rng.integers(size))
+    while y < side:
+        x = 4.0
+        while x < side:
+            word = "".join(rng.choice(list("aeinorstlhdcumpfgywbvkxAETISN.,"), rng.integers(2, 9)))
+            draw.text((x, y), word, fill=int(rng.integers(60)), font=font)
+            x += draw.textlength(word + " ", font=font)
+        y += int(size * (2.35 if rng.random() < 0.1 else 1.35))
+    gray = np.asarray(page, float)
+    if rng.random() < 0.5:
+        gray = ndimage.gaussian_filter(gray, rng.uniform(0.3, 1.5))
+    return gray + rng.normal(0, rng.uniform(0.5, 6), gray.shape) * (rng.random() < 0.35)
+
+
+def noise_only(rng: np.random.Generator, side: int) -> Any:
+    """Noise of one of three distributions around one value."""
+    shape = (side, side)
+    kinds = (
+        lambda: rng.normal(100, 20, shape),
+        lambda: 4.0 * rng.poisson(rng.uniform(1, 50), shape),
+        lambda: rng.uniform(0, 255, shape),
+    )
+    return kinds[int(rng.integers(3))]()
+
+
+def sharpened(gray: Any, rng: np.random.Generator) -> Any:
+    """Sharpen far too much, until light and dark rims lie along the edges."""
+    detail = gray - ndimage.gaussian_filter(gray, rng.uniform(0.8, 2.5))
+    return (gray + rng.uniform(2, 5) * detail).clip(0, 255)
+
+
+def posterized(gray: Any, rng: np.random.Generator) -> Any:
+    """Leave two to five gray levels."""
+    count = int(rng.integers(2, 6))
+    low, high = np.percentile(gray, (1, 99))
+    share = ((gray - low) / max(high - low, 1)).clip(0, 0.999)
+    return np.floor(share * count) * (255 / (count - 1))
+
+
+def labeled(gray: Any, rng: np.random.Generator) -> Any:
+    """Number what is bright."""
+    labels, count = ndimage.label(ndimage.gaussian_filter(gray, 2) > np.percentile(gray, 60))
+    return labels * (255.0 / max(count, 1))
+
+
+def compressed(gray: Any, rng: np.random.Generator) -> Any:
+    """Compress until blocks show."""
+    stream = io.BytesIO()
+    quality = int(rng.integers(3, 11))
+    Image.fromarray(gray.clip(0, 255).astype(np.uint8)).save(stream, "JPEG", quality=quality)
+    return np.asarray(Image.open(stream), float)
+
+
+def repeated(gray: Any, rng: np.random.Generator) -> Any:
+    """Enlarge by repeating pixels."""
+    factor = int(rng.integers(2, 5))
+    large = np.kron(gray[::factor, ::factor], np.ones((factor, factor)))
+    return large[: gray.shape[0], : gray.shape[1]]
+
+
+#: What models are not for, as it is called: drawn, or made of a sharp image.
+DRAWN = {"a page of text": text_page, "noise alone": noise_only}
+MADE = {
+    "an image that was sharpened before": sharpened,
+    "an image of few gray levels": posterized,
+    "a map of labels": labeled,
+    "an image that was compressed too much": compressed,
+    "an image that was enlarged by repeating pixels": repeated,
+}
+
+
+def as_network_sees(samples: Any, spec: ModelSpec) -> Any:
+    """Bring samples to the range of a network: (h, w, C), the first frame of two."""
+    axes = ("T" if spec.frames == 2 else "") + "YX" + ("S" if spec.channels == 3 else "")
+    planes = Planes(samples, Layout(samples.shape, axes))
+    scale = find_scales(planes, from_zero=spec.black_is_zero)[0]
+    first = samples[0] if spec.frames == 2 else samples
+    return scale.normalize(first if spec.channels == 3 else first[..., None])
+
+
+def right_ones(crops: Crops, spec: ModelSpec, count: int, seed: int) -> Any:
+    """Statistics of images that a model is for."""
+    found = []
+    for number in range(count):
+        samples = degraded(crops, spec, (seed, number), SIDE)[0]
+        found.append(statistics(as_network_sees(samples, spec)))
+    return np.array(found)
+
+
+def wrong_ones(images: list[SharpImage], spec: ModelSpec, count: int, seed: int) -> dict[str, Any]:
+    """Statistics of images that no model is for, by kind; and of sharp images, as ``""``."""
+    out: dict[str, Any] = {}
+    for kind in ("", *DRAWN, *MADE):
+        found = []
+        for number in range(count):
+            rng = np.random.default_rng((seed, len(out), number))
+            image = images[number % len(images)]
+            sharp = center_crop(image, SIDE)[0].permute(1, 2, 0).double().numpy() * 255
+            if kind in DRAWN:
+                parts = [DRAWN[kind](rng, SIDE)] * spec.channels
+            elif kind in MADE:
+                state = rng.bit_generator.state
+                parts = []
+                for channel in range(spec.channels):
+                    rng.bit_generator.state = state
+                    parts.append(MADE[kind](sharp[..., channel], rng))
+            else:
+                parts = list(np.moveaxis(sharp, -1, 0))
+            samples = np.stack(parts, -1).round().clip(0, 255).astype(np.uint8)
+            samples = samples if spec.channels == 3 else samples[..., 0]
+            if spec.frames == 2:
+                samples = np.stack([samples, samples])
+            found.append(statistics(as_network_sees(samples, spec)))
+        out[kind] = np.array(found)
+    return out
+
+
+def entry_of_likeness(right: Any, wrong: dict[str, Any]) -> dict[str, Any]:
+    """Distance from right images, and planes between those and each kind of wrong ones."""
+    center, spread = right.mean(0).round(4), (right.std(0) + 1e-3).round(4)
+    standard = (right - center) / spread
+    inverse = np.linalg.inv(np.cov(standard.T) + 0.05 * np.eye(len(center))).round(4)
+    size = np.sqrt(np.einsum("ni,ij,nj->n", standard, inverse, standard))
+    entry: dict[str, Any] = {
+        "center": center.tolist(),
+        "spread": spread.tolist(),
+        "inverse": inverse.tolist(),
+        "threshold": round(float(np.quantile(size, ALLOWED)), 3),
+        "kinds": {},
+    }
+    good = with_squares((np.concatenate([right, wrong[""]]) - center) / spread)
+    for kind, found in wrong.items():
+        if not kind:
+            continue
+        bad = with_squares((found - center) / spread)
+        x = torch.from_numpy(np.concatenate([good, bad]))
+        y = torch.cat([torch.zeros(len(good)), torch.ones(len(bad))]).double()
+        weights = torch.zeros(x.shape[1], dtype=torch.double, requires_grad=True)
+        constant = torch.zeros(1, dtype=torch.double, requires_grad=True)
+        optimizer = torch.optim.Adam([weights, constant], lr=0.05)
+        for _ in range(400):
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(x @ weights + constant, y)
+            loss = loss + 2e-3 * weights.square().sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        found_weights = weights.detach().numpy().round(4)
+        # Right ones, and sharp ones, stay below.
+        highest = float(np.quantile(good @ found_weights, KIND_ALLOWED))
+        entry["kinds"][kind] = {
+            "weights": found_weights.tolist(),
+            "constant": round(-highest, 4),
+        }
+    return entry
+
+
+def fires(found: Any, entry: dict[str, Any]) -> float:
+    """Share of images that are called unlike."""
+    return float((np.max(list(distances(found, entry).values()), axis=0) > 1).mean())
 
 
 def main() -> None:
@@ -185,15 +413,51 @@ def main() -> None:
     parser.add_argument("--train", nargs="+", required=True, type=Path)
     parser.add_argument("--validation", nargs="+", required=True, type=Path)
     parser.add_argument("--model", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--count", type=int, default=40, help="images of each model, at most")
-    parser.add_argument("--cache", type=Path)
+    parser.add_argument("--count", type=int, default=16, help="images of each model, at most")
+    parser.add_argument("--cache", type=Path, help="folder for what was restored")
     args = parser.parse_args()
+    table = json.loads(TABLE.read_text("utf-8")) if TABLE.exists() else {}
+    fitted, verified = [], {}
+    images: dict[tuple[str, str], Any] = {}
     for name in args.model:
         spec = MODELS[name]
         kind = "color" if spec.channels == 3 else "mono"
-        gather(drawn(load_sharp(args.train, kind), spec), spec, args.count, args.cache, "train")
+        for part, folders in (("train", args.train), ("validation", args.validation)):
+            if (part, kind) not in images:
+                images[part, kind] = load_sharp(folders, kind)
+        crops = drawn(images["train", kind], spec)
+        fitted.append(table_of(gather(crops, spec, args.count, args.cache, "train")))
         held_out = load_sharp(args.validation, kind, args.count)
-        gather(middles(held_out, spec), spec, args.count, args.cache, "validation")
+        found = gather(middles(held_out, spec), spec, args.count, args.cache, "validation")
+        verified[name] = table_of(found)
+    if set(args.model) == set(MODELS) or not table:
+        weights = fit(fitted)
+    else:
+        # Those that hold for all models stay.
+        weights = np.array(list(next(iter(table.values()))["error"]["weights"].values()))
+    for name in args.model:
+        spec = MODELS[name]
+        kind = "color" if spec.channels == 3 else "mono"
+        train, held_out = images["train", kind], images["validation", kind]
+        entry = entry_of_likeness(
+            right_ones(drawn(train, spec), spec, 200, 5), wrong_ones(train, spec, 100, 7)
+        )
+        verify = wrong_ones(held_out, spec, 36, 8)
+        entry["fires_on_right"] = round(
+            fires(right_ones(middles(held_out, spec), spec, 60, 6), entry), 3
+        )
+        entry["fires_on_sharp"] = round(fires(verify.pop(""), entry), 3)
+        entry["fires_on_wrong"] = {k: round(fires(found, entry), 3) for k, found in verify.items()}
+        table[name] = {
+            "weights_sha256": spec.sha256,
+            "error": entry_of_errors(weights, verified[name]),
+            "reliability": reliability(weights, verified[name]),
+            "likeness": entry,
+        }
+        print(name, json.dumps({k: v for k, v in table[name]["error"].items() if k != "weights"}))
+        print("   ", {key: entry[key] for key in entry if key.startswith("fires")}, flush=True)
+    lines = [f" {json.dumps(name)}: {json.dumps(table[name])}" for name in MODELS if name in table]
+    TABLE.write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from napari_restore.analysis.point_spread import PSF
     from napari_restore.api import deblur, dehaze, estimate_psf, motion_deblur, restore
     from napari_restore.errors import RestoreError
+    from napari_restore.evaluation.check import Check, check
     from napari_restore.gui.layers import restore_layer
     from napari_restore.physics.beads import psf_from_beads
     from napari_restore.physics.optics import Optics
@@ -24,6 +25,8 @@ _HOMES = {
     "dehaze": "api",
     "motion_deblur": "api",
     "estimate_psf": "api",
+    "check": "evaluation.check",
+    "Check": "evaluation.check",
     "restore_layer": "gui.layers",
     "PSF": "analysis.point_spread",
     "Optics": "physics.optics",
@@ -33,9 +36,11 @@ _HOMES = {
 
 __all__ = [
     "PSF",
+    "Check",
     "Optics",
     "RestoreError",
     "__version__",
+    "check",
     "deblur",
     "dehaze",
     "estimate_psf",

@@ -92,6 +92,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_psf(commands)
     _add_train(commands)
     _add_evaluate(commands)
+    _add_check(commands)
     gui = commands.add_parser(
         "gui",
         help="start napari (PyTorch first: needed on some Windows machines)",
@@ -352,6 +353,35 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     )
     add("--seed", type=int, default=0, metavar="N", help="seed of the degradations (default: 0)")
     add("--size", type=_size, default=256, metavar="N", help="side of the crops (default: 256)")
+
+
+def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "check",
+        help="say how far to trust a result",
+        description="Compare an image with its result: whether the result explains the image, how "
+        "far the model agrees with itself, whether the image is like those it learned from, "
+        "resolution, light, and the truth if there is one. Nothing is uploaded.",
+    )
+    parser.set_defaults(module="check")
+    add = parser.add_argument
+    add("image", metavar="IMAGE", help="what was restored")
+    add("result", metavar="RESULT", help="what became of it; the file says how it was made")
+    add("--reference", metavar="FILE", help="the truth, for PSNR, SSIM and MS-SSIM")
+    add("-o", "--output", metavar="report.html", help="write a report")
+    add("--map", metavar="error.tif", help="write how large errors are likely to be")
+    add(
+        "--task",
+        choices=[name.replace("_", "-") for name in TASKS],
+        help="what was done, where the file of the result does not say",
+    )
+    add("--pixel-size", metavar="L", help="side of a pixel; default: what the file says")
+    add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, xpu, mps")
+    add("--axes", metavar="TZCYX", help="what the axes are, where the file does not say")
+    add("--rgb", action=argparse.BooleanOptionalAction, help="take the image as RGB, or not")
+    add("--series", metavar="N", help="number or UID of the series, in a folder (DICOM)")
+    add("--force", action="store_true", help="replace an earlier report and map")
+    add("--verbose", action="store_true", help="show where in the program an error arose")
 
 
 def _task(text: str) -> str:

@@ -40,7 +40,7 @@ SYMMETRIES = tuple((turns, mirrored) for mirrored in (False, True) for turns in 
 #: Times that the image is seen with other noise.
 REALIZATIONS = 2
 #: What errors are told from, see `Agreement.features`.
-FEATURES = ("turns", "noise", "change", "gradient", "image noise", "mean turns", "mean change")
+FEATURES = ("turns", "change", "gradient", "mean change")
 #: Around a pixel, a feature is the root mean square under a Gaussian of this width in pixels.
 _AROUND = 1.5
 #: Least value of a feature, in the range that the network sees.
@@ -81,9 +81,8 @@ class Agreement:
         slopes = np.gradient(self.restored, axis=(0, 1)) if min(change.shape) > 1 else [change] * 2
         gradient = np.sqrt(sum(np.asarray(slope) ** 2 for slope in slopes))
         gradient = gradient.mean(-1) if gradient.ndim == 3 else gradient
-        maps = [_around(part) for part in (self.turns, self.noise, change, gradient)]
-        whole = [np.sqrt(np.mean(part**2)) for part in (self.turns, change)]
-        maps += [np.full(change.shape, value) for value in (self.level, *whole)]
+        maps = [_around(part) for part in (self.turns, change, gradient)]
+        maps.append(np.full(change.shape, np.sqrt(np.mean(change**2))))
         return np.log(np.stack(maps, -1) + _LEAST).astype(np.float32)
 
 

@@ -28,7 +28,7 @@ STATISTICS = {
     "edges": "how its edges stand out",
     "fine edges": "how its finest detail stands out",
     "overshoot": "light and dark rims along its edges",
-    "wide overshoot": "wide rims along its edges",
+    "rims": "dark and light rims on both sides of its edges",
     "flat": "how much of it is flat",
     "equal": "how many neighboring pixels are equal",
     "levels": "how few gray levels it has",
@@ -36,11 +36,13 @@ STATISTICS = {
     "direction": "that its detail has one direction",
     "dark": "how dark it is",
     "skew": "how its brightness is distributed",
-    "tails": "how its brightness spreads",
+    "clipped": "how much of it is at the ends of its range",
     "color": "its colors",
     "veil": "how far from black its darkest colors are",
 }
 _LEAST = 1e-6
+#: Pixels to both sides of an edge that are looked at, and which edges are.
+_REACH, _STRONGEST = 8, 0.96
 
 
 def statistics(window: NDArray[np.floating]) -> Plane:
@@ -78,7 +80,7 @@ def statistics(window: NDArray[np.floating]) -> Plane:
         np.log(_size(size) / (np.abs(size).mean() + _LEAST)),
         np.log(_size(bands[0]) / (np.abs(bands[0]).mean() + _LEAST)),
         _correlation(across, 1),
-        _correlation(across, 3),
+        _rims(gray),
         np.log((local < 0.02 * spread).mean() + 0.01),
         np.log(np.mean([(part == 0).mean() for part in across]) + 0.01),
         np.log(histogram[:4].sum() / histogram.sum() + _LEAST),
@@ -86,7 +88,7 @@ def statistics(window: NDArray[np.floating]) -> Plane:
         _direction(gray),
         (middle - low) / (high - low + _LEAST),
         np.clip(np.mean(centered**3), -4, 4),
-        np.log(np.mean(centered**4) + _LEAST),
+        np.log(((gray == gray.min()) | (gray == gray.max())).mean() + 0.003),
         np.log(color + 0.01),
         np.log(max(float(samples.min(-1).mean()), 0.0) + 0.02),
     )
@@ -105,6 +107,30 @@ def _correlation(across: list[Plane], lag: int) -> float:
     ]
     powers = [np.mean(part**2) for part in across]
     return float(np.sum(products) / (np.sum(powers) + _LEAST**2))
+
+
+def _rims(gray: Plane) -> float:
+    """How far an edge goes beyond what lies on both sides of it, as a share of its height.
+
+    Lines and spots fall off on their light side alone; what was sharpened too much does on both.
+    """
+    smooth = ndimage.gaussian_filter(gray, 0.7)
+    slope_y, slope_x = np.gradient(ndimage.gaussian_filter(gray, 1.0))
+    size = np.hypot(slope_y, slope_x)
+    inner = size[_REACH:-_REACH, _REACH:-_REACH]
+    if not inner.size or inner.max() <= _LEAST:
+        return 0.0
+    y, x = np.nonzero(inner >= np.quantile(inner, _STRONGEST))
+    y, x = y + _REACH, x + _REACH
+    way = np.stack([slope_y[y, x], slope_x[y, x]]) / size[y, x]
+    offsets = np.arange(-_REACH, _REACH + 1)
+    places = np.stack([y, x])[:, :, None] + way[:, :, None] * offsets
+    profile = ndimage.map_coordinates(smooth, places, order=1, mode="nearest").mean(0)
+    far = 2
+    low, high = profile[:far].mean(), profile[-far:].mean()
+    height = max(profile.max() - profile.min(), _LEAST)
+    middle = profile[_REACH - 4 : _REACH + 5]
+    return float(min(low - middle.min(), middle.max() - high) / height)
 
 
 def _steps(across: list[Plane]) -> float:
@@ -158,16 +184,34 @@ class Likeness:
         return self.distance > 1
 
 
-def distances(found: Plane, calibration: Mapping[str, Any]) -> Plane:
-    """Distance of statistics (n, `STATISTICS`) from images that were learned from; 1 is far.
+def distances(found: Plane, calibration: Mapping[str, Any]) -> dict[str, Plane]:
+    """Distance of statistics from images that were learned from; above 1 is far.
 
     Parameters
     ----------
     found : ndarray
+        (n, `STATISTICS`).
     calibration : mapping
         ``likeness`` of an entry of the calibration.
+
+    Returns
+    -------
+    dict
+        ``""`` for the Mahalanobis distance, and for each kind of image that models are not for how
+        much the image is like that; (n,) each, in units of the threshold.
     """
-    return _mahalanobis(_standard(found, calibration), calibration) / calibration["threshold"]
+    standard = _standard(found, calibration)
+    out = {"": _mahalanobis(standard, calibration) / calibration["threshold"]}
+    extended = with_squares(standard)
+    for kind, plane in calibration["kinds"].items():
+        out[kind] = 1 + extended @ np.array(plane["weights"]) + plane["constant"]
+    return out
+
+
+def with_squares(standard: Plane) -> Plane:
+    """Join standardized statistics with their squares; none counts without bounds."""
+    bounded = standard.clip(-4, 4)
+    return np.concatenate([bounded, bounded**2 - 1], -1)
 
 
 def _standard(found: Plane, calibration: Mapping[str, Any]) -> Plane:
@@ -194,12 +238,14 @@ def likeness(windows: Iterable[NDArray[np.floating]], calibration: Mapping[str, 
     found = np.array([statistics(window) for window in windows])
     if not len(found):
         return Likeness(0.0, (), 0)
-    each = distances(found, calibration)
-    distance = float(np.median(each))
+    each = {kind: float(np.median(part)) for kind, part in distances(found, calibration).items()}
+    worst = max(each, key=lambda kind: each[kind])
     strange: tuple[str, ...] = ()
-    if distance > 1:
+    if each[worst] > 1 and worst:
+        strange = (f"it looks like {worst}",)
+    elif each[worst] > 1:
         parts = _standard(found, calibration)
         shares = np.median(parts * (parts @ np.array(calibration["inverse"])), 0)
         names = list(STATISTICS.values())
         strange = tuple(names[i] for i in np.argsort(-shares)[:2] if shares[i] > 0)
-    return Likeness(distance, strange, len(found))
+    return Likeness(each[worst], strange, len(found))

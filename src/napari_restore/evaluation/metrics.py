@@ -98,6 +98,63 @@ def ssim(result: Any, target: Any, data_range: float) -> float:
     )
 
 
+#: Weights of the scales of `ms_ssim`.
+_SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+
+
+def ms_ssim(result: Any, target: Any, data_range: float) -> float:
+    """Multiscale structural similarity (Wang, Simoncelli and Bovik, 2003).
+
+    Parameters
+    ----------
+    result, target, data_range
+        As for `ssim`.
+
+    Returns
+    -------
+    float
+        At most 1. Images of sides below 176 pixels have fewer scales, whose weights grow.
+
+    Raises
+    ------
+    ImageError
+        As `ssim`.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    whole = ssim(result, target, data_range)
+    first, second = _pair(result, target)
+    first, second = (part if part.ndim == 3 else part[..., None] for part in (first, second))
+    sides = [side // SSIM_WINDOW for side in first.shape[:2]]
+    count = max(1, min(len(_SCALES), int(np.log2(min(sides))) + 1))
+    if count == 1:
+        return whole
+    weights = np.array(_SCALES[:count]) / sum(_SCALES[:count])
+    low, high = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+
+    def mean(part: NDArray[np.float64]) -> NDArray[np.float64]:
+        filtered: NDArray[np.float64] = gaussian_filter(part, (1.5, 1.5, 0), truncate=3.5)
+        return filtered
+
+    total = 1.0
+    for scale in range(count):
+        means = mean(first), mean(second)
+        variances = mean(first**2) - means[0] ** 2, mean(second**2) - means[1] ** 2
+        both = mean(first * second) - means[0] * means[1]
+        likeness = (2 * both + high) / (variances[0] + variances[1] + high)
+        if scale == count - 1:
+            likeness = likeness * (2 * means[0] * means[1] + low)
+            likeness = likeness / (means[0] ** 2 + means[1] ** 2 + low)
+        # Structure that is reversed has no root.
+        total *= max(float(likeness.mean()), 0.0) ** weights[scale]
+        height, width = (length // 2 * 2 for length in first.shape[:2])
+        first, second = (
+            part[:height, :width].reshape(height // 2, 2, width // 2, 2, -1).mean((1, 3))
+            for part in (first, second)
+        )
+    return float(total)
+
+
 def ciede2000(result: Any, target: Any) -> float:
     """Mean color difference ΔE00 (Sharma, Wu and Dalal, 2005).
 

@@ -1,0 +1,116 @@
+"""``napari-restore check``: how far to trust a result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_restore.errors import FileError, RestoreError
+from napari_restore.evaluation.check import check
+from napari_restore.io import ImageFile, read_image, write_image
+
+from .console import complain, progress_bar, say, shown_on
+from .point_spread import pixel_size_of
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Mapping
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print three sentences and the notes; write the report and the map that are asked for."""
+    about: Any = args.image
+    try:
+        if args.output is not None:
+            _free(Path(args.output), args)
+        picture = read_image(Path(args.image), args.series)
+        about = args.result
+        result = read_image(Path(args.result), None)
+        about = args.image
+        reference = None if args.reference is None else read_image(Path(args.reference), None).data
+        axes, rgb = picture.reading(args.axes, args.rgb)
+        record = {} if args.task else _recorded(result)
+        options = {"task": args.task.replace("-", "_")} if args.task else {}
+        with progress_bar(1, picture.path.name) as bar, shown_on(bar):
+            found = check(
+                picture.data,
+                result.data,
+                reference=reference,
+                provenance=record or None,
+                axes=axes,
+                rgb=rgb,
+                pixel_size=pixel_size_of(picture, args.pixel_size),
+                device=args.device,
+                **options,
+            )
+        print(found)
+        for note in found.notes:
+            say(f"note: {note}")
+        if args.output is not None:
+            found.save(args.output)
+            print(f"{args.output}: the report")
+        if args.map is not None:
+            _write_map(Path(args.map), found, args)
+            print(f"{args.map}: {found.meaning}")
+    except (RestoreError, OSError) as error:
+        complain(about, error, verbose=args.verbose)
+        return 1
+    return 0
+
+
+def _free(report: Path, args: argparse.Namespace) -> None:
+    inputs = [Path(name).resolve() for name in (args.image, args.result, args.reference) if name]
+    if report.resolve() in inputs:
+        raise FileError(f"{report} is an input and is not replaced. Name another file.")
+    if report.exists() and not args.force:
+        raise FileError(f"{report} exists. Give --force to replace it, or name another file.")
+
+
+def _write_map(target: Path, found: Any, args: argparse.Namespace) -> None:
+    made = ImageFile(Path(args.image), found.error, "YX", "npy")
+    text = json.dumps({"task": "check", "shows": found.meaning, "region": list(found.region)})
+    write_image(target, np.ascontiguousarray(found.error), made, text, force=args.force)
+
+
+def _recorded(result: ImageFile) -> Mapping[str, Any]:
+    """How a file says that it was made; nothing if it does not."""
+    for text in _texts(result):
+        start = text.find('{"')
+        if start < 0:
+            continue
+        try:
+            record, _ = json.JSONDecoder().raw_decode(text[start:])
+        except ValueError:
+            continue
+        if isinstance(record, dict) and "task" in record and "model" in record:
+            return record
+    return {}
+
+
+def _texts(result: ImageFile) -> Iterator[str]:
+    """Texts of a file that may be a provenance."""
+    path = result.path
+    if result.format == "tiff":
+        import tifffile
+
+        with tifffile.TiffFile(path) as tif:
+            software = tif.pages.first.tags.get("Software")
+            yield "" if software is None else str(software.value)
+    elif result.format in ("png", "jpeg"):
+        from PIL import Image
+
+        with Image.open(path) as image:
+            for value in (image.info.get("napari-restore"), image.info.get("comment")):
+                yield value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    elif result.format == "nifti":
+        import nibabel
+
+        header: Any = nibabel.load(path).header  # type: ignore[attr-defined]
+        for extension in getattr(header, "extensions", ()):
+            content = extension.get_content()
+            yield content.decode("utf-8", "replace") if isinstance(content, bytes) else str(content)
+    else:
+        yield json.dumps(result.extras.get("provenance", {}))
