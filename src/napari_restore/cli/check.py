@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_restore.cli import complain, progress_bar, say, shown_on
 from napari_restore.errors import FileError, RestoreError
 from napari_restore.evaluation.check import check
-from napari_restore.io import ImageFile, read_image, write_image
+from napari_restore.io import ImageFile, read_image, reading, write_image
 
-from .console import complain, progress_bar, say, shown_on
-from .point_spread import pixel_size_of
+from .restore import pixel_size_of
 
 if TYPE_CHECKING:
     import argparse
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
         result = read_image(Path(args.result), None)
         about = args.image
         reference = None if args.reference is None else read_image(Path(args.reference), None).data
-        axes, rgb = picture.reading(args.axes, args.rgb)
+        axes, rgb = reading(picture, args.axes, args.rgb)
         record = {} if args.task else _recorded(result)
         options = {"task": args.task.replace("-", "_")} if args.task else {}
         with progress_bar(1, picture.path.name) as bar, shown_on(bar):
@@ -113,4 +113,4 @@ def _texts(result: ImageFile) -> Iterator[str]:
             content = extension.get_content()
             yield content.decode("utf-8", "replace") if isinstance(content, bytes) else str(content)
     else:
-        yield json.dumps(result.extras.get("provenance", {}))
+        yield json.dumps(result.extras.get("ngff", {}).get("provenance", {}))

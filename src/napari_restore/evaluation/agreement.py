@@ -17,21 +17,17 @@ from scipy import ndimage
 
 from napari_restore.analysis.noise import noise_level
 from napari_restore.analysis.point_spread import KnownBlur
-from napari_restore.device import torch
-from napari_restore.image.layout import Planes
-from napari_restore.image.tiling import Grid, Region, reflect
-from napari_restore.inference.context import common_context, plane_view
-from napari_restore.inference.conversion import as_seen, normalized
-from napari_restore.inference.restraint import restrain
-from napari_restore.watch import tell
+from napari_restore.image.intensity import normalized
+from napari_restore.image.layout import Grid, Planes, Region, reflect
+from napari_restore.inference.engine import common_context, plane_view, restrain
+from napari_restore.runtime import tell, torch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from napari_restore.restoration.facts import Facts
-    from napari_restore.restoration.plan import Plan
+    from napari_restore.restoration.plan import Facts, Plan
 
     Array = NDArray[np.float32]
 
@@ -255,7 +251,7 @@ def _plane(tensor: torch.Tensor) -> Array:
 
 @lru_cache(maxsize=1)
 def calibrations() -> Mapping[str, Any]:
-    """What ``benchmarks/calibration.py`` found, by the name of the model."""
+    """Return what ``benchmarks/calibration.py`` found, by the name of the model."""
     if not _TABLE.exists():
         return {}
     return cast("Mapping[str, Any]", json.loads(_TABLE.read_text("utf-8")))

@@ -13,24 +13,31 @@ from scipy import ndimage
 from napari_restore.analysis.noise import noise_level
 from napari_restore.analysis.windows import rich_windows
 from napari_restore.errors import ImageError, RestoreError
-from napari_restore.image.intensity import Scale, find_scales
-from napari_restore.image.layout import Layout, Planes, find_layout
-from napari_restore.image.sampling import sample_regions
-from napari_restore.image.tiling import Region
-from napari_restore.inference.conversion import as_seen
+from napari_restore.image.intensity import Scale, as_seen, find_scales, sample_regions
+from napari_restore.image.layout import Layout, Planes, Region, find_layout
 from napari_restore.models.catalog import CATALOG, INVERTERS
-from napari_restore.restoration.facts import Blur, Facts, find_facts, measure_blur
 from napari_restore.restoration.given_psf import find_pixel_size
-from napari_restore.restoration.options import Options
-from napari_restore.restoration.plan import make_plan
-from napari_restore.watch import Watch, tell
-from napari_restore.watch import check as look
+from napari_restore.restoration.plan import (
+    Blur,
+    Facts,
+    Options,
+    find_facts,
+    make_plan,
+    measure_blur,
+)
+from napari_restore.runtime import Watch, tell, torch
+from napari_restore.runtime import check as look
 
 from .agreement import calibrations, find_agreement, likely_error
 from .likeness import SIDE, likeness
 from .metrics import SSIM_WINDOW, affine_fit, ms_ssim, psnr, ssim
-from .resolution import FINEST_PEAK, FINEST_RING, LEAST_SIDE
-from .resolution import decorrelation_resolution, ring_resolution
+from .resolution import (
+    FINEST_PEAK,
+    FINEST_RING,
+    LEAST_SIDE,
+    decorrelation_resolution,
+    ring_resolution,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +45,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_restore.restoration.plan import Plan
-    from napari_restore.watch import Progress
+    from napari_restore.runtime import Progress
 
     from .agreement import Agreement
 
@@ -192,9 +199,9 @@ def check(
     A model restores the region turned and mirrored in eight ways, and twice with more noise. How
     errors follow from that was measured on held-out images, see the documentation's page on trust.
     """
-    layout = _layout(image, result, reference, axes or (provenance or {}).get("axes"), rgb)
     if provenance is not None and not isinstance(provenance, Mapping):
         raise RestoreError(f"provenance must be a mapping; got {type(provenance).__name__}.")
+    layout = _layout(image, result, reference, axes or (provenance or {}).get("axes"), rgb)
     if task is None and options:
         raise RestoreError(
             f"Option '{next(iter(options))}' belongs to a task. Name it: task='deblur', say."
@@ -236,7 +243,9 @@ def _layout(image: Any, result: Any, reference: Any, axes: str | None, rgb: bool
         if not hasattr(array, "shape") or not hasattr(array, "dtype"):
             raise ImageError(f"The {name} must be an array; got {type(array).__name__}.")
         if tuple(array.shape) != tuple(image.shape):
-            color = " One of them is color." if abs(len(array.shape) - len(image.shape)) == 1 else ""
+            color = (
+                " One of them is color." if abs(len(array.shape) - len(image.shape)) == 1 else ""
+            )
             raise ImageError(
                 f"The {name} has shape {tuple(array.shape)} and the image {tuple(image.shape)}: "
                 f"they must be the same.{color} Choose the image that the result was made from."
@@ -251,9 +260,7 @@ def _layout(image: Any, result: Any, reference: Any, axes: str | None, rgb: bool
     return layout
 
 
-def _checked(
-    asked: _Asked, index: Sequence[int] | None, region: Sequence[int] | None
-) -> Check:
+def _checked(asked: _Asked, index: Sequence[int] | None, region: Sequence[int] | None) -> Check:
     layout, notes = asked.layout, list[str]()
     plan = _plan(asked, notes)
     if plan is not None:
@@ -319,7 +326,9 @@ def _checked(
         _compare(blocks, truth, layout.channels, figures, notes)
     else:
         notes.append("No reference was given: no figure says how near the result is to the truth.")
-    units = float(scale.span)
+    units, made = float(scale.span), asked.provenance
+    if not made and plan is not None:
+        made = {"task": plan.spec.task, "model": _name(plan, facts)}
     return Check(
         _sentences(figures, contrast, same),
         (error * units).astype(np.float32),
@@ -328,7 +337,8 @@ def _checked(
         tuple(part),
         figures | {"image": {"contrast": contrast * units, "noise": level * units}},
         tuple(notes),
-        asked.provenance or ({} if plan is None else {"task": plan.spec.task, "model": _name(plan, facts)}),
+        asked.provenance
+        or ({} if plan is None else {"task": plan.spec.task, "model": _name(plan, facts)}),
         pictures | {"error": error},
     )
 
@@ -359,9 +369,7 @@ class _Gray:
         self.shape = planes.layout.size
 
     def __getitem__(self, key: tuple[slice, slice]) -> Array:
-        rows, columns = (
-            range(n)[part] for part, n in zip(key, self.shape, strict=True)
-        )
+        rows, columns = (range(n)[part] for part, n in zip(key, self.shape, strict=True))
         region = Region(rows.start, columns.start, rows.stop, columns.stop)
         block = self._planes.read(self._index, region)
         return as_seen(block, self._scale, self._planes.layout, rows, columns)[0]
@@ -377,12 +385,14 @@ def _region(
             return Region(0, 0, height, width)
         window = rich_windows(_Gray(planes, index, scale), side, 1, look)[0]
         return Region(
-            window.top, window.left, *(
+            window.top,
+            window.left,
+            *(
                 start + length
                 for start, length in zip(
                     (window.top, window.left), window.samples.shape[:2], strict=True
                 )
-            )
+            ),
         )
     top, left, bottom, right = (int(value) for value in region)
     if not (0 <= top < bottom <= height and 0 <= left < right <= width):
@@ -503,21 +513,24 @@ def _explain(
     figures: dict[str, dict[str, Any]],
     notes: list[str],
 ) -> Array:
-    """What the degradation makes of the result, beside what was seen, in units of the noise."""
+    """Find what the degradation of the result leaves of the image, in units of the noise."""
     blur = _blur_of(facts, channel)
     linear = plan is not None and plan.linear and blur is not None and blur.psf is not None
     if linear:
-        from napari_restore.device import torch
         from napari_restore.physics.camera import to_linear
 
-        seen, restored = (
-            to_linear(torch.from_numpy(part)).numpy() for part in (seen, restored)
-        )
+        seen, restored = (to_linear(torch.from_numpy(part)).numpy() for part in (seen, restored))
         level = max(noise_level(seen), 1e-4)
     if plan is not None and plan.spec.task == "dehaze":
-        rest, how = seen - _hazed(seen, restored), "hazed again, by a gain and an offset around each place"
+        rest, how = (
+            seen - _hazed(seen, restored),
+            "hazed again, by a gain and an offset around each place",
+        )
     elif blur is not None and blur.psf is not None:
-        rest, how = seen - _convolved(restored, blur.psf.array), f"blurred again by {blur.psf.size_text}"
+        rest, how = (
+            seen - _convolved(restored, blur.psf.array),
+            f"blurred again by {blur.psf.size_text}",
+        )
     else:
         motion = plan is not None and plan.spec.task == "motion_deblur"
         kernel, how = _best_kernel(seen, restored, motion)
@@ -577,27 +590,31 @@ def _best_kernel(seen: Array, restored: Array, motion: bool) -> tuple[NDArray[An
     top, left = ((length - min(256, length)) // 2 for length in seen.shape[:2])
     part = np.s_[top : top + 256, left : left + 256]
     one, other = seen[part].mean(-1, keepdims=True), restored[part].mean(-1, keepdims=True)
-    tried: list[tuple[NDArray[Any], str]] = [(np.ones((1, 1), np.float32), "as it is")]
-    tried += [
-        (gaussian(sigma), f"blurred again by a Gaussian of σ {sigma:.1f} px")
-        for sigma in np.arange(0.4, 4.1, 0.3)
-    ]
-    if motion:
-        tried += [
-            (
-                of_path(line(length, angle)),
-                f"blurred again along a line of {length:.0f} px at {np.degrees(angle):.0f}°",
-            )
-            for length in (3, 5, 8, 12, 17, 23)
-            for angle in np.arange(8) * np.pi / 8
-        ]
     edge = min(24, min(one.shape[:2]) // 4)
-    rests = []
-    for kernel, _ in tried:
+
+    def left(kernel: NDArray[Any]) -> float:
         look()
         rest = one - _convolved(other, kernel)
-        rests.append(float((rest[edge:-edge, edge:-edge] ** 2).mean()))
-    return tried[int(np.argmin(rests))]
+        return float((rest[edge:-edge, edge:-edge] ** 2).mean())
+
+    sigma = 0.0
+    for step in (0.4, 0.05):
+        near = sigma + step * np.arange(-8, 11)
+        sigma = min(near[near >= 0], key=lambda width: left(gaussian(width)))
+    best = gaussian(sigma), f"blurred again by a Gaussian of σ {sigma:.1f} px"
+    if sigma < 0.1:
+        best = np.ones((1, 1), np.float32), "as it is"
+    if not motion:
+        return best
+    lines = [
+        (
+            of_path(line(length, angle)),
+            f"blurred again along a line of {length} px at {np.degrees(angle):.0f}°",
+        )
+        for length in (3, 5, 8, 12, 17, 23)
+        for angle in np.arange(8) * np.pi / 8
+    ]
+    return min([best, *lines], key=lambda tried: left(tried[0]))
 
 
 def _agree(
@@ -702,7 +719,9 @@ def _resolve(
             ("ring_correlation", ring, FINEST_RING),
             ("decorrelation", finest, FINEST_PEAK),
         ):
-            text = "not found" if value is None else f"{'≤ ' if value <= least else ''}{value:.1f} px"
+            text = (
+                "not found" if value is None else f"{'≤ ' if value <= least else ''}{value:.1f} px"
+            )
             if value is not None and side is not None:
                 text += f" ({value * side:.3g} µm)"
             group[f"{name}_{when}"] = text
@@ -756,9 +775,12 @@ def _appearance(seen: Array, restored: Array, figures: dict[str, dict[str, Any]]
     for when, part in (("before", seen), ("after", restored)):
         gray = part.mean(-1)
         slopes = np.hypot(*np.gradient(gray))
+        mean = max(float(slopes.mean()), 1e-9)
         group[f"noise_{when}"] = round(noise_level(part), 5)
-        group[f"mean_gradient_{when}"] = round(float(slopes.mean()), 5)
-        group[f"gradient_sparsity_{when}"] = round(_rms(slopes) / max(float(slopes.mean()), 1e-9), 3)
+        group[f"mean_gradient_{when}"] = round(mean, 5)
+        group[f"gradient_sparsity_{when}"] = round(
+            _rms(slopes) / max(float(slopes.mean()), 1e-9), 3
+        )
     figures["no-reference figures"] = group
 
 
@@ -833,8 +855,8 @@ def _sentences(
     elif agreement:
         size = agreement["turned_and_mirrored_share_of_contrast"]
         first = (
-            f"Turned and mirrored, the model differs from itself by {size:.1%} of the contrast; how "
-            "large its errors are is not known."
+            f"Turned and mirrored, the model differs from itself by {size:.1%} of the contrast; "
+            "how large its errors are is not known."
         )
     else:
         first = "How far the result can be trusted is not known: no model could be asked again."
@@ -865,4 +887,3 @@ def _sentences(
         )
     third = "; ".join(parts) or "Whether the image suits the model was not checked"
     return first, second, third[0].upper() + third[1:] + "."
-

@@ -35,7 +35,10 @@ footer{margin:2rem 0;font-size:.85rem;color:#555}
 _GROUPS = {
     "agreement": ("Agreement of the model with itself", ""),
     "re-blur": ("Does the result explain the image?", ""),
-    "likeness": ("Is the image like those that were learned from?", "Above a distance of 1 it is not."),
+    "likeness": (
+        "Is the image like those that were learned from?",
+        "Above a distance of 1 it is not.",
+    ),
     "resolution": (
         "Resolution",
         "A network can raise these figures without truth: they say what an image shows, not that "
@@ -91,8 +94,9 @@ def page(check: Check) -> str:
         card = escape(check.card)
         parts.append(f"<p>What the model can and cannot do: <a href='{card}'>{card}</a></p>")
     parts.append(
-        "<footer>Made by napari-restore on this computer; nothing was uploaded. Errors are measured "
-        "on images that were degraded on purpose, and may differ in others. Not for diagnosis."
+        "<footer>Made by napari-restore on this computer; nothing was uploaded. Errors are "
+        "measured on images that were degraded on purpose, and may differ in others. "
+        "Not for diagnosis."
         "</footer></body></html>"
     )
     return "\n".join(parts)
@@ -109,9 +113,7 @@ def _made(record: Mapping[str, Any]) -> str:
 def _brief(record: Any) -> Any:
     """Leave out the samples of kernels, which nobody reads."""
     if isinstance(record, dict):
-        return {
-            key: "…" if key == "samples" else _brief(value) for key, value in record.items()
-        }
+        return {key: "…" if key == "samples" else _brief(value) for key, value in record.items()}
     return [_brief(value) for value in record] if isinstance(record, list) else record
 
 
@@ -125,7 +127,9 @@ def _pictures(check: Check) -> Iterator[str]:
         place = f"plane {', '.join(map(str, check.index))}, {place}"
     for name, picture in (("The image", before), ("The result", after)):
         gray = ((picture - low) / max(high - low, 1e-9)).clip(0, 1)
-        yield _figure(_png((255 * gray).astype(np.uint8)), f"{name}, {place}; one contrast for both.")
+        yield _figure(
+            _png((255 * gray).astype(np.uint8)), f"{name}, {place}; one contrast for both."
+        )
     change = (after - before).mean(-1)
     size = max(float(np.quantile(np.abs(change), 0.995)), 1e-9)
     yield _figure(
@@ -231,7 +235,8 @@ def _histogram(arrays: Mapping[str, NDArray[Any]], check: Check) -> str:
     top = max(float(count.max()) for count in counts) or 1.0
     for number, (name, count) in enumerate(zip(arrays, counts, strict=True)):
         points = " ".join(
-            f"{40 + 5 * place:.0f},{150 - 130 * value / top:.1f}" for place, value in enumerate(count)
+            f"{40 + 5 * place:.0f},{150 - 130 * value / top:.1f}"
+            for place, value in enumerate(count)
         )
         lines.append(
             f"<polyline points='{points}' fill='none' stroke='{colors[number]}' stroke-width='2'/>"

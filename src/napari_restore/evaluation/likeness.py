@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,7 +64,7 @@ def statistics(window: NDArray[np.floating]) -> Plane:
     gray = samples.mean(-1)
     spread = gray.std() + _LEAST
     blurred = [gray, *(ndimage.gaussian_filter(gray, sigma) for sigma in (0.8, 1.6, 3.2, 6.4))]
-    bands = [first - second for first, second in zip(blurred[:-1], blurred[1:], strict=True)]
+    bands = [first - second for first, second in pairwise(blurred)]
     powers = [_size(band) for band in bands]
     across = [np.diff(gray, axis=axis) for axis in (0, 1)]
     size = np.hypot(across[0][:, 1:], across[1][1:])
@@ -120,7 +121,7 @@ def _rims(gray: Plane) -> float:
     inner = size[_REACH:-_REACH, _REACH:-_REACH]
     if not inner.size or inner.max() <= _LEAST:
         return 0.0
-    y, x = np.nonzero(inner >= np.quantile(inner, _STRONGEST))
+    y, x = np.nonzero(inner >= max(float(np.quantile(inner, _STRONGEST)), _LEAST))
     y, x = y + _REACH, x + _REACH
     way = np.stack([slope_y[y, x], slope_x[y, x]]) / size[y, x]
     offsets = np.arange(-_REACH, _REACH + 1)

@@ -27,6 +27,7 @@ from superqt import QElidingLabel
 from napari_restore.errors import RestoreError
 from napari_restore.runtime import available_devices
 
+from .check import CheckRow
 from .compare import HOLD_KEY, Comparison, comparison_of, hold_key
 from .controls import Controls
 from .describe import describe, title
@@ -162,6 +163,7 @@ class RestoreWidget(QWidget):
             buttons.addWidget(button)
 
         self._build_compare()
+        self.check_row = CheckRow(self.session)
 
         main = QFormLayout()
         more = QWidget()
@@ -190,6 +192,7 @@ class RestoreWidget(QWidget):
             self.psf_picture,
             buttons,
             self._compare_row,
+            self.check_row,
         )
         for row in (*rows, self.progress_bar, self.status, self.advanced_button, more):
             layout.addWidget(row) if isinstance(row, QWidget) else layout.addLayout(row)
