@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from napari_restore.analysis.noise import noise_level
+from napari_restore.analysis.find import noise_level
 from napari_restore.evaluation.agreement import FEATURES, Agreement, find_agreement
 from napari_restore.evaluation.likeness import SIDE, distances, statistics, with_squares
 from napari_restore.evaluation.pairs import Camera, load_sharp
@@ -407,6 +408,71 @@ def fires(found: Any, entry: dict[str, Any]) -> float:
     return float((np.max(list(distances(found, entry).values()), axis=0) > 1).mean())
 
 
+# ---------------------------------------------------------------- for the documentation
+
+_COLORS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e")
+
+
+def plot(table: dict[str, Any], path: Path) -> None:
+    """Draw the errors that were found over what was said, for each model; both axes are logs."""
+    side, left, top, fine = 520, 80, 30, 2
+    font = ImageFont.load_default(15 * fine)
+    low, high = np.log10(3e-4), np.log10(0.5)
+    picture = Image.new("RGB", ((side + left + 270) * fine, (side + top + 70) * fine), "white")
+    draw = ImageDraw.Draw(picture)
+
+    def place(said: float, found: float) -> tuple[float, float]:
+        x, y = ((np.log10(max(v, 1e-5)) - low) / (high - low) * side for v in (said, found))
+        return (left + x) * fine, (top + side - y) * fine
+
+    for value in (0.001, 0.01, 0.1):
+        for line in ([(value, 3e-4), (value, 0.5)], [(3e-4, value), (0.5, value)]):
+            draw.line([place(*end) for end in line], fill="#dddddd", width=fine)
+        x, y = place(value, 3e-4)
+        draw.text((x, y + 8 * fine), f"{value:g}", "black", font, "ma")
+        x, y = place(3e-4, value)
+        draw.text((x - 8 * fine, y), f"{value:g}", "black", font, "rm")
+    draw.line([place(3e-4, 3e-4), place(0.5, 0.5)], fill="#888888", width=fine)
+    draw.rectangle([*place(3e-4, 0.5), *place(0.5, 3e-4)], outline="black", width=fine)
+    x, y = place(0.012, 3e-4)
+    draw.text((x, y + 34 * fine), "± that is said, as a share of the range", "black", font, "ma")
+    draw.text((left * fine, 4 * fine), "68th percentile of the errors", "black", font)
+    for number, (name, entry) in enumerate(table.items()):
+        color, dashed = _COLORS[number % 5], number >= 5
+        found = entry["reliability"]
+        points = [place(*pair) for pair in zip(found["said"], found["found"], strict=True)]
+        key = (left + side + 20) * fine, (top + 20 + 26 * number) * fine
+        for one, other in (*pairwise(points), (key, (key[0] + 40 * fine, key[1]))):
+            middle = (one[0] + other[0]) / 2, (one[1] + other[1]) / 2
+            draw.line([one, middle if dashed else other], fill=color, width=2 * fine)
+        for x, y in (*points, (key[0] + 20 * fine, key[1])):
+            size = 4 * fine
+            shape = [x - size, y - size, x + size, y + size]
+            draw.rectangle(shape, fill=color) if dashed else draw.ellipse(shape, fill=color)
+        draw.text((key[0] + 52 * fine, key[1]), name, "black", font, "lm")
+    picture.resize([n // fine for n in picture.size], Image.Resampling.BOX).save(path)
+
+
+def tables(table: dict[str, Any]) -> str:
+    """Tables of the documentation."""
+    lines = ["| model | coverage | spread over images | images |", "|---|---|---|---|"]
+    for name, entry in table.items():
+        error = entry["error"]
+        lines.append(
+            f"| {name} | {error['coverage']:.0%} | {error['coverage_spread']:.0%} "
+            f"| {error['images']} |"
+        )
+    kinds = [*DRAWN, *MADE]
+    short = ("text", "noise", "sharpened", "few levels", "labels", "JPEG", "repeated")
+    lines += ["", f"| model | right | sharp | {' | '.join(short)} |", "|---" * 10 + "|"]
+    for name, entry in table.items():
+        found = entry["likeness"]
+        shares = [found["fires_on_right"], found["fires_on_sharp"]]
+        shares += [found["fires_on_wrong"][kind] for kind in kinds]
+        lines.append(f"| {name} | {' | '.join(f'{share:.0%}' for share in shares)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Make the table, or the entries of some models in it."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -415,6 +481,7 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--count", type=int, default=16, help="images of each model, at most")
     parser.add_argument("--cache", type=Path, help="folder for what was restored")
+    parser.add_argument("--plot", type=Path, help="picture of the reliability to draw")
     args = parser.parse_args()
     table = json.loads(TABLE.read_text("utf-8")) if TABLE.exists() else {}
     torch.set_num_threads(1)
@@ -461,6 +528,9 @@ def main() -> None:
         print(name, json.dumps({k: v for k, v in table[name]["error"].items() if k != "weights"}))
         print("   ", {key: entry[key] for key in entry if key.startswith("fires")}, flush=True)
     lines = [f" {json.dumps(name)}: {json.dumps(table[name])}" for name in MODELS if name in table]
+    print(tables(table))
+    if args.plot is not None:
+        plot(table, args.plot)
     TABLE.write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from scipy import ndimage
 
-from napari_restore.analysis.noise import noise_level
+from napari_restore.analysis.find import noise_level
 from napari_restore.analysis.point_spread import KnownBlur
 from napari_restore.image.intensity import normalized
 from napari_restore.image.layout import Grid, Planes, Region, reflect

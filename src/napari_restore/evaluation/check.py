@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import ndimage
 
-from napari_restore.analysis.noise import noise_level
-from napari_restore.analysis.windows import rich_windows
+from napari_restore.analysis.find import noise_level, rich_windows
 from napari_restore.errors import ImageError, RestoreError
 from napari_restore.image.intensity import Scale, as_seen, find_scales, sample_regions
 from napari_restore.image.layout import Layout, Planes, Region, find_layout

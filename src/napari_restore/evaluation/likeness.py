@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import ndimage
 
-from napari_restore.analysis.noise import noise_level
+from napari_restore.analysis.find import noise_level
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
