@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,18 @@ def drawn(images: list[SharpImage], spec: ModelSpec) -> Crops:
         clearness=recipe.clearness,
     )
     return lambda number, rng, size: source.batch(rng, 1, size)
+
+
+def later(make: Callable[[], Crops]) -> Crops:
+    """Make crops that take long to prepare when the first is asked for."""
+    made: list[Crops] = []
+
+    def crop(number: int, rng: np.random.Generator, size: int) -> torch.Tensor:
+        if not made:
+            made.append(make())
+        return made[0](number, rng, size)
+
+    return crop
 
 
 def middles(images: list[SharpImage], spec: ModelSpec) -> Crops:
@@ -327,13 +340,13 @@ def as_network_sees(samples: Any, spec: ModelSpec) -> Any:
     return scale.normalize(first if spec.channels == 3 else first[..., None])
 
 
-def right_ones(crops: Crops, spec: ModelSpec, count: int, seed: int) -> Any:
-    """Statistics of images that a model is for."""
+def right_ones(crops: Crops, spec: ModelSpec, count: int, seed: int) -> dict[str, Any]:
+    """Statistics of images that a model is for, as ``""``."""
     found = []
     for number in range(count):
         samples = degraded(crops, spec, (seed, number), SIDE)[0]
         found.append(statistics(as_network_sees(samples, spec)))
-    return np.array(found)
+    return {"": np.array(found)}
 
 
 def wrong_ones(images: list[SharpImage], spec: ModelSpec, count: int, seed: int) -> dict[str, Any]:
@@ -362,6 +375,19 @@ def wrong_ones(images: list[SharpImage], spec: ModelSpec, count: int, seed: int)
             found.append(statistics(as_network_sees(samples, spec)))
         out[kind] = np.array(found)
     return out
+
+
+def kept(cache: Path | None, name: str, find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Find arrays, or take them from the cache."""
+    file = None if cache is None else cache / f"{name}.npz"
+    if file is not None and file.exists():
+        with np.load(file) as stored:
+            return {key.removeprefix("of "): stored[key] for key in stored}
+    found = find()
+    if file is not None:
+        np.savez_compressed(file, **{f"of {key}": array for key, array in found.items()})
+        print(name, flush=True)
+    return found
 
 
 def entry_of_likeness(right: Any, wrong: dict[str, Any]) -> dict[str, Any]:
@@ -493,7 +519,7 @@ def main() -> None:
         for part, folders in (("train", args.train), ("validation", args.validation)):
             if (part, kind) not in images:
                 images[part, kind] = load_sharp(folders, kind)
-        crops = drawn(images["train", kind], spec)
+        crops = later(partial(drawn, images["train", kind], spec))
         fitted.append(table_of(gather(crops, spec, args.count, args.cache, "train")))
         held_out = load_sharp(args.validation, kind, args.count)
         found = gather(middles(held_out, spec), spec, args.count, args.cache, "validation")
@@ -503,20 +529,20 @@ def main() -> None:
     else:
         # Those that hold for all models stay.
         weights = np.array(list(next(iter(table.values()))["error"]["weights"].values()))
-    others: dict[Any, Any] = {}
     for name in args.model:
         spec = MODELS[name]
         kind = "color" if spec.channels == 3 else "mono"
         train, held_out = images["train", kind], images["validation", kind]
-        right = right_ones(drawn(train, spec), spec, 200, 5)
-        for_kind = (kind, spec.frames, spec.black_is_zero)
-        if for_kind not in others:
-            others[for_kind] = wrong_ones(train, spec, 80, 7), wrong_ones(held_out, spec, 30, 8)
-        entry = entry_of_likeness(right, others[for_kind][0])
-        verify = dict(others[for_kind][1])
-        entry["fires_on_right"] = round(
-            fires(right_ones(middles(held_out, spec), spec, 60, 6), entry), 3
-        )
+        own = f"like-{name}"
+        shared = f"unlike-{kind}-{spec.frames}-{spec.black_is_zero}"
+        keep, crops = partial(kept, args.cache), later(partial(drawn, train, spec))
+        right = keep(f"{own}-train", partial(right_ones, crops, spec, 200, 5))[""]
+        crops = middles(held_out, spec)
+        seen = keep(f"{own}-validation", partial(right_ones, crops, spec, 60, 6))[""]
+        wrong = keep(f"{shared}-train", partial(wrong_ones, train, spec, 80, 7))
+        verify = keep(f"{shared}-validation", partial(wrong_ones, held_out, spec, 30, 8))
+        entry = entry_of_likeness(right, wrong)
+        entry["fires_on_right"] = round(fires(seen, entry), 3)
         entry["fires_on_sharp"] = round(fires(verify.pop(""), entry), 3)
         entry["fires_on_wrong"] = {k: round(fires(found, entry), 3) for k, found in verify.items()}
         table[name] = {

@@ -131,8 +131,10 @@ class CheckRow(QWidget):
         self.report_button.setEnabled(True)
         viewer = self._session.viewer
         if source in viewer.layers:
-            with self._session._quietly():
-                insert_on_top(viewer, [_error_layer(found, source, result)])
+            # What was selected stays so: it can be checked or restored again.
+            chosen = set(viewer.layers.selection)
+            insert_on_top(viewer, [_error_layer(found, source, result)])
+            viewer.layers.selection = chosen & set(viewer.layers)
         return "\n".join(found.sentences)
 
 
