@@ -518,6 +518,13 @@ def test_tags_are_kept_or_named(tmp_path, order, target):
             assert two.pages.first.tags[code].value == one.pages.first.tags[code].value
 
 
+def test_every_tag_that_is_lost_is_named(tmp_path):
+    tags = [(65000 + number, 3, 1, number, True) for number in range(20)]
+    tifffile.imwrite(tmp_path / "a.tif", samples(20, 30), extratags=tags)
+    notes = copy(tmp_path / "a.tif", tmp_path / "b.png")[1]
+    assert all(str(65000 + number) in notes for number in range(20))
+
+
 def test_tags_of_single_pages_are_kept_or_named(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
         for number, page in enumerate(samples(3, 20, 30)):

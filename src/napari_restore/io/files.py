@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from .image_file import ImageFile
 
 _RGB = 2  # TIFF's photometric interpretation
-#: Names that are listed in one note.
-_NAMED = 12
 
 
 def read_image(path: Path, series: str | None = None) -> ImageFile:
@@ -364,9 +362,8 @@ def losses(target: Path, picture: ImageFile) -> list[str]:
     lost = [*_fields_lost(picture, held), *format.unheld(target.name, plain)]
     if not lost:
         return notes
-    more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
-    named = ", ".join(lost[:_NAMED])
-    return [*notes, f"{name} does not hold, and the result lacks: {named}{more}."]
+    # All of them: who needs one that is not named would not look for it.
+    return [*notes, f"{name} does not hold, and the result lacks: {', '.join(lost)}."]
 
 
 def _fields_lost(picture: ImageFile, held: frozenset[str]) -> list[str]:
