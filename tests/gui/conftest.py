@@ -12,6 +12,7 @@ import torch
 from napari.components import ViewerModel
 
 from napari_restore.gui.rates import Rates
+from napari_restore.gui.remembered import Settings
 from napari_restore.gui.session import Session
 from waiting import LIMIT
 
@@ -79,6 +80,15 @@ def rates(monkeypatch, tmp_path):
     known = Rates(tmp_path / "speeds.json")
     monkeypatch.setattr("napari_restore.gui.session.known_rates", lambda: known)
     monkeypatch.setattr(Rates, "_loaded", set())
+    return known
+
+
+@pytest.fixture(autouse=True)
+def settings(monkeypatch, tmp_path):
+    """Settings of their own for each test."""
+    known = Settings(tmp_path / "docks.json")
+    for module in ("widget", "more"):
+        monkeypatch.setattr(f"napari_restore.gui.{module}.known_settings", lambda: known)
     return known
 
 

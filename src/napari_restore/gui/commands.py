@@ -10,6 +10,7 @@ from napari.utils.notifications import show_error, show_info
 from napari_restore.errors import RestoreError
 
 from .compare import Comparison, comparison_of
+from .session import end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +49,18 @@ def line_profile() -> None:
     _compare(Comparison.profile)
 
 
+def show_source() -> None:
+    """Show the source in place of the result, or the result again."""
+    _compare(Comparison.toggle)
+
+
 def stop() -> None:
     """End the comparison."""
     _compare(Comparison.stop)
+
+
+def cancel() -> None:
+    """Cancel what runs in the docks, or end the comparison."""
+    viewer = napari.current_viewer()
+    if viewer is not None:
+        end(viewer)

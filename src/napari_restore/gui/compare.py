@@ -187,6 +187,10 @@ class Comparison:
         self._held = [(x, x.visible) for x in (*over, first)]
         _show([*((x, False) for x in over), (first, True)])
 
+    def toggle(self) -> None:
+        """Show the first image in place of the second, until it is called again."""
+        self.hold(self._held is None)
+
     def stop(self) -> None:
         """Give back the view as it was before."""
         self.hold(False)

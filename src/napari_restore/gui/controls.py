@@ -15,7 +15,7 @@ from .options import DockOptions
 from .psf_controls import PsfControls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from magicgui.widgets.bases import ValueWidget
     from napari.layers import Image, Layer
@@ -49,6 +49,7 @@ _TIPS = {
     "auto: where values are signed integers, as in CT.",
     "channels": "Which axis of a stack holds channels: each gets an intensity scale of its own. "
     "auto: the one labeled c, or one of few planes of very different brightness.",
+    "replace_earlier": "Take away the result that this dock made before of the same layer.",
     "show_motion": "Add a layer of vectors: arrows from frame to frame, or lines along the blur.",
 }
 _CLUSTER = "dask cluster"
@@ -88,6 +89,7 @@ class Controls:
         self.device = ComboBox(choices=["auto", *devices])
         self.tile = ComboBox(choices=["auto", 128, 256, 512, 1024, 2048])
         self.hide_source = CheckBox(value=False, text="Hide the source")
+        self.replace_earlier = CheckBox(value=False, text="Replace the earlier result")
         self.structure_size = FloatSpinBox(value=0, min=0, max=1e6, step=1)
         self.show_removed = CheckBox(value=False, text="Show what was removed")
         self.frames = ComboBox(choices=[("each alone", 1), ("with the next", 2)])
@@ -123,6 +125,7 @@ class Controls:
             tile=self.tile.value,
             strength=self.strength.value,
             hide_source=self.hide_source.value,
+            replace_earlier=self.replace_earlier.value,
             scheduler=self.address.value if self.place.value == _CLUSTER else None,
             structure_size=self.structure_size.value or None if face.removes_light else None,
             show_removed=face.removes_light and self.show_removed.value,
@@ -136,6 +139,27 @@ class Controls:
             keep_range=_RANGES[self.keep_range.value],
             show_motion=face.follows_motion and self.show_motion.value,
         )
+
+    def all(self) -> dict[str, ValueWidget[Any]]:
+        """Every control by its name, but for those that name a layer."""
+        named = {name: getattr(self, name) for name in (*_TIPS, "psf")}
+        psf = named.pop("psf")
+        named |= {"psf": psf.source, "modality": psf.modality}
+        return named | {f"optics.{name}": field for name, field in psf.fields.items()}
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Values of all controls, which JSON can hold."""
+        return {name: control.value for name, control in self.all().items()}
+
+    def set_values(self, values: Mapping[str, Any]) -> None:
+        """Set controls; those without a value, or of a value that is no choice, stay."""
+        for name, control in self.all().items():
+            if name in values and control.value != values[name]:
+                try:
+                    control.value = values[name]
+                except (ValueError, TypeError):
+                    continue
 
     def deciding(self) -> Iterator[ValueWidget[Any]]:
         """Those on which hangs what a run would do."""
@@ -171,6 +195,7 @@ class Controls:
         if self._face.follows_motion:
             more.addRow("Time axis", self.time_axis.native)
         more.addRow("", self.hide_source.native)
+        more.addRow("", self.replace_earlier.native)
 
     def suit(self, sources: Sequence[Image], layers: Sequence[Layer]) -> None:
         """Fit units, and what can be set, to the selected layers among all."""

@@ -56,6 +56,11 @@ def source_of(layer: Layer, present: Iterable[Layer]) -> Image | None:
     return next((x for x in present if x.name == name and x is not layer), None)
 
 
+def results_of(source: Layer, task: str, present: Iterable[Layer]) -> list[Layer]:
+    """Results that a dock made of a source, among the layers of a viewer."""
+    return [x for x in made_from(source, present) if _SOURCES[x][1] == task]
+
+
 def made_from(source: Layer, present: Iterable[Layer]) -> list[Layer]:
     """Previews and results of a source, among the layers of a viewer."""
     return [x for x in present if x in _SOURCES and _SOURCES[x][0]() is source]

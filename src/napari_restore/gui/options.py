@@ -31,10 +31,11 @@ class DockOptions:
     keep_range: bool | None = None
     show_motion: bool = False
     hide_source: bool = False
+    replace_earlier: bool = False
     scheduler: str | None = None
 
     def planning(self) -> dict[str, Any]:
         """Those that decide a plan."""
         options = {field.name: getattr(self, field.name) for field in fields(self)}
-        del options["hide_source"]
+        del options["hide_source"], options["replace_earlier"]
         return options

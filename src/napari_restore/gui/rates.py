@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from dataclasses import asdict, dataclass, fields
@@ -14,6 +13,8 @@ import platformdirs
 
 from napari_restore.restoration.run import LOADING
 from napari_restore.runtime import relaying
+
+from .remembered import read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -143,7 +144,8 @@ class Rates:
         if key not in self._loaded:
             speed.loading = (speed.loading + times.loading) / 2
         self._loaded.add(key)
-        _write(self._path, self._speeds)
+        speeds = {key: asdict(speed) for key, speed in self._speeds.items()}
+        write_json(self._path, speeds)
 
     def seconds(self, job: LayerJob, loaded: bool | None = None) -> float:
         """Estimate for a whole layer.
@@ -215,27 +217,12 @@ def known_rates() -> Rates:
 def _read(path: Path) -> dict[str, _Speed]:
     names = {field.name for field in fields(_Speed)}
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = read_json(path)
         speeds = {
             key: _Speed(**{name: float(entry[name]) for name in names})
             for key, entry in known.items()
         }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return {}
     sound = all(0 <= value < 1e9 for speed in speeds.values() for value in asdict(speed).values())
     return speeds if sound else {}
-
-
-def _write(path: Path, speeds: dict[str, _Speed]) -> None:
-    """Write all or nothing; it is a convenience, and a read-only home no reason to complain."""
-    text = json.dumps({key: asdict(speed) for key, speed in speeds.items()}, indent=1)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError:
-        return

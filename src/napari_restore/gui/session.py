@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -18,19 +19,19 @@ from .canvas import visible_block
 from .compare import comparison_of
 from .describe import blur_text, duration, title
 from .jobs import LayerJob, plan_layer
-from .layers import SUFFIXES
-from .lineage import meant_by
+from .layers import METADATA_KEY, SUFFIXES
+from .lineage import meant_by, results_of
 from .live import Live
 from .options import DockOptions
 from .preview import KnownFacts, Preview
 from .rates import known_rates
 from .runner import Runner, notify
-from .stacking import add_result
+from .stacking import Run, add_result
 from .strength import FreshResult
 from .work import Outcome, restore_all, restore_what_is_seen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from napari.components import ViewerModel
     from napari.qt.threading import GeneratorWorker
@@ -45,6 +46,24 @@ _PREVIEW_SIDE_GPU = 2048
 _PLACE = {"data", "scale", "translate", "rotate", "shear", "affine", "units"}
 _NAMED = {"name", "data", "axis_labels", "scale", "units"}
 _SAID = _NAMED - _PLACE
+
+
+#: Sessions of open docks.
+_OPEN: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def end(viewer: Any) -> None:
+    """Cancel what runs in the docks of a viewer; if nothing does, end the comparison."""
+    viewer = getattr(viewer, "__wrapped__", viewer)
+    running = [
+        session
+        for session in _OPEN
+        if getattr(session.viewer, "__wrapped__", session.viewer) is viewer and session.running
+    ]
+    for session in running:
+        session.cancel()
+    if not running:
+        comparison_of(viewer).stop()
 
 
 def _side_of_preview(device: str) -> int:
@@ -88,15 +107,18 @@ class Session:
         self._known_facts = KnownFacts()
         self._blurs: tuple[LayerJob, Sequence[Blur]] | None = None
         self._inserting = False
+        self._runs: list[Run] = []
         self._options: Callable[[], DockOptions] = DockOptions
         seconds = self.rates.per_pixel
         self.live = Live(viewer, self._live_job, self._known_facts, _side_of_preview, seconds)
+        _OPEN.add(self)
         # The list tells of its layers' events too.
         viewer.layers.events.connect(self._on_layers)
         viewer.layers.selection.events.changed.connect(self._on_selection)
 
     def close(self) -> None:
         """Stop and let go of the viewer."""
+        _OPEN.discard(self)
         self.viewer.layers.events.disconnect(self._on_layers)
         self.viewer.layers.selection.events.changed.disconnect(self._on_selection)
         self.abandon()
@@ -179,8 +201,16 @@ class Session:
         self.runner.abandon()
         self.remove_preview()
 
-    def restore(self, options: DockOptions) -> GeneratorWorker[Any, Any, Any]:
+    def restore(
+        self, options: DockOptions, controls: Mapping[str, Any] | None = None
+    ) -> GeneratorWorker[Any, Any, Any]:
         """Start restoring the selected layers in a thread; results are added when all are done.
+
+        Parameters
+        ----------
+        options : DockOptions
+        controls : mapping, optional
+            Values of the controls, which the results remember.
 
         Returns
         -------
@@ -200,7 +230,7 @@ class Session:
             partial(restore_all, jobs, self._known_facts),
             f"Restoring {self.target}",
             sum(job.pixels for job in jobs),
-            partial(self._add_results, jobs, options.hide_source),
+            partial(self._add_results, jobs, options, controls),
         )
 
     def preview(self, options: DockOptions) -> GeneratorWorker[Any, Any, Any]:
@@ -284,10 +314,17 @@ class Session:
 
     # ------------------------------------------------------------ results
 
-    def _add_results(self, jobs: Sequence[LayerJob], hide: bool, outcomes: list[Outcome]) -> str:
+    def _add_results(
+        self,
+        jobs: Sequence[LayerJob],
+        options: DockOptions,
+        controls: Mapping[str, Any] | None,
+        outcomes: list[Outcome],
+    ) -> str:
         """Add all results, and say in one line what became of each layer."""
         texts: list[str] = []
         added: list[tuple[LayerJob, Image]] = []
+        run = Run(self.viewer)
         with self._quietly():
             for fresh in self._fresh:
                 if any(job.layer is fresh.source for job in jobs):
@@ -299,16 +336,24 @@ class Session:
                     continue
                 self.rates.learn(job, outcome.result.times)
                 self._blurs = job, outcome.result.restoration.facts.blurs
+                if options.replace_earlier:
+                    run.remove(results_of(job.layer, self.task, self.viewer.layers))
                 result, text = add_result(self.viewer, job, outcome.result)
+                if controls is not None:
+                    record = result.metadata[METADATA_KEY] | {"controls": dict(controls)}
+                    result.metadata = {**result.metadata, METADATA_KEY: record}
                 added.append((job, result))
                 texts.append(text)
-                if hide and job.layer in self.viewer.layers:
+                if options.hide_source and job.layer in self.viewer.layers:
                     job.layer.visible = False
             if added:
                 results = [result for _, result in added]
                 self.viewer.layers.selection.active = results[-1]
                 self.viewer.layers.selection = set(results)
         self._fresh = [FreshResult(*each) for each in added]
+        run.end()
+        if added:
+            self._runs.append(run)
         if len(texts) > 3:
             failed = len(jobs) - len(added)
             text = f"{len(added)} layers restored."
@@ -339,6 +384,27 @@ class Session:
         else:
             job = self.jobs(options)[-1]
         return replace(job, plan=job.plan.at_strength(1.0))
+
+    def undo(self) -> str:
+        """Take away what the last run added, and show again what it hid or replaced.
+
+        Raises
+        ------
+        RestoreError
+            If there is nothing to undo.
+        """
+        self.runner.refuse_if_running()
+        if not self._runs:
+            raise RestoreError("There is nothing to undo: this dock has added no result.")
+        with self._quietly():
+            said = self._runs.pop().undo()
+        self.changed.emit()
+        return said
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether a run added something."""
+        return bool(self._runs)
 
     def set_strength(self, strength: float) -> None:
         """Show another strength on the preview and the fresh results of what is selected."""

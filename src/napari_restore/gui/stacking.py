@@ -59,6 +59,48 @@ def hide_beneath(result: Image, source: Layer, viewer: ViewerModel) -> str:
     return f"{names} {verb} hidden: '{result.name}' does not cover what is beneath it, {how}."
 
 
+class Run:
+    """What one run changes in a viewer, so that it can be undone.
+
+    Parameters
+    ----------
+    viewer : napari.components.ViewerModel
+        Before the run adds anything.
+    """
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        self._viewer = viewer
+        self._before = [(layer, layer.visible) for layer in viewer.layers]
+        self._added: list[Layer] = []
+        self._removed: list[tuple[int, Layer]] = []
+
+    def remove(self, layers: Sequence[Layer]) -> None:
+        """Take layers away; they come back."""
+        for layer in layers:
+            self._removed.append((self._viewer.layers.index(layer), layer))
+            self._viewer.layers.remove(layer)
+
+    def end(self) -> None:
+        """Note what was added."""
+        before = {layer for layer, _ in self._before}
+        self._added = [layer for layer in self._viewer.layers if layer not in before]
+
+    def undo(self) -> str:
+        """Give back what was there, and say what went."""
+        layers = self._viewer.layers
+        gone = [layer for layer in self._added if layer in layers]
+        for layer in gone:
+            layers.remove(layer)
+        for place, layer in reversed(self._removed):
+            layers.insert(min(place, len(layers)), layer)
+        for layer, visible in self._before:
+            if layer in layers:
+                layer.visible = visible
+        names = ", ".join(f"'{layer.name}'" for layer in gone)
+        back = ", ".join(f"'{layer.name}'" for _, layer in self._removed)
+        return f"{names or 'Nothing'} taken away." + (f" {back} put back." if back else "")
+
+
 def add_result(viewer: ViewerModel, job: LayerJob, found: RestoredLayer) -> tuple[Image, str]:
     """Add a result, with what was asked for beside it; and say what it is."""
     result, record = result_layer(job, found.restoration), found.restoration.provenance

@@ -30,6 +30,8 @@ class DockConfig:
         Whether stacks can be restored as volumes, and by classical methods.
     follows_motion : bool
         Whether motion can be followed from frame to frame, and shown.
+    sample : str
+        Key of a sample image that shows what the dock does.
     """
 
     task: str
@@ -39,6 +41,7 @@ class DockConfig:
     follows_motion: bool = False
     undoes_blur: bool = False
     in_space: bool = False
+    sample: str = ""
 
 
 DEBLUR = DockConfig(
@@ -47,12 +50,14 @@ DEBLUR = DockConfig(
     "Sharpens what is out of focus or softened by the optics.",
     undoes_blur=True,
     in_space=True,
+    sample="mitochondria",
 )
 DEHAZE = DockConfig(
     "dehaze",
     "Dehaze",
     "Removes haze and smoke from color images, out-of-focus light from single-channel ones.",
     removes_light=True,
+    sample="pagoda",
 )
 MOTION_DEBLUR = DockConfig(
     "motion_deblur",
@@ -60,6 +65,7 @@ MOTION_DEBLUR = DockConfig(
     "Removes the smear of a moving camera, stage or subject.",
     follows_motion=True,
     undoes_blur=True,
+    sample="raccoon",
 )
 DOCKS = (DEBLUR, DEHAZE, MOTION_DEBLUR)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QEvent, Qt, QTimer
-from qtpy.QtGui import QAction  # type: ignore[attr-defined]
+from qtpy.QtGui import QAction, QKeySequence, QShortcut  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
     QCheckBox,
     QFormLayout,
@@ -32,8 +32,10 @@ from .compare import HOLD_KEY, Comparison, comparison_of, hold_key
 from .controls import Controls
 from .describe import describe, title
 from .jobs import LayerJob
+from .more import More, lasting
 from .psf_controls import PsfPicture, psf_layer
-from .session import Session
+from .remembered import known_settings
+from .session import Session, end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,6 +72,7 @@ class RestoreWidget(QWidget):
         self._problem = ""
         self._psf_of: Image | None = None
         self._build()
+        self.controls.set_values(lasting(known_settings().last(face.task)))
         self._connect()
         self.refresh()
         if not self.devices:
@@ -79,7 +82,7 @@ class RestoreWidget(QWidget):
 
     def restore(self) -> GeneratorWorker[Any, Any, Any] | None:
         """Start restoring the selected layers, and return the worker; None if that is refused."""
-        return self._try(self.session.restore)
+        return self._try(lambda options: self.session.restore(options, self.controls.values))
 
     def preview(self) -> GeneratorWorker[Any, Any, Any] | None:
         """Start a preview of what the canvas shows; as `restore`."""
@@ -105,6 +108,14 @@ class RestoreWidget(QWidget):
         self.session.cancel()
         self.cancel_button.setEnabled(False)
 
+    def remember(self) -> None:
+        """Keep the controls as they are for the next dock of this kind, and the next napari."""
+        known_settings().keep_last(self.face.task, lasting(self.controls.values))
+
+    def open_sample(self) -> None:
+        """Open an image that shows what the dock does."""
+        self.session.viewer.open_sample("napari-restore", self.face.sample)
+
     @property
     def options(self) -> DockOptions:
         """What the controls say."""
@@ -124,6 +135,7 @@ class RestoreWidget(QWidget):
     def event(self, event: Any) -> bool:
         """Notice the end of the dock: napari takes the widget out of it and may keep it."""
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.remember()
             self.session.abandon()
         return bool(super().event(event))
 
@@ -188,6 +200,7 @@ class RestoreWidget(QWidget):
             purpose,
             self.name,
             self.summary,
+            self.sample_button,
             main,
             self.psf_picture,
             buttons,
@@ -225,10 +238,11 @@ class RestoreWidget(QWidget):
             action.setCheckable(mode not in ("", "end"))
             action.triggered.connect(lambda _, start=start: self._look(start))
         self.compare_button.setMenu(menu)
-        self.source_button = QPushButton("Hold for source")
+        self.source_button = QPushButton("Source")
         self.source_button.setToolTip(
             f"Shows the source while it is held down, or the key {HOLD_KEY} over the canvas."
         )
+        self.more = More(self)
         self.live_box = QCheckBox("Live")
         self.live_box.setToolTip(
             "Restore what the canvas shows as you pan, zoom, move through slices and change "
@@ -238,6 +252,9 @@ class RestoreWidget(QWidget):
         self._compare_row.addWidget(self.live_box)
         self._compare_row.addWidget(self.compare_button, 1)
         self._compare_row.addWidget(self.source_button, 1)
+        self._compare_row.addWidget(self.more.button, 1)
+        self.sample_button = QPushButton("Open a sample")
+        self.sample_button.setToolTip("An image that shows what this dock does.")
 
     def _look(self, start: Callable[[], Any]) -> None:
         start()
@@ -285,6 +302,13 @@ class RestoreWidget(QWidget):
         self.live_box.toggled.connect(self._on_live)
         live.switched.connect(self._show_live)
         live.said.connect(self._say)
+        self.sample_button.clicked.connect(self.open_sample)
+        # Many change at once when a preset is taken.
+        self._memory_timer = QTimer(self)
+        self._memory_timer.setSingleShot(True)
+        self._memory_timer.timeout.connect(self.remember)
+        for control in self.controls.all().values():
+            control.changed.connect(lambda _: self._memory_timer.start(100))
         for control in self.controls.deciding():
             control.changed.connect(lambda _: self.refresh())
             control.changed.connect(live.soon)
@@ -301,6 +325,11 @@ class RestoreWidget(QWidget):
         comparison.changed.connect(self._show_mode)
         self._show_mode()
         session.viewer.bind_key(HOLD_KEY, hold_key(comparison), overwrite=True)
+        session.viewer.bind_key("Escape", lambda viewer: end(viewer), overwrite=True)
+        # The canvas hears keys while it has the focus; the dock has its own.
+        escape = QShortcut(QKeySequence("Escape"), self)
+        escape.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+        escape.activated.connect(lambda: end(session.viewer))
         runner.started.connect(self._on_started)
         runner.progressed.connect(self._on_progress)
         runner.ended.connect(self._on_ended)
@@ -363,6 +392,8 @@ class RestoreWidget(QWidget):
         self.preview_button.setEnabled(possible and not running)
         self.restore_button.setEnabled(possible and not running)
         self.cancel_button.setEnabled(running)
+        self.sample_button.setVisible(not self.session.viewer.layers)
+        self.more.suit()
 
     def _show_psf(self, jobs: Sequence[LayerJob]) -> None:
         """Show the point spread function of the topmost selected layer, as far as it is known."""

@@ -1,0 +1,215 @@
+"""The menu "More" of a dock: copy, presets, again, undo, batch, guide."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari.utils.notifications import show_error
+from qtpy.QtCore import QUrl
+from qtpy.QtGui import QDesktopServices
+from qtpy.QtWidgets import QApplication, QInputDialog, QMenu, QPushButton
+
+from napari_restore.errors import RestoreError
+
+from .layers import METADATA_KEY
+from .lineage import source_of
+from .psf_controls import BEADS, LAYER
+from .remembered import known_settings
+from .repeat import command_of, python_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from napari.layers import Layer
+    from qtpy.QtGui import QAction
+
+    from .widget import RestoreWidget
+
+GUIDE = "https://napari-restore.github.io/napari-restore/"
+_HOMES = {"deblur": "deblur", "dehaze": "dehaze", "motion_deblur": "motion-deblur"}
+#: Controls that say something of one image.
+_OF_ONE_IMAGE = ("channels", "time_axis")
+
+
+def lasting(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those values of controls that mean the same for the next image."""
+    values = {name: value for name, value in values.items() if name not in _OF_ONE_IMAGE}
+    if values.get("psf") in (LAYER, BEADS):
+        del values["psf"]
+    return values
+
+
+class More:
+    """A button with a menu.
+
+    Parameters
+    ----------
+    dock : RestoreWidget
+    """
+
+    def __init__(self, dock: RestoreWidget) -> None:
+        self._dock = dock
+        self.defaults = dict(dock.controls.values)
+        self.button = QPushButton("More")
+        self.button.setToolTip("Copy, presets, again, undo, guide.")
+        menu = QMenu(self.button)
+        self.actions: dict[str, QAction] = {}
+        self.presets = QMenu("Presets", menu)
+        self.presets.aboutToShow.connect(self.fill_presets)
+        for entry in (
+            ("Copy as Python", self.copy_python),
+            ("Copy as command", self.copy_command),
+            None,
+            self.presets,
+            ("Again with the settings of the result", self.again),
+            ("Undo the last run", self.undo),
+            None,
+            ("Guide", lambda: _open(f"docks/{_HOMES[dock.face.task]}/")),
+            ("Model card", lambda: _open(self.card())),
+        ):
+            if entry is None:
+                menu.addSeparator()
+            elif isinstance(entry, QMenu):
+                menu.addMenu(entry)
+            else:
+                name, do = entry
+                self.actions[name] = menu.addAction(name)
+                self.actions[name].triggered.connect(lambda _, do=do: self._do(do))
+        self.button.setMenu(menu)
+
+    def suit(self) -> None:
+        """Offer what can be done now."""
+        running = self._dock.session.running
+        self.actions["Undo the last run"].setEnabled(self._dock.session.can_undo and not running)
+        again = self._result() is not None
+        self.actions["Again with the settings of the result"].setEnabled(again)
+
+    def _do(self, what: Callable[[], Any]) -> None:
+        try:
+            said = what()
+        except RestoreError as error:
+            self._dock._say(str(error))
+            show_error(str(error))
+            return
+        if said:
+            self._dock._say(said)
+
+    # ------------------------------------------------------------ copy
+
+    def copy_python(self) -> str:
+        """Copy what the dock would do, for napari's console."""
+        dock = self._dock
+        jobs = dock.session.jobs(dock.options)
+        _copy(python_of(jobs, dock.options, dock.face.task))
+        return "Copied. Paste it into napari's console: Window ▸ Console."
+
+    def copy_command(self) -> str:
+        """Copy what the dock would do, for a shell."""
+        dock = self._dock
+        jobs = dock.session.jobs(dock.options)
+        _copy(command_of(jobs, dock.options, dock.face.task))
+        return "Copied. Paste it into a terminal: it restores the file, and writes beside it."
+
+    # ------------------------------------------------------------ presets
+
+    def fill_presets(self) -> None:
+        """List the presets anew."""
+        self.presets.clear()
+        known = known_settings().presets(self._dock.face.task)
+        for name in sorted(known):
+            self.presets.addAction(name).triggered.connect(
+                lambda _, name=name: self._do(lambda: self.take_preset(name))
+            )
+        if known:
+            self.presets.addSeparator()
+        self.presets.addAction("Save as …").triggered.connect(lambda: self.ask_and_save())
+        if known:
+            delete = self.presets.addMenu("Delete")
+            for name in sorted(known):
+                delete.addAction(name).triggered.connect(
+                    lambda _, name=name: known_settings().delete_preset(self._dock.face.task, name)
+                )
+        self.presets.addAction("Defaults").triggered.connect(
+            lambda: self._dock.controls.set_values(self.defaults)
+        )
+
+    def ask_and_save(self) -> None:
+        """Ask for a name, and save the controls under it."""
+        name, agreed = QInputDialog.getText(self._dock, "Save preset", "Name")
+        if agreed and name.strip():
+            self._do(lambda: self.save_preset(name.strip()))
+
+    def save_preset(self, name: str) -> str:
+        """Save the controls under a name."""
+        dock = self._dock
+        known_settings().save_preset(dock.face.task, name, lasting(dock.controls.values))
+        return f"Saved as '{name}'."
+
+    def take_preset(self, name: str) -> str:
+        """Set the controls as they were saved."""
+        values = known_settings().presets(self._dock.face.task).get(name)
+        if values is None:
+            raise RestoreError(f"There is no preset '{name}' any more.")
+        self._dock.controls.set_values(values)
+        return f"Preset '{name}'."
+
+    # ------------------------------------------------------------ again
+
+    def _result(self) -> Layer | None:
+        layer = self._dock.session.viewer.layers.selection.active
+        record = None if layer is None else layer.metadata.get(METADATA_KEY)
+        made_here = isinstance(record, dict) and record.get("task") == self._dock.face.task
+        return layer if made_here and "shows" not in record else None
+
+    def again(self) -> str:
+        """Set the controls as they were for the selected result, and select its source."""
+        layer = self._result()
+        if layer is None:
+            raise RestoreError(f"Select a result of {self._dock.face.title}.")
+        record, dock = layer.metadata[METADATA_KEY], self._dock
+        dock.controls.set_values({**self.defaults, **said_by(record)})
+        source = source_of(layer, dock.session.viewer.layers)
+        if source is not None:
+            dock.session.viewer.layers.selection = {source}
+        where = f"'{layer.name}' was made with these settings."
+        return where if source is not None else f"{where} Its source is not here: select an image."
+
+    def undo(self) -> str:
+        """Take away what the last run added."""
+        return self._dock.session.undo()
+
+    def card(self) -> str:
+        """Page of the model that would run."""
+        dock = self._dock
+        try:
+            plan = dock.session.jobs(dock.options)[-1].plan
+        except RestoreError:
+            return "models/"
+        return f"models/{plan.spec.name}/"
+
+
+def said_by(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of controls with which a result was made, as far as its metadata tell."""
+    if isinstance(record.get("controls"), dict):
+        # The strength may have been moved since.
+        return {**record["controls"], "strength": record.get("strength", 1.0)}
+    names = ("strength", "model", "tile", "frames", "dimensions", "method")
+    values = {name: record[name] for name in names if name in record}
+    if record.get("psf_asked") or record.get("method"):
+        # What was told of the blur stands in no control; the network that inverts it is auto's.
+        values.pop("model", None)
+    if record.get("keep_range"):
+        values["keep_range"] = "of the source"
+    if record.get("exposure") and not record.get("exposure_found"):
+        values["exposure"] = record["exposure"]
+    return values
+
+
+def _copy(text: str) -> None:
+    clipboard = QApplication.clipboard()
+    assert clipboard is not None
+    clipboard.setText(text)
+
+
+def _open(page: str) -> None:
+    QDesktopServices.openUrl(QUrl(GUIDE + page))
