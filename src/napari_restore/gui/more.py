@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QUrl
-from qtpy.QtGui import QDesktopServices
+from qtpy.QtGui import QAction, QDesktopServices  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QApplication, QInputDialog, QMenu, QPushButton
 
 from napari_restore.errors import RestoreError
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from napari.layers import Layer
-    from qtpy.QtGui import QAction
 
     from .widget import RestoreWidget
 
@@ -73,8 +73,7 @@ class More:
                 menu.addMenu(entry)
             else:
                 name, do = entry
-                self.actions[name] = menu.addAction(name)
-                self.actions[name].triggered.connect(lambda _, do=do: self._do(do))
+                self.actions[name] = _entry(menu, name, partial(self._do, do))
         self.button.setMenu(menu)
 
     def suit(self) -> None:
@@ -101,7 +100,7 @@ class More:
         dock = self._dock
         jobs = dock.session.jobs(dock.options)
         _copy(python_of(jobs, dock.options, dock.face.task))
-        return "Copied. Paste it into napari's console: Window ▸ Console."
+        return "Copied. Paste it into napari's console: the button >_ beneath the list of layers."
 
     def copy_command(self) -> str:
         """Copy what the dock would do, for a shell."""
@@ -115,23 +114,18 @@ class More:
     def fill_presets(self) -> None:
         """List the presets anew."""
         self.presets.clear()
-        known = known_settings().presets(self._dock.face.task)
+        task = self._dock.face.task
+        known = known_settings().presets(task)
+        delete = QMenu("Delete", self.presets)
         for name in sorted(known):
-            self.presets.addAction(name).triggered.connect(
-                lambda _, name=name: self._do(lambda: self.take_preset(name))
-            )
+            _entry(self.presets, name, partial(self._do, partial(self.take_preset, name)))
+            _entry(delete, name, partial(known_settings().delete_preset, task, name))
         if known:
             self.presets.addSeparator()
-        self.presets.addAction("Save as …").triggered.connect(lambda: self.ask_and_save())
+        _entry(self.presets, "Save as …", self.ask_and_save)
         if known:
-            delete = self.presets.addMenu("Delete")
-            for name in sorted(known):
-                delete.addAction(name).triggered.connect(
-                    lambda _, name=name: known_settings().delete_preset(self._dock.face.task, name)
-                )
-        self.presets.addAction("Defaults").triggered.connect(
-            lambda: self._dock.controls.set_values(self.defaults)
-        )
+            self.presets.addMenu(delete)
+        _entry(self.presets, "Defaults", lambda: self._dock.controls.set_values(self.defaults))
 
     def ask_and_save(self) -> None:
         """Ask for a name, and save the controls under it."""
@@ -158,8 +152,9 @@ class More:
     def _result(self) -> Layer | None:
         layer = self._dock.session.viewer.layers.selection.active
         record = None if layer is None else layer.metadata.get(METADATA_KEY)
-        made_here = isinstance(record, dict) and record.get("task") == self._dock.face.task
-        return layer if made_here and "shows" not in record else None
+        if not isinstance(record, dict) or record.get("task") != self._dock.face.task:
+            return None
+        return None if "shows" in record else layer
 
     def again(self) -> str:
         """Set the controls as they were for the selected result, and select its source."""
@@ -203,6 +198,13 @@ def said_by(record: Mapping[str, Any]) -> dict[str, Any]:
     if record.get("exposure") and not record.get("exposure_found"):
         values["exposure"] = record["exposure"]
     return values
+
+
+def _entry(menu: QMenu, name: str, do: Callable[[], Any]) -> QAction:
+    action = QAction(name, menu)
+    action.triggered.connect(lambda _: do())
+    menu.addAction(action)
+    return action
 
 
 def _copy(text: str) -> None:

@@ -315,9 +315,8 @@ class RestoreWidget(QWidget):
         # Many come while the slider moves.
         self._strength_timer = QTimer(self)
         self._strength_timer.setSingleShot(True)
-        self._strength_timer.timeout.connect(
-            lambda: self.session.set_strength(self.controls.strength.value)
-        )
+        # Timers call methods: what holds a dock that is gone would be called once more.
+        self._strength_timer.timeout.connect(self._set_strength)
         self.controls.strength.changed.connect(lambda _: self._strength_timer.start(20))
         session, runner = self.session, self.session.runner
         session.changed.connect(self.refresh)
@@ -345,19 +344,22 @@ class RestoreWidget(QWidget):
 
         self.destroyed.connect(let_go)
 
+    def _set_strength(self) -> None:
+        self.session.set_strength(self.controls.strength.value)
+
     def _find_devices(self) -> None:
         """Import torch and look for a GPU while the user looks at the dock."""
         if RestoreWidget._search is None:
             RestoreWidget._search = ThreadPoolExecutor(1).submit(available_devices)
-        timer = QTimer(self)
-        timer.timeout.connect(lambda: self._on_devices(timer))
-        timer.start(50)
+        self._devices_timer = QTimer(self)
+        self._devices_timer.timeout.connect(self._on_devices)
+        self._devices_timer.start(50)
 
-    def _on_devices(self, timer: QTimer) -> None:
+    def _on_devices(self) -> None:
         search = RestoreWidget._search
         if search is None or not search.done():
             return
-        timer.stop()
+        self._devices_timer.stop()
         try:
             RestoreWidget.devices = search.result()
         except (RestoreError, ImportError) as error:
