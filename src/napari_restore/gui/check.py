@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image
 from napari.utils.notifications import show_error
-from napari.utils.transforms import Affine
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QPushButton, QWidget
 
 from napari_restore.errors import ImageError, RestoreError
@@ -15,7 +14,7 @@ from napari_restore.errors import ImageError, RestoreError
 from .canvas import visible_block
 from .compare import comparison_of
 from .jobs import side_of_pixel
-from .layers import METADATA_KEY
+from .layers import METADATA_KEY, place_of_part
 from .stacking import insert_on_top
 
 if TYPE_CHECKING:
@@ -180,8 +179,7 @@ def _error_layer(found: Check, source: Image, result: Image) -> Image:
     """Map in the place of what was checked."""
     top, left, _, _ = found.region
     offset = np.array([*found.index, top, left][-source.ndim :], float)
-    turned = Affine(scale=source.scale, rotate=source.rotate, shear=source.shear)
-    place = turned.affine_matrix[:-1, :-1] @ offset + np.asarray(source.translate)
+    place = place_of_part(source, offset)
     data = found.error.reshape((1,) * (source.ndim - 2) + found.error.shape)
     return Image(
         data,

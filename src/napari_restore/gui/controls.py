@@ -6,13 +6,14 @@ import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from magicgui.widgets import CheckBox, ComboBox, FloatSlider, FloatSpinBox, LineEdit
-from qtpy.QtWidgets import QFormLayout, QLabel
+from qtpy.QtWidgets import QFormLayout, QLabel, QPushButton
 
 from napari_restore.models.catalog import CATALOG
 
 from .jobs import side_of_pixel
 from .options import DockOptions
 from .psf_controls import PsfControls
+from .region import REGIONS, SLICES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -49,6 +50,9 @@ _TIPS = {
     "auto: where values are signed integers, as in CT.",
     "channels": "Which axis of a stack holds channels: each gets an intensity scale of its own. "
     "auto: the one labeled c, or one of few planes of very different brightness.",
+    "region": "What Restore restores: the result has its place in the source. slices: along the "
+    "slider that was moved last. inside a shape: the selected shape of the topmost Shapes layer.",
+    "slices": "First and last slice, as the slider counts them.",
     "replace_earlier": "Take away the result that this dock made before of the same layer.",
     "show_motion": "Add a layer of vectors: arrows from frame to frame, or lines along the blur.",
 }
@@ -89,6 +93,10 @@ class Controls:
         self.device = ComboBox(choices=["auto", *devices])
         self.tile = ComboBox(choices=["auto", 128, 256, 512, 1024, 2048])
         self.hide_source = CheckBox(value=False, text="Hide the source")
+        self.region = ComboBox(choices=REGIONS)
+        self.slices = LineEdit()
+        self.slices.native.setPlaceholderText("0-9")
+        self._slices_label = QLabel("Slices")
         self.replace_earlier = CheckBox(value=False, text="Replace the earlier result")
         self.structure_size = FloatSpinBox(value=0, min=0, max=1e6, step=1)
         self.show_removed = CheckBox(value=False, text="Show what was removed")
@@ -98,6 +106,11 @@ class Controls:
         self.keep_range = ComboBox(choices=[*_RANGES])
         self.channels = ComboBox(choices=["auto", "none", *range(6)])
         self._channels_label = QLabel("Channel axis")
+        self.all_channels = QPushButton()
+        self.all_channels.setToolTip(
+            "Select all layers that are channels of this image. Each gets an intensity scale of "
+            "its own."
+        )
         self.dimensions = ComboBox(choices=_STACKS)
         self._dimensions_label = QLabel("Stack")
         self.method = ComboBox(choices=_METHODS)
@@ -126,6 +139,8 @@ class Controls:
             strength=self.strength.value,
             hide_source=self.hide_source.value,
             replace_earlier=self.replace_earlier.value,
+            region=self.region.value,
+            slices=self.slices.value,
             scheduler=self.address.value if self.place.value == _CLUSTER else None,
             structure_size=self.structure_size.value or None if face.removes_light else None,
             show_removed=face.removes_light and self.show_removed.value,
@@ -164,7 +179,16 @@ class Controls:
     def deciding(self) -> Iterator[ValueWidget[Any]]:
         """Those on which hangs what a run would do."""
         names = ("model", "place", "address", "device", "tile", "structure_size", "frames")
-        more = ("exposure", "time_axis", "channels", "keep_range", "dimensions", "method")
+        more = (
+            "region",
+            "slices",
+            "exposure",
+            "time_axis",
+            "channels",
+            "keep_range",
+            "dimensions",
+            "method",
+        )
         for name in (*names, *more):
             yield getattr(self, name)
         yield from self.psf.deciding()
@@ -185,6 +209,10 @@ class Controls:
             main.addRow("Exposure", self.exposure.native)
             main.addRow(self.show_motion.native)
         main.addRow(self._channels_label, self.channels.native)
+        self.all_channels.setVisible(False)
+        main.addRow("", self.all_channels)
+        main.addRow("Region", self.region.native)
+        main.addRow(self._slices_label, self.slices.native)
         more.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         more.addRow("Model", self.model.native)
         more.addRow("Run on", self.place.native)
@@ -209,6 +237,8 @@ class Controls:
         for row in (self._channels_label, self.channels.native):
             # A choice that was made stays in sight.
             row.setVisible(stacks or self.channels.value != "auto")
+        for row in (self._slices_label, self.slices.native):
+            row.setVisible(self.region.value == SLICES)
         for row in (self._dimensions_label, self.dimensions.native):
             row.setVisible(self._face.in_space and (stacks or self.dimensions.value != "auto"))
         for row in (self._method_label, self.method.native):

@@ -10,6 +10,7 @@ from napari_restore.restoration.run import ALONE
 
 from .jobs import side_of_pixel
 from .layers import METADATA_KEY
+from .region import channels_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,8 +58,30 @@ def describe(jobs: Sequence[LayerJob], rates: Rates) -> str:
     line = " · ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts)
     remarks = [text for job in jobs for text in (*job.plan.notes, job.remark) if text]
     # What holds for all is said once.
-    remarks = list(dict.fromkeys(remarks))
+    remarks = list(dict.fromkeys([*remarks, *axes_text(jobs)]))
     return "\n".join([line.replace(" ·", "\N{NO-BREAK SPACE}·"), *remarks])
+
+
+_NAMED_AXES = {"T": "frames", "Z": "slices", "C": "channels"}
+
+
+def axes_text(jobs: Sequence[LayerJob]) -> list[str]:
+    """Say what the axes before the plane are taken for, and that split channels are apart."""
+    said = []
+    for job in jobs:
+        layout = job.plan.layout
+        before = layout.axes[: -3 if layout.color else -2]
+        if len(before) < 2 or job.partner is not None:
+            continue
+        labels = [str(label) for label in job.layer.axis_labels]
+        parts = [
+            f"{n} {_NAMED_AXES.get(letter, f'along {label}')}"
+            for letter, n, label in zip(before, layout.shape, labels, strict=False)
+        ]
+        said.append(f"Axes: {', '.join(parts)}.")
+    if len(jobs) > 1 and len(channels_of(jobs[0].layer, [job.layer for job in jobs])) == len(jobs):
+        said.append(f"{len(jobs)} channels in layers of their own, each its own scale.")
+    return said
 
 
 def method_of(job: LayerJob) -> str:
@@ -72,6 +95,8 @@ def method_of(job: LayerJob) -> str:
 def _scaling(job: LayerJob) -> str:
     """Say what of a stack shares an intensity scale."""
     layout = job.plan.layout
+    if job.block is not None:
+        return "a part" + (" · scale of the whole" if job.plan.dimensions == 2 else "")
     planes = layout.planes // (1 if job.partner is None else 2)
     if job.plan.dimensions == 3:
         deep = layout.shape[layout.axes.index("Z")]
@@ -83,6 +108,8 @@ def _scaling(job: LayerJob) -> str:
 
 
 def _shape(job: LayerJob) -> tuple[int, ...]:
+    if job.block is not None:
+        return tuple(part.stop - part.start for part in job.block)
     shape = job.plan.layout.shape
     return shape if job.partner is None else shape[1:]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,8 @@ class LayerJob:
         frames in front, and only the first is restored.
     scheduler : str or None
         Address of the dask cluster that computes; None for this computer.
+    block : tuple of slice, optional
+        The part that is restored, for each axis of the layer but that of color; else everything.
     remark : str
         What the user should know before, or nothing.
     """
@@ -61,6 +64,7 @@ class LayerJob:
     partner: str | None = None
     scheduler: str | None = None
     remark: str = ""
+    block: Block | None = None
 
     @property
     def array(self) -> Any:
@@ -70,16 +74,21 @@ class LayerJob:
     @property
     def lazy(self) -> bool:
         """Whether the result will be computed where it is looked at."""
-        return is_lazy(self.array)
+        return is_lazy(self.array) and self.block is None
 
     @property
     def pixels(self) -> int:
         """Pixels that will be restored."""
+        if self.block is not None:
+            return math.prod(part.stop - part.start for part in self.block)
         return self.plan.layout.pixels // (1 if self.partner is None else 2)
 
     @property
     def shown_levels(self) -> list[Any]:
-        """Levels of the layer itself, without the neighbor beside it."""
+        """Levels of the layer itself, without the neighbor beside it; the part of the finest."""
+        if self.block is not None:
+            part = np.asarray(self.array[self.place(self.block)])
+            return [part if self.partner is None else part[0]]
         return self.levels if self.partner is None else [level[(0, ...)] for level in self.levels]
 
     def place(self, block: Block) -> Block:

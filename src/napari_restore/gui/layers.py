@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image
+from napari.utils.transforms import Affine
 
 from napari_restore.image.layout import as_dask, find_layout
 from napari_restore.image.pyramid import pyramid
@@ -21,7 +22,9 @@ from .clients import client_of
 from .jobs import LayerJob, plan_layer, side_of_pixel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
 
     from napari_restore.restoration.plan import Facts
     from napari_restore.runtime import Progress
@@ -58,6 +61,8 @@ def result_name(job: LayerJob, strength: float | None = None, *, taken: bool = F
     plan = job.plan
     strength = plan.options.strength if strength is None else strength
     said = [SUFFIXES[plan.spec.task] + ("" if strength == 1 else f" {strength:g}")]
+    if job.block is not None:
+        said.append("part")
     if taken and plan.structure_size:
         side, unit = side_of_pixel(job.state)
         said.append(f"up to {plan.structure_size * side:.3g} {unit}")
@@ -83,7 +88,26 @@ def result_layer(job: LayerJob, restoration: Restoration) -> Image:
         "metadata": {**job.state["metadata"], METADATA_KEY: record},
         "visible": True,
     }
+    if job.block is not None:
+        start = [part.start for part in job.block]
+        state |= {"multiscale": False, "translate": place_of_part(job.layer, start)}
     return make_layer(restoration.data, state)
+
+
+def place_of_part(layer: Image, start: Sequence[float] | NDArray[Any]) -> NDArray[Any]:
+    """Find the translation of a layer that shows a part of another.
+
+    Parameters
+    ----------
+    layer : napari.layers.Image
+        The other.
+    start : sequence of float
+        First pixel of the part along each axis, but that of color.
+    """
+    turned = Affine(scale=layer.scale, rotate=layer.rotate, shear=layer.shear)
+    place: NDArray[Any] = turned.affine_matrix[:-1, :-1] @ np.asarray(start, float)
+    place += np.asarray(layer.translate)
+    return place
 
 
 def restore_job(job: LayerJob, facts: Facts | None = None) -> Restoration:
@@ -107,6 +131,12 @@ def restore_job(job: LayerJob, facts: Facts | None = None) -> Restoration:
     if job.scheduler is not None:
         tell(0, job.pixels, f"Connecting to {job.scheduler}")
         client = client_of(job.scheduler)
+    if job.block is not None:
+        place = job.place(job.block)
+        result = restore_array(job.array, plan, facts=facts, block=place, client=client)
+        record = result.provenance | {"region": [[x.start, x.stop] for x in job.block]}
+        data = result.data if job.partner is None else result.data[0]
+        return replace(result, data=data, provenance=record)
     if job.lazy:
         # Facts are found now, from a bounded sample: else every look at a slice would read the
         # sample again. Those of the finest level serve all, or levels would differ in contrast.

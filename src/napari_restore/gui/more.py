@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 GUIDE = "https://napari-restore.github.io/napari-restore/"
 _HOMES = {"deblur": "deblur", "dehaze": "dehaze", "motion_deblur": "motion-deblur"}
 #: Controls that say something of one image.
-_OF_ONE_IMAGE = ("channels", "time_axis")
+_OF_ONE_IMAGE = ("channels", "time_axis", "region", "slices")
 
 
 def lasting(values: Mapping[str, Any]) -> dict[str, Any]:

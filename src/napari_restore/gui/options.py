@@ -11,6 +11,7 @@ class DockOptions:
     """What the dock's controls say; as for `napari_restore.restore`.
 
     ``psf`` may also be a layer, or what is in `napari_restore.gui.psf_source`.
+    ``region`` and ``slices`` are as in `napari_restore.gui.region.block_in`.
     ``structure_size`` is in the units of each layer; ``scheduler`` is the address of a dask
     cluster, or None for this computer.
     """
@@ -32,10 +33,13 @@ class DockOptions:
     show_motion: bool = False
     hide_source: bool = False
     replace_earlier: bool = False
+    region: str = "everything"
+    slices: str = ""
     scheduler: str | None = None
 
     def planning(self) -> dict[str, Any]:
         """Those that decide a plan."""
         options = {field.name: getattr(self, field.name) for field in fields(self)}
-        del options["hide_source"], options["replace_earlier"]
+        for name in ("hide_source", "replace_earlier", "region", "slices"):
+            del options[name]
         return options

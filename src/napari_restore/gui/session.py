@@ -25,6 +25,7 @@ from .live import Live
 from .options import DockOptions
 from .preview import KnownFacts, Preview
 from .rates import known_rates
+from .region import block_in, channels_of
 from .runner import Runner, notify
 from .stacking import Run, add_result
 from .strength import FreshResult
@@ -152,6 +153,16 @@ class Session:
         names = ", ".join(f"'{layer.name}' ({type(layer).__name__})" for layer in selected)
         raise RestoreError(f"No image among the selected layers: {names}. Select an Image layer.")
 
+    def channels(self) -> list[Image]:
+        """Layers that are channels of the same image as what is selected; none if it has one."""
+        sources = self.sources()
+        found = channels_of(sources[-1], self.viewer.layers) if sources else []
+        return found if len(found) > 1 else []
+
+    def select_channels(self) -> None:
+        """Select all channels of the image."""
+        self.viewer.layers.selection = set(self.channels())
+
     def _on_selection(self, event: Any) -> None:
         if not self._inserting:
             self.changed.emit()
@@ -224,6 +235,9 @@ class Session:
         """
         self.runner.refuse_if_running()
         jobs = self.jobs(options)
+        # Before the preview goes: while it is there, it knows what is seen.
+        blocks = [block_in(job, self.viewer, options.region, options.slices) for job in jobs]
+        jobs = [replace(job, block=block) for job, block in zip(jobs, blocks, strict=True)]
         self.remove_preview()
         self.target = title(jobs)
         return self.runner.start(

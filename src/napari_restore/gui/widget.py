@@ -303,6 +303,7 @@ class RestoreWidget(QWidget):
         live.switched.connect(self._show_live)
         live.said.connect(self._say)
         self.sample_button.clicked.connect(self.open_sample)
+        self.controls.all_channels.clicked.connect(self.session.select_channels)
         # Many change at once when a preset is taken.
         self._memory_timer = QTimer(self)
         self._memory_timer.setSingleShot(True)
@@ -394,6 +395,10 @@ class RestoreWidget(QWidget):
         self.preview_button.setEnabled(possible and not running)
         self.restore_button.setEnabled(possible and not running)
         self.cancel_button.setEnabled(running)
+        channels = self.session.channels()
+        self.controls.all_channels.setText(f"All {len(channels)} channels")
+        chosen = set(self.session.sources())
+        self.controls.all_channels.setVisible(bool(channels) and not chosen.issuperset(channels))
         self.sample_button.setVisible(not self.session.viewer.layers)
         self.more.suit()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -119,6 +119,10 @@ def _restore_and_show(job: LayerJob, facts: Facts | None) -> RestoredLayer:
         restoration = restore_job(job, facts)
     began = time.monotonic()
     removed = motion = None
+    if job.block is not None and (job.show_removed or job.show_motion):
+        note = f"What was removed from '{job.name}', and motion, are shown of everything only."
+        restoration.provenance.setdefault("notes", []).append(note)
+        job = replace(job, show_removed=False, show_motion=False)
     if job.show_removed:
         removed = _extra(removed_from, job, restoration, "What was removed from")
     if job.show_motion:
