@@ -107,6 +107,7 @@ def test_each_row_is_asked_for_once_and_few_at_a_time(monkeypatch: pytest.Monkey
     torch.testing.assert_close(found, expected, rtol=0, atol=atol)
 
 
+@pytest.mark.usefixtures("one_thread")  # several end in any order
 def test_it_is_told_how_far_the_rows_are_and_they_can_be_stopped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
