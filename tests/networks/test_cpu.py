@@ -210,7 +210,8 @@ def test_threads_change_no_bit(
         torch.testing.assert_close(deep, cpu.stream_deep_features(built, image), rtol=0, atol=0)
 
 
-def test_stages_work_at_the_same_time(three_threads: None) -> None:
+@pytest.mark.parametrize("at_once", [False, True], ids=["of the source", "of one stage"])
+def test_stages_work_at_the_same_time(at_once: bool, three_threads: None) -> None:
     """The second stage has the first rows only while the first stage has the second rows."""
     meeting, found = threading.Barrier(2, timeout=120), []
 
@@ -226,8 +227,14 @@ def test_stages_work_at_the_same_time(three_threads: None) -> None:
                 meeting.wait()
             return [(x, last)]
 
-    source = iter([(torch.zeros(1), False), (torch.ones(1), True)])
-    cpu.Chain([First(), Second()], source, lambda x: found.append(float(x[0]))).run()
+    class Splits:
+        def push(self, x: torch.Tensor, last: bool) -> list[cpu.Rows]:
+            return both
+
+    both = [(torch.zeros(1), False), (torch.ones(1), True)]
+    source = iter([(torch.zeros(2), True)] if at_once else both)
+    stages = [*([Splits()] if at_once else []), First(), Second()]
+    cpu.Chain(stages, source, lambda x: found.append(float(x[0]))).run()
     assert found == [0, 1]
 
 

@@ -24,8 +24,9 @@ import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache, partial
+from heapq import heappop, heappush
 from itertools import pairwise
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -242,7 +243,7 @@ class Stage(Protocol):
     def push(self, x: Tensor, last: bool) -> list[Rows]:
         """Take rows, give those of the result that are ready, if any; after the last come the last.
 
-        The next push in the same thread overwrites what comes back.
+        The next push in the same thread overwrites what comes back, if it is a single one.
         """
         ...
 
@@ -264,8 +265,29 @@ class _Last:
         return []
 
 
+class _Portion(NamedTuple):
+    """Rows on their way.
+
+    Attributes
+    ----------
+    order : tuple of int
+        Sorts portions as a single thread would push them.
+    place, turn : int
+        The stage that they come to, and how many portions it has before.
+    rows : (Tensor, bool)
+    """
+
+    order: tuple[int, ...]
+    place: int
+    turn: int
+    rows: Rows
+
+
 class Chain:
     """Stages through which each thread takes portions of rows, from the first to the last.
+
+    A thread that needs work takes the first of the portions that were left, so that nobody waits
+    for one that nobody takes: whoever left it comes back for it, after what comes before.
 
     Parameters
     ----------
@@ -281,7 +303,9 @@ class Chain:
         self._stages, self._source = [*stages, _Last(take)], source
         #: How many portions each stage will get, as far as is known, and how many it has had.
         self._promised, self._had = [0] * len(self._stages), [0] * len(self._stages)
-        self._reading, self._changed = threading.Lock(), threading.Condition()
+        #: Portions under way, and those of them that no thread has.
+        self._open, self._left = 0, list[_Portion]()
+        self._taking, self._changed = threading.Lock(), threading.Condition()
         self._failed = False
 
     def run(self) -> None:
@@ -315,31 +339,52 @@ class Chain:
             begun.pop().result()
 
     def _work(self) -> None:
-        """Take portions through all stages until none is left."""
+        """Take portions through the stages until none is left."""
         try:
-            while (portion := self._read()) is not None:
-                # What is left to do, the next of it last.
-                todo = [portion]
-                while todo:
-                    place, turn, rows = todo.pop()
-                    if not self._await(place, turn):
+            while (portion := self._take()) is not None:
+                following: _Portion | None = portion
+                while following is not None:
+                    if not self._await(following.place, following.turn):
                         return
-                    results = self._stages[place].push(*rows)
-                    turns = self._promise(place + 1, len(results))
-                    todo += [(place + 1, *one) for one in zip(turns, results, strict=True)][::-1]
-                    with self._changed:
-                        self._had[place] += 1
-                        self._changed.notify_all()
+                    following = self._push(following)
         except BaseException:
             with self._changed:
                 self._failed = True
                 self._changed.notify_all()
             raise
 
-    def _read(self) -> tuple[int, int, Rows] | None:
-        with self._reading:
+    def _take(self) -> _Portion | None:
+        """Take what another thread left, or else rows from the source; None at the end."""
+        with self._taking:
+            with self._changed:
+                if self._left and not self._failed:
+                    return heappop(self._left)
             rows = None if self._failed else next(self._source, None)
-            return None if rows is None else (0, self._promise(0, 1)[0], rows)
+            with self._changed:
+                if rows is not None:
+                    self._open += 1
+                    (turn,) = self._promise(0, 1)
+                    return _Portion((turn,), 0, turn, rows)
+                # Whoever has the last rows may leave some.
+                self._changed.wait_for(lambda: self._failed or self._left or not self._open)
+                return heappop(self._left) if self._left and not self._failed else None
+
+    def _push(self, portion: _Portion) -> _Portion | None:
+        """Push a portion through its stage; give what comes of it first, and leave the rest."""
+        order, place, _, rows = portion
+        results = self._stages[place].push(*rows)
+        turns = self._promise(place + 1, len(results))
+        found = [
+            _Portion((*order, number), place + 1, turn, result)
+            for number, (turn, result) in enumerate(zip(turns, results, strict=True))
+        ]
+        with self._changed:
+            self._had[place] += 1
+            self._open += len(results) - 1
+            for further in found[1:]:
+                heappush(self._left, further)
+            self._changed.notify_all()
+        return found[0] if found else None
 
     def _promise(self, place: int, count: int) -> range:
         """Give the next turns of a stage; whoever asks has the turn of the stage before."""
