@@ -4,6 +4,7 @@
     python benchmarks/speed.py monai [--size 16]           # needs: pip install monai
     python benchmarks/speed.py classical [--size 1]        # volumes: pip install RedLionfish
     python benchmarks/speed.py models [--device cuda]
+    python benchmarks/speed.py cores [--threads 2] [--sides 1024 2600]
 
 Sizes are in megapixels of noise over a pattern. On the CPU one thread is used unless ``--threads``
 says otherwise, and processor time is measured, so that other programs disturb less; rivals and
@@ -30,10 +31,13 @@ from napari_restore.image.layout import Grid, Region, split
 from napari_restore.inference.predictor import AtExposure, TorchPredictor, load_predictor
 from napari_restore.models.catalog import CATALOG, ModelSpec, build_network, load_state
 from napari_restore.restoration.plan import Options, Plan, make_plan
-from napari_restore.restoration.run import begin, plane_block, restore_array
+from napari_restore.restoration.run import begin, restore_array
+from napari_restore.runtime import use_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from napari_restore.image.layout import Block, Layout
 
     Regions = list[tuple[tuple[int, ...], Region]]
 
@@ -81,6 +85,16 @@ def planned(image: np.ndarray, task: str, *, rgb: bool = False, **options: Any) 
 
 def restored(image: np.ndarray, plan: Plan) -> np.ndarray:
     return restore_array(image, plan, blur=False).data
+
+
+def plane_block(layout: Layout, index: tuple[int, ...], region: Region) -> Block:
+    """The block that is a region of a plane."""
+    rows, columns = slice(region.top, region.bottom), slice(region.left, region.right)
+    key = layout.key(tuple(slice(place, place + 1) for place in index), rows, columns)
+    return tuple(
+        slice(0, length) if part == slice(None) else part
+        for part, length in zip(key, layout.shape, strict=True)
+    )
 
 
 def restored_parts(image: np.ndarray, plan: Plan, regions: Regions) -> None:
@@ -300,16 +314,45 @@ def models(options: argparse.Namespace) -> None:
     print(format_table(header, rows))
 
 
+# ---------------------------------------------------------------- cores
+
+
+def cores(options: argparse.Namespace) -> None:
+    """One thread and several take turns; the least of each counts, by the clock on the wall."""
+    spec, rows = model("deblur-mono"), []
+    several = max(2, options.threads)
+    for side in options.sides:
+        image = picture(side, spec.channels).astype(np.uint16)
+        plan = planned(image, spec.task, device="cpu")
+        found = {}
+        for threads in (1, several) * (options.repeats + 1):
+            use_threads(threads)
+            gc.collect()
+            wall, busy = time.perf_counter(), time.process_time()
+            restored(image, plan)
+            times = time.perf_counter() - wall, time.process_time() - busy
+            found.setdefault(threads, []).append(times)
+        # The first of each loads the model and takes memory.
+        (one, busy_one), (many, busy_many) = (
+            map(min, zip(*found[threads][1:], strict=True)) for threads in (1, several)
+        )
+        ratios = f"{one / many:.2f}", f"{busy_many / busy_one:.2f}"
+        rows.append([f"{side}²", f"{one:.2f}", f"{many:.2f}", *ratios])
+    header = ["image", "1 thread, s", f"{several} threads, s", "times as fast", "processor time"]
+    print(format_table(header, rows))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("what", choices=["overhead", "monai", "classical", "models"])
+    parser.add_argument("what", choices=["overhead", "monai", "classical", "models", "cores"])
     parser.add_argument("--model", default="deblur-color")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--sizes", type=float, nargs="+", default=[0.25, 4, 64, 400])
     parser.add_argument("--size", type=float, default=4)
+    parser.add_argument("--sides", type=int, nargs="+", default=[1024, 2600])
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
