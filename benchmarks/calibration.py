@@ -47,8 +47,9 @@ MODELS = {spec.name: spec for spec in (*CATALOG, *INVERTERS.values())}
 TARGET = 0.68
 SIZES = {"dehaze": 144}
 SIZE, BORDER, PIXELS = 96, 8, 1500
-#: Share of right images that are within the distance, and beside each plane.
-ALLOWED, KIND_ALLOWED = 0.98, 0.995
+#: Share of right images that are within the distance, and beside each plane; of wrong ones that
+#: may be; and how much of the room between is left to right ones.
+ALLOWED, KIND_ALLOWED, KIND_MISSED, ROOM = 0.995, 0.985, 0.04, 0.7
 TABLE = Path(__file__).parents[1] / "src/napari_restore/evaluation/calibration.json"
 
 
@@ -420,8 +421,10 @@ def entry_of_likeness(right: Any, wrong: dict[str, Any]) -> dict[str, Any]:
             loss.backward()
             optimizer.step()
         found_weights = weights.detach().numpy().round(4)
-        # Right ones, and sharp ones, stay below.
+        # Right ones, and sharp ones, stay below; where there is room, half of it is theirs.
         highest = float(np.quantile(good @ found_weights, KIND_ALLOWED))
+        lowest = float(np.quantile(bad @ found_weights, KIND_MISSED))
+        highest = max(highest, highest + ROOM * (lowest - highest))
         entry["kinds"][kind] = {
             "weights": found_weights.tolist(),
             "constant": round(-highest, 4),
@@ -510,6 +513,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="picture of the reliability to draw")
     args = parser.parse_args()
     table = json.loads(TABLE.read_text("utf-8")) if TABLE.exists() else {}
+    table.pop("about", None)
     torch.set_num_threads(1)
     fitted, verified = [], {}
     images: dict[tuple[str, str], Any] = {}
@@ -553,7 +557,16 @@ def main() -> None:
         }
         print(name, json.dumps({k: v for k, v in table[name]["error"].items() if k != "weights"}))
         print("   ", {key: entry[key] for key in entry if key.startswith("fires")}, flush=True)
-    lines = [f" {json.dumps(name)}: {json.dumps(table[name])}" for name in MODELS if name in table]
+    about = {
+        "made_by": "benchmarks/calibration.py",
+        "degradations": "of the recipe of each model",
+        "features_weighted_on": f"{args.count} crops of training images of each model",
+        "constants_and_coverage_on": f"{args.count} held-out images, each left out in turn",
+        "likeness_on": "200 crops of training images, 60 of held-out ones; 80 and 30 of each kind",
+        "side_px": {"errors": SIZE, "errors, dehaze": SIZES["dehaze"], "likeness": SIDE},
+    }
+    lines = [f' "about": {json.dumps(about)}']
+    lines += [f" {json.dumps(name)}: {json.dumps(table[name])}" for name in MODELS if name in table]
     print(tables(table))
     if args.plot is not None:
         plot(table, args.plot)

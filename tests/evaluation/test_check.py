@@ -12,13 +12,16 @@ import napari_restore.evaluation.check as checking
 from napari_restore import check
 from napari_restore.errors import ImageError, RestoreError
 from napari_restore.evaluation.agreement import (
+    FEATURES,
     SYMMETRIES,
     _turned_box,
+    calibrations,
     turned,
     turned_back,
 )
-from napari_restore.evaluation.likeness import statistics
+from napari_restore.evaluation.likeness import STATISTICS, likeness, statistics
 from napari_restore.evaluation.metrics import ms_ssim
+from napari_restore.models.catalog import CATALOG, INVERTERS
 
 SHARP = 40 + 180 * (
     ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(96, 112)), 2) > 0
@@ -201,6 +204,7 @@ def test_a_model_that_disagrees_with_itself(pair, network):
     agreement = found.figures["agreement"]
     assert agreement["turned_and_mirrored_share_of_contrast"] > 0.01
     assert any("not what the model makes" in note for note in found.notes)
+    assert found.meaning == "± at 68 %" and (found.error > 0).all()
     # Eight turns and two with other noise.
     assert len(network.shapes) == 10
 
@@ -227,6 +231,26 @@ def test_progress_and_the_end_of_it(pair, network):
 
 
 # ---------------------------------------------------------------- the table
+
+
+@pytest.mark.parametrize("name", [s.name for s in (*CATALOG, *INVERTERS.values())])
+def test_every_model_is_calibrated(name):
+    entry = calibrations()[name]
+    assert 0.60 <= entry["error"]["coverage"] <= 0.76
+    assert set(entry["error"]["weights"]) == set(FEATURES)
+    assert min(entry["error"]["weights"].values()) >= 0
+    assert len(entry["likeness"]["center"]) == len(STATISTICS)
+    assert entry["likeness"]["fires_on_right"] <= 0.05
+
+
+@pytest.mark.parametrize("name", ["deblur-mono", "deblur-color"])
+def test_noise_and_masks_are_unlike_what_was_learned(name):
+    channels = 3 if name.endswith("color") else 1
+    noise = np.random.default_rng(0).normal(0.5, 0.15, (128, 128, 1)).repeat(channels, -1)
+    mask = ((SHARP[:96, :96] > 100) * 1.0)[..., None].repeat(channels, -1)
+    for window in (noise, mask):
+        found = likeness([window], calibrations()[name]["likeness"])
+        assert found.unlike and found.strange
 
 
 def test_statistics_of_anything_are_finite():

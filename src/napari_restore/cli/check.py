@@ -108,7 +108,7 @@ def _texts(result: ImageFile) -> Iterator[str]:
     elif result.format == "nifti":
         import nibabel
 
-        header: Any = nibabel.load(path).header  # type: ignore[attr-defined]
+        header: Any = nibabel.load(path).header
         for extension in getattr(header, "extensions", ()):
             content = extension.get_content()
             yield content.decode("utf-8", "replace") if isinstance(content, bytes) else str(content)

@@ -295,19 +295,22 @@ def _checked(asked: _Asked, index: Sequence[int] | None, region: Sequence[int] |
     facts = None if plan is None else _facts(asked, plan, scales)
     residual = _explain(seen, restored, level, plan, facts, layout.group(place), figures, notes)
     pictures["residual"] = residual
-    error, meaning = None, ""
+    error: Array | None = None
+    meaning = ""
     calibration = _calibration(plan, facts, layout.group(place), notes)
     if plan is not None and facts is not None and not plan.in_space:
         found = find_agreement(asked.image, plan, facts, place, part)
         error = _agree(found, restored, calibration, plan, contrast, figures, notes, pictures)
         meaning = "± at 68 %"
     if error is None:
-        error, meaning = np.abs(residual) * level, "what the result does not explain"
+        error = (residual * level).astype(np.float32)
+        meaning = "what the result does not explain"
     if calibration is not None:
         _liken(planes, place, scale, calibration, figures)
     look()
     tell(1, 1, "Measuring resolution and light")
-    _resolve(seen, restored, asked.pixel_size or (plan and plan.pixel_size), figures, notes)
+    side = asked.pixel_size or (None if plan is None else plan.pixel_size)
+    _resolve(seen, restored, side, figures, notes)
     _count(asked, layout, figures)
     _appearance(seen, restored, figures)
     if plan is not None and facts is not None and not plan.in_space:
@@ -330,10 +333,10 @@ def _checked(asked: _Asked, index: Sequence[int] | None, region: Sequence[int] |
         made = {"task": plan.spec.task, "model": _name(plan, facts)}
     return Check(
         _sentences(figures, contrast, same),
-        (error * units).astype(np.float32),
+        np.asarray(error * units, np.float32),
         meaning,
         place,
-        tuple(part),
+        (part.top, part.left, part.bottom, part.right),
         figures | {"image": {"contrast": contrast * units, "noise": level * units}},
         tuple(notes),
         asked.provenance
@@ -591,7 +594,7 @@ def _best_kernel(seen: Array, restored: Array, motion: bool) -> tuple[NDArray[An
     one, other = seen[part].mean(-1, keepdims=True), restored[part].mean(-1, keepdims=True)
     edge = min(24, min(one.shape[:2]) // 4)
 
-    def left(kernel: NDArray[Any]) -> float:
+    def unexplained(kernel: NDArray[Any]) -> float:
         look()
         rest = one - _convolved(other, kernel)
         return float((rest[edge:-edge, edge:-edge] ** 2).mean())
@@ -599,7 +602,7 @@ def _best_kernel(seen: Array, restored: Array, motion: bool) -> tuple[NDArray[An
     sigma = 0.0
     for step in (0.4, 0.05):
         near = sigma + step * np.arange(-8, 11)
-        sigma = min(near[near >= 0], key=lambda width: left(gaussian(width)))
+        sigma = min(near[near >= 0], key=lambda width: unexplained(gaussian(width)))
     best = gaussian(sigma), f"blurred again by a Gaussian of σ {sigma:.1f} px"
     if sigma < 0.1:
         best = np.ones((1, 1), np.float32), "as it is"
@@ -613,7 +616,7 @@ def _best_kernel(seen: Array, restored: Array, motion: bool) -> tuple[NDArray[An
         for length in (3, 5, 8, 12, 17, 23)
         for angle in np.arange(8) * np.pi / 8
     ]
-    return min([best, *lines], key=lambda tried: left(tried[0]))
+    return min([best, *lines], key=lambda tried: unexplained(tried[0]))
 
 
 def _agree(
@@ -663,8 +666,9 @@ def _guessed_below(found: Agreement, error: Array) -> int:
     gray, deviations = found.restored.mean(-1), found.deviations.mean(-1)
 
     def band(part: Array, sigma: float) -> Array:
-        fine = ndimage.gaussian_filter(part, sigma)
-        return fine - ndimage.gaussian_filter(part, 2 * sigma)
+        fine: Array = ndimage.gaussian_filter(part, sigma)
+        fine -= ndimage.gaussian_filter(part, 2 * sigma)
+        return fine
 
     below = 0
     for sigma, period in _BANDS:

@@ -223,7 +223,8 @@ def _standard(found: Plane, calibration: Mapping[str, Any]) -> Plane:
 
 def _mahalanobis(standard: Plane, calibration: Mapping[str, Any]) -> Plane:
     inverse = np.array(calibration["inverse"])
-    return np.sqrt(np.einsum("...i,ij,...j->...", standard, inverse, standard))
+    size: Plane = np.sqrt(np.einsum("...i,ij,...j->...", standard, inverse, standard))
+    return size
 
 
 def likeness(windows: Iterable[NDArray[np.floating]], calibration: Mapping[str, Any]) -> Likeness:
