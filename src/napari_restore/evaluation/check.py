@@ -879,11 +879,12 @@ def _sentences(
             parts.append(
                 "The image is unlike those that the model learned from"
                 + (f" ({strange})" if strange else "")
-                + ": do not rely on the result"
+                + ": do not rely on the result, nor on ±"
             )
         else:
             parts.append("The image is like those that the model learned from")
-    if "disagreeing_share" in agreement:
+    unlike = figures.get("likeness", {}).get("unlike", False)
+    if "disagreeing_share" in agreement and not unlike:
         parts.append(
             f"in {agreement['disagreeing_share']:.0%} of the area errors above a tenth of the "
             "contrast are likely"
