@@ -885,9 +885,8 @@ def _sentences(
             parts.append("The image is like those that the model learned from")
     unlike = figures.get("likeness", {}).get("unlike", False)
     if "disagreeing_share" in agreement and not unlike:
-        parts.append(
-            f"in {agreement['disagreeing_share']:.0%} of the area errors above a tenth of the "
-            "contrast are likely"
-        )
+        share = agreement["disagreeing_share"]
+        where = f"in {share:.0%} of the area" if share >= 0.005 else "hardly anywhere"
+        parts.append(f"errors above a tenth of the contrast are likely {where}")
     third = "; ".join(parts) or "Whether the image suits the model was not checked"
     return first, second, third[0].upper() + third[1:] + "."
