@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from napari_restore.errors import RestoreError
 from napari_restore.models.catalog import CATALOG, TASKS
-from napari_restore.runtime import Watch, installed_version
+from napari_restore.runtime import installed_version, relaying
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -573,13 +573,15 @@ def shown_on(bar: Any) -> Iterator[None]:
     """Show the progress of what runs in a with block on a bar."""
     last = -1
 
-    def show(step: Progress) -> None:
+    def show(step: Progress) -> Progress:
         nonlocal last
         bar.update(step.done - bar.n)
         # A cluster gives many signs of life that say nothing new.
         if step.message or step.done > last:
             bar.set_postfix_str(step.message)
         last = step.done
+        return step
 
-    with Watch(show).around():
+    # A dock that runs a batch follows too.
+    with relaying(show).around():
         yield

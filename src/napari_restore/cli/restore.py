@@ -14,7 +14,7 @@ import time
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,7 +146,58 @@ def _warnings_are_notes() -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True)
+class FileStep:
+    """What becomes of a file of a batch.
+
+    Attributes
+    ----------
+    source : Path or str
+    target : Path or None
+        None if it cannot be restored at all.
+    state : {"found", "begun", "done", "failed"}
+    error : Exception, optional
+        Why it failed.
+    said : str
+        How it was restored, in a line.
+    """
+
+    source: Path | str
+    target: Path | None
+    state: str
+    error: Exception | None = None
+    said: str = ""
+
+
 def _run(args: argparse.Namespace) -> int:
+    failed = 0
+    for step in restore_files(args):
+        if step.error is not None:
+            complain(step.source, step.error, verbose=args.verbose)
+            failed += 1
+        elif step.said:
+            print(in_one_line(step.said))
+    return 1 if failed else 0
+
+
+def restore_files(args: argparse.Namespace) -> Iterator[FileStep]:
+    """Restore every input of a command, and tell of each file; the docks' batch is the same.
+
+    Parameters
+    ----------
+    args : Namespace
+        Of a command that restores.
+
+    Yields
+    ------
+    FileStep
+        All that were found, then each as it begins and as it ends. What fails ends no other.
+
+    Raises
+    ------
+    RestoreError
+        If the command asks for what cannot be.
+    """
     _check_options(args)
     if "psf" in vars(args):
         args.source = PsfSource(args)
@@ -155,29 +206,29 @@ def _run(args: argparse.Namespace) -> int:
         _warnings_are_notes(),
         nullcontext() if args.scheduler is None else connect(args.scheduler) as client,
     ):
-        return _restore_all(args, client)
+        yield from _restore_all(args, client)
 
 
-def _restore_all(args: argparse.Namespace, client: Client | None) -> int:
-    failed = 0
+def _restore_all(args: argparse.Namespace, client: Client | None) -> Iterator[FileStep]:
     jobs: list[tuple[Path, Path]] = []
-    for source, target in inputs_and_targets(args):
-        if isinstance(target, Path):
-            jobs.append((Path(source), target))
+    for given, found in inputs_and_targets(args):
+        if isinstance(found, Path):
+            jobs.append((Path(given), found))
+            yield FileStep(given, found, "found")
         else:
-            complain(source, target, verbose=args.verbose)
-            failed += 1
+            yield FileStep(given, None, "failed", found)
     targets = Targets([source for source, _ in jobs])
     for source, target in jobs:
+        yield FileStep(source, target, "begun")
         try:
             targets.check(target)
-            _restore(source, target, args, client, targets.inputs)
+            said = _restore(source, target, args, client, targets.inputs)
             targets.add(target, source)
         # One bad file does not end the batch, whatever the error is.
         except Exception as error:
-            complain(source, error, verbose=args.verbose)
-            failed += 1
-    return 1 if failed else 0
+            yield FileStep(source, target, "failed", error)
+        else:
+            yield FileStep(source, target, "done", said=said)
 
 
 def _note(source: Path, notes: list[str]) -> None:
@@ -215,7 +266,7 @@ def _restore(
     args: argparse.Namespace,
     client: Client | None,
     inputs: Inputs,
-) -> None:
+) -> str:
     inputs.remember(source)
     picture = read_image(source, args.series)
     _note(source, picture.notes)
@@ -237,8 +288,7 @@ def _restore(
     name_axes(picture, plan.layout, named_by_user=args.axes is not None)
     done = args.resume and not args.force
     if done and _was_finished(target, picture, plan, client is not None):
-        print(in_one_line(f"{target}: finished already"))
-        return
+        return f"{target}: finished already"
     check_target(target, picture, force=args.force, inputs=inputs)
     _note(source, losses(target, picture))
     started = time.monotonic()
@@ -268,7 +318,7 @@ def _restore(
         words.append(f"{record['held_samples']} samples held within the range of the source")
     if record["invalid_samples"]:
         words.append(f"{record['invalid_samples']} samples without a value, left as they were")
-    print(in_one_line(f"{target}: {', '.join(words)}"))
+    return f"{target}: {', '.join(words)}"
 
 
 def _blurs(record: dict[str, Any]) -> list[str]:

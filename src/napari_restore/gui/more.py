@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QApplication, QInputDialog, QMenu, QPushButton
 
 from napari_restore.errors import RestoreError
 
+from .batch import BatchPage
 from .layers import METADATA_KEY
 from .lineage import source_of
 from .psf_controls import BEADS, LAYER
@@ -49,6 +50,7 @@ class More:
 
     def __init__(self, dock: RestoreWidget) -> None:
         self._dock = dock
+        self.batch: BatchPage | None = None
         self.defaults = dict(dock.controls.values)
         self.button = QPushButton("More")
         self.button.setToolTip("Copy, presets, again, undo, guide.")
@@ -61,6 +63,7 @@ class More:
             ("Copy as command", self.copy_command),
             None,
             self.presets,
+            ("Batch …", self.open_batch),
             ("Again with the settings of the result", self.again),
             ("Undo the last run", self.undo),
             None,
@@ -168,6 +171,18 @@ class More:
             dock.session.viewer.layers.selection = {source}
         where = f"'{layer.name}' was made with these settings."
         return where if source is not None else f"{where} Its source is not here: select an image."
+
+    def open_batch(self) -> None:
+        """Open the page that restores files with what the controls say."""
+        if self.batch is None:
+            self.batch = BatchPage(self._dock)
+        self.batch.show()
+        self.batch.raise_()
+
+    def close(self) -> None:
+        """Stop a batch: nobody is left to hear of it."""
+        if self.batch is not None:
+            self.batch.runner.abandon()
 
     def undo(self) -> str:
         """Take away what the last run added."""

@@ -136,6 +136,7 @@ class RestoreWidget(QWidget):
         """Notice the end of the dock: napari takes the widget out of it and may keep it."""
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
             self.remember()
+            self.more.close()
             self.session.abandon()
         return bool(super().event(event))
 
@@ -334,11 +335,14 @@ class RestoreWidget(QWidget):
         runner.progressed.connect(self._on_progress)
         runner.ended.connect(self._on_ended)
 
+        more = self.more
+
         def let_go() -> None:
             # Qt deletes the widget before Python does; from here on nobody may call it.
             for signal in (session.changed, runner.started, runner.progressed, runner.ended):
                 signal.disconnect()
             comparison.changed.disconnect(self._show_mode)
+            more.close()
             live.switched.disconnect()
             live.said.disconnect()
             session.close()
