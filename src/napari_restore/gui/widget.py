@@ -211,7 +211,8 @@ class RestoreWidget(QWidget):
         for row in (*rows, self.progress_bar, self.status, self.advanced_button, more):
             layout.addWidget(row) if isinstance(row, QWidget) else layout.addLayout(row)
         layout.addStretch()
-        self.setMinimumWidth(260)
+        # Nothing scrolls sideways: a row of buttons has to fit.
+        self.setMinimumWidth(max(260, inside.minimumSizeHint().width()))
 
     def _build_compare(self) -> None:
         self.compare_button = QPushButton("Compare")
