@@ -18,6 +18,7 @@ from napari_restore.restoration.run import restore_array
 from .canvas import camera_of, visible_block
 from .patches import Patched, Patches, grid_around, middle_of, rectangles
 from .preview import KnownFacts, Preview
+from .rates import Stopwatch
 from .runner import Runner, notify
 from .work import Outcome, attempt
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from napari_restore.image.layout import Block
 
     from .jobs import LayerJob
+    from .rates import Rates
 
 #: Milliseconds without a movement after which it is computed.
 _PAUSE = 120
@@ -97,8 +99,8 @@ class Live:
     facts : KnownFacts
     side_of_view : callable
         Longest side in pixels of what is restored, of a device's name.
-    seconds : callable
-        How long a pixel takes that the network of a job sees, halo included.
+    rates : Rates
+        Say how much can be seen soon, and learn.
     """
 
     #: What is restored, in a sentence.
@@ -114,14 +116,14 @@ class Live:
         find_job: Callable[[], LayerJob],
         facts: KnownFacts,
         side_of_view: Callable[[str], int],
-        seconds: Callable[[LayerJob], float],
+        rates: Rates,
     ) -> None:
         self.on = False
         self.shown: LivePreview | None = None
         self.runner = Runner()
         self.runner.ended.connect(lambda _: self.look())
         self._viewer, self._find_job, self._facts = viewer, find_job, facts
-        self._side, self._seconds = side_of_view, seconds
+        self._side, self._rates = side_of_view, rates
         self._strength = 1.0
         self._known: OrderedDict[Any, Patches] = OrderedDict()
         self._now: tuple[Any, Region, Region] | None = None
@@ -200,14 +202,14 @@ class Live:
         part = parts[0]
         if self._now is None or self._now[:2] != ((key, index), region):
             # Of a view that is new, the middle is seen first.
-            part = middle_of(part, size, job.plan.spec.halo, _SOON / self._seconds(job))
+            part = middle_of(part, size, job.plan.spec.halo, _SOON / self._rates.per_pixel(job))
         self._now = (key, index), region, part
         self.said.emit(f"Live preview{self._part} …")
         self.runner.start(
             partial(attempt, _restore, job, index, part, self._facts),
             "",
             part.pixels,
-            partial(self._add, patches, index, part),
+            partial(self._add, job, patches, index, part),
         )
 
     # ------------------------------------------------------------ how
@@ -264,7 +266,12 @@ class Live:
         return (id(job.array), job.partner, KnownFacts._key(job), *map(str, said))
 
     def _add(
-        self, patches: Patches, index: tuple[int, ...], region: Region, outcome: Outcome
+        self,
+        job: LayerJob,
+        patches: Patches,
+        index: tuple[int, ...],
+        region: Region,
+        outcome: Outcome,
     ) -> str:
         if not self.on or self.shown is None:
             return ""
@@ -273,7 +280,9 @@ class Live:
             self.stop()
             self.said.emit(text)
             return text
-        patches.add(index, region, *outcome.result)
+        original, restored, times = outcome.result
+        self._rates.learn(job, times)
+        patches.add(index, region, original, restored)
         self.shown.refresh()
         self.drawn.emit()
         return ""
@@ -296,8 +305,11 @@ def block_of(index: tuple[int, ...], region: Region) -> Block:
 
 
 def _restore(job: LayerJob, index: tuple[int, ...], region: Region, facts: KnownFacts) -> Any:
+    stopwatch, plan = Stopwatch(), job.plan
     place = job.place(block_of(index, region))
     known = facts.find(job)
-    restored = restore_array(job.array, job.plan, facts=known, block=place, blur=False).data
-    plane = (0,) * (restored.ndim - 2 - job.plan.layout.color)
-    return np.asarray(job.array[place])[plane], restored[plane]
+    with stopwatch.watch().around():
+        restored = restore_array(job.array, plan, facts=known, block=place, blur=False).data
+    times = stopwatch.times(plan.seen(region) / 1e6, region.pixels / 1e6)
+    plane = (0,) * (restored.ndim - 2 - plan.layout.color)
+    return np.asarray(job.array[place])[plane], restored[plane], times

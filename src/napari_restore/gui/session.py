@@ -110,8 +110,7 @@ class Session:
         self._inserting = False
         self._runs: list[Run] = []
         self._options: Callable[[], DockOptions] = DockOptions
-        seconds = self.rates.per_pixel
-        self.live = Live(viewer, self._live_job, self._known_facts, _side_of_preview, seconds)
+        self.live = Live(viewer, self._live_job, self._known_facts, _side_of_preview, self.rates)
         _OPEN.add(self)
         # The list tells of its layers' events too.
         viewer.layers.events.connect(self._on_layers)
