@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,14 @@ class Window:
     def __init__(self, sample: str | tuple[Any, dict[str, Any]], dock: str) -> None:
         import napari
 
+        from napari_restore.gui import more as gui_more
+        from napari_restore.gui import widget as gui_widget
+        from napari_restore.gui.remembered import Settings
+
+        # The controls as they are for everybody, and nobody's settings changed.
+        settings = Settings(Path(tempfile.mkdtemp()) / "docks.json")
+        for module in (gui_widget, gui_more):
+            module.known_settings = lambda: settings
         self.viewer = napari.Viewer(title="napari", show=False)
         window = self.viewer.window._qt_window
         window.resize(*SIZE)
@@ -120,7 +129,7 @@ def save(picture: Image.Image, path: Path) -> None:
 
 
 def first_minutes(folder: Path) -> None:
-    """Deblur: the sample, a preview of its middle, and the result."""
+    """Deblur: the sample, a preview of its middle, the result, and both beside a swipe line."""
     window = Window("mitochondria", "Deblur")
     window.write(folder / "first-open.png")
     window.zoom(2.2, (300, 385))
@@ -130,6 +139,8 @@ def first_minutes(folder: Path) -> None:
     window.write(folder / "first-preview.png")
     window.press(window.dock.restore)
     window.write(folder / "deblur.png")
+    window.dock.looks["Swipe line"].trigger()
+    window.write(folder / "compare-swipe.png")
     window.close()
 
 
@@ -147,6 +158,8 @@ def motion(folder: Path) -> None:
     """Motion deblur: a photograph, with the path that was found."""
     window = Window("raccoon", "Motion deblur")
     window.press(window.dock.restore)
+    # A message of the run goes away.
+    window.settle(6)
     window.write(folder / "motion-deblur.png")
     window.close()
 

@@ -37,7 +37,7 @@ _PAUSE = 120
 #: Options whose restorations are kept.
 _KEPT = 4
 #: Seconds after which the first part of a view should be there.
-_SOON = 0.8
+_SOON = 0.6
 #: Options on which a restoration at full strength does not hang.
 _OF_NO_MATTER = ("strength", "device", "tile", "psf", "pixel_size")
 
