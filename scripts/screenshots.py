@@ -108,6 +108,12 @@ class Window:
 
     def write(self, path: Path) -> None:
         """Write what the window shows."""
+        from napari._qt.dialogs.qt_notification import NapariQtNotification
+
+        self.settle()
+        # Messages go away by themselves, but later.
+        for message in self.viewer.window._qt_window.findChildren(NapariQtNotification):
+            message.close()
         self.settle()
         pixels = self.viewer.window.screenshot(flash=False, canvas_only=False)
         save(Image.fromarray(np.asarray(pixels)[..., :3]), path)
@@ -158,8 +164,6 @@ def motion(folder: Path) -> None:
     """Motion deblur: a photograph, with the path that was found."""
     window = Window("raccoon", "Motion deblur")
     window.press(window.dock.restore)
-    # A message of the run goes away.
-    window.settle(6)
     window.write(folder / "motion-deblur.png")
     window.close()
 
