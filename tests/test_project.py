@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import fields
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from napari_restore.restoration.plan import Options
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-COMMANDS = ("deblur", "dehaze", "motion-deblur", "psf", "evaluate", "train", "models", "gui")
+COMMANDS = (
+    "deblur",
+    "dehaze",
+    "motion-deblur",
+    "psf",
+    "evaluate",
+    "check",
+    "train",
+    "models",
+    "gui",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -51,3 +63,9 @@ def test_links_within_the_repository_lead_somewhere() -> None:
 )
 def test_screenshots_are_small(name: str) -> None:
     assert 10_000 < (DOCS / "images" / f"{name}.png").stat().st_size <= 300_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such variables")
+def test_tests_leave_the_settings_of_their_user_alone(home: Path) -> None:
+    for where in (platformdirs.user_config_path, platformdirs.user_cache_path):
+        assert where("napari-restore").is_relative_to(home)

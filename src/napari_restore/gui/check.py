@@ -15,6 +15,7 @@ from .canvas import visible_block
 from .compare import comparison_of
 from .jobs import side_of_pixel
 from .layers import METADATA_KEY, place_of_part
+from .lineage import source_of
 from .stacking import insert_on_top
 
 if TYPE_CHECKING:
@@ -149,8 +150,6 @@ def _chosen(viewer: Any) -> tuple[Image, Image, Image | None]:
             f"{len(images)} images are selected, {len(results)} of them results. Select a result, "
             "or the image, its result and the truth."
         )
-    from .lineage import source_of
-
     source = source_of(results[0], layers)
     rest = [x for x in images if x is not results[0] and x is not source]
     if source is None or len(rest) != 1:

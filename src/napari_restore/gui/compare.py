@@ -6,8 +6,8 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.experimental import link_layers, unlink_layers
 from napari.layers import Image
-from napari.layers.utils._link_layers import link_layers, unlink_layers
 from psygnal import Signal
 
 from napari_restore.errors import RestoreError

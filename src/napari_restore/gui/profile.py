@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -234,7 +235,7 @@ class Profile(QWidget):
         distances = np.linspace(0, length, len(first))
         self.shown = distances, values, unit
         names = " &nbsp; ".join(
-            f'<span style="color: {color}">━</span> {_escaped(image.name)}'
+            f'<span style="color: {color}">━</span> {escape(image.name)}'
             for color, image in zip(_COLORS, self.images, strict=False)
         )
         self._say(f"{names} &nbsp; <span style='color: #a0a0a0'>(gray values along {unit})</span>")
@@ -256,12 +257,6 @@ class Profile(QWidget):
 
     def _say(self, text: str) -> None:
         self.text.setText(text)
-
-
-def _escaped(text: str) -> str:
-    from html import escape
-
-    return escape(text)
 
 
 def show_profile(viewer: ViewerModel, images: Sequence[Image]) -> Profile:

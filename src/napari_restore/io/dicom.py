@@ -609,9 +609,9 @@ def value_of(dataset: Any, keyword: str) -> Any:
     """Look a value up; None where it is missing, empty, or nothing that can be decoded."""
     try:
         value = dataset.get(keyword)
-    # pydicom decodes when asked; a sloppy value can make it raise any error. Where it matters that
-    # a value is there and damaged, `unreadable` tells it from one that is missing.
     except Exception:
+        # pydicom decodes when asked; a sloppy value can make it raise any error. Where it matters
+        # that a value is there and damaged, `unreadable` tells it from one that is missing.
         return None
     return None if value in ("", []) else value
 

@@ -576,9 +576,9 @@ def is_earlier_result(path: Path, kind: str) -> bool:
     """
     try:
         return FORMATS[kind].is_ours(path)
-    # Damaged files can make readers raise any error. One that cannot be read is not ours, so that
-    # the caller refuses to replace it, and names it.
     except Exception:
+        # Damaged files can make readers raise any error. One that cannot be read is not ours, so
+        # that the caller refuses to replace it, and names it.
         return False
 
 

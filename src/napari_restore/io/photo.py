@@ -121,8 +121,9 @@ def _orientation(image: Image.Image) -> int:
     """Orientation from EXIF that is damaged elsewhere; 1 if it cannot be found."""
     try:
         found = image.getexif().get(ExifTags.Base.Orientation, 1)
-    # As above. The caller's note names the damage, and says that nothing was turned.
     except Exception:
+        # Damaged EXIF can make Pillow raise any error. The caller's note names the damage, and says
+        # that the image was not turned.
         return 1
     return int(found) if found in _TURNS else 1
 
