@@ -157,6 +157,22 @@ def test_the_box_switches_it_and_says_what_is_seen(viewer, predictor, qtbot):
     widget.session.close()
 
 
+def test_the_box_follows_a_script(viewer, predictor, qtbot):
+    widget = DeblurWidget(viewer)
+    qtbot.addWidget(widget)
+    viewer.add_image(np.random.default_rng(0).random((40, 40), np.float32))
+    live = widget.session.live
+    switched = []
+    live.switched.connect(switched.append)
+    widget.session.go_live(lambda: widget.options)
+    at_rest(qtbot, live)
+    assert widget.live_box.isChecked()
+    live.stop()
+    assert not widget.live_box.isChecked()
+    assert switched == [True, False]
+    widget.session.close()
+
+
 # ---------------------------------------------------------------- blocks
 
 

@@ -264,6 +264,8 @@ class RestoreWidget(QWidget):
         self._show_mode()
 
     def _on_live(self, on: bool) -> None:
+        if on == self.session.live.on:
+            return  # the box follows what a script did
         if not on:
             self.session.live.stop()
             return
