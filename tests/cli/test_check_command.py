@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 from scipy import ndimage
 
 from napari_restore.cli import main
@@ -37,10 +38,21 @@ def test_sentences_report_and_map(files, capsys):
     assert main([*command, "--force"]) == 0
 
 
-def test_inputs_are_not_replaced(files, capsys):
-    names = [str(files / name) for name in ("image.tif", "result.tif")]
-    assert main(["check", *names, "-o", names[1], "--force"]) == 1
-    assert "is an input" in capsys.readouterr().err
+@pytest.mark.parametrize("option", ["-o", "--map"])
+@pytest.mark.parametrize("name", ["image.tif", "result.tif", "truth.tif", "other.html"])
+def test_force_replaces_nothing_but_what_it_made(files, capsys, option, name):
+    (files / "truth.tif").write_bytes((files / "result.tif").read_bytes())
+    (files / "other.html").write_text("<html>not ours</html>")
+    if (option, name) == ("--map", "other.html"):
+        name = "other.tif"
+        tifffile.imwrite(files / name, np.zeros((8, 8), np.uint8))
+    before = (files / name).read_bytes()
+    names = [str(files / each) for each in ("image.tif", "result.tif")]
+    command = ["check", *names, "--reference", str(files / "truth.tif")]
+    assert main([*command, option, str(files / name), "--force"]) == 1
+    said = capsys.readouterr().err
+    assert "is an input" in said or "is no re" in said
+    assert (files / name).read_bytes() == before
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg", ".ome.zarr"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,9 @@ import numpy as np
 
 from napari_restore.cli import complain, progress_bar, say, shown_on
 from napari_restore.errors import FileError, RestoreError
-from napari_restore.evaluation.check import check
-from napari_restore.io import ImageFile, read_image, reading, write_image
+from napari_restore.evaluation.check import Check, check
+from napari_restore.evaluation.check_report import is_report
+from napari_restore.io import ImageFile, Inputs, read_image, reading, write_image
 
 from .restore import pixel_size_of
 
@@ -24,8 +26,10 @@ def run(args: argparse.Namespace) -> int:
     """Print three sentences and the notes; write the report and the map that are asked for."""
     about: Any = args.image
     try:
+        read = [Path(name) for name in (args.image, args.result, args.reference) if name]
+        inputs = Inputs(read)
         if args.output is not None:
-            _free(Path(args.output), args)
+            _check_report(Path(args.output), inputs, force=args.force)
         picture = read_image(Path(args.image), args.series)
         about = args.result
         result = read_image(Path(args.result), None)
@@ -53,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
             found.save(args.output)
             print(f"{args.output}: the report")
         if args.map is not None:
-            _write_map(Path(args.map), found, args)
+            _write_map(Path(args.map), found, picture.path, inputs, force=args.force)
             print(f"{args.map}: {found.meaning}")
     except (RestoreError, OSError) as error:
         complain(about, error, verbose=args.verbose)
@@ -61,18 +65,25 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _free(report: Path, args: argparse.Namespace) -> None:
-    inputs = [Path(name).resolve() for name in (args.image, args.result, args.reference) if name]
-    if report.resolve() in inputs:
-        raise FileError(f"{report} is an input and is not replaced. Name another file.")
-    if report.exists() and not args.force:
-        raise FileError(f"{report} exists. Give --force to replace it, or name another file.")
+def _check_report(report: Path, inputs: Inputs, *, force: bool) -> None:
+    """Raise a `FileError` if something stands at the place of a report that must stay."""
+    if not os.path.lexists(report):
+        return
+    inputs.check(report)
+    if not report.is_file() or (report.stat().st_size and not is_report(report)):
+        raise FileError(
+            f"{report} is no report of napari-restore and stays: --force replaces earlier reports "
+            "alone. Name another, or remove it first."
+        )
+    if not force:
+        raise FileError(f"{report} exists already. Use --force to replace it.")
 
 
-def _write_map(target: Path, found: Any, args: argparse.Namespace) -> None:
-    made = ImageFile(Path(args.image), found.error, "YX", "npy")
+def _write_map(target: Path, found: Check, source: Path, inputs: Inputs, *, force: bool) -> None:
+    made = ImageFile(source, found.error, "YX", "npy")
     text = json.dumps({"task": "check", "shows": found.meaning, "region": list(found.region)})
-    write_image(target, np.ascontiguousarray(found.error), made, text, force=args.force)
+    error = np.ascontiguousarray(found.error)
+    write_image(target, error, made, text, force=force, inputs=inputs)
 
 
 def _recorded(result: ImageFile) -> Mapping[str, Any]:

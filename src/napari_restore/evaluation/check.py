@@ -14,6 +14,7 @@ from napari_restore.analysis.find import noise_level, rich_windows
 from napari_restore.errors import ImageError, RestoreError
 from napari_restore.image.intensity import Scale, as_seen, find_scales, sample_regions
 from napari_restore.image.layout import Layout, Planes, Region, find_layout
+from napari_restore.io import write_text
 from napari_restore.models.catalog import CATALOG, INVERTERS
 from napari_restore.restoration.given_psf import find_pixel_size
 from napari_restore.restoration.plan import (
@@ -126,7 +127,7 @@ class Check:
         return page(self)
 
     def save(self, path: Any) -> None:
-        """Write the report.
+        """Write the report; the whole file appears, or none. An earlier file is replaced.
 
         Raises
         ------
@@ -134,7 +135,7 @@ class Check:
             If that cannot be written.
         """
         try:
-            Path(path).write_text(self.html(), "utf-8")
+            write_text(Path(path), self.html())
         except OSError as error:
             raise RestoreError(f"The report {path} cannot be written: {error}.") from error
 
@@ -339,8 +340,7 @@ def _checked(asked: _Asked, index: Sequence[int] | None, region: Sequence[int] |
         (part.top, part.left, part.bottom, part.right),
         figures | {"image": {"contrast": contrast * units, "noise": level * units}},
         tuple(notes),
-        asked.provenance
-        or ({} if plan is None else {"task": plan.spec.task, "model": _name(plan, facts)}),
+        made,
         pictures | {"error": error},
     )
 
@@ -386,16 +386,8 @@ def _region(
         if height * width <= MOST:
             return Region(0, 0, height, width)
         window = rich_windows(_Gray(planes, index, scale), side, 1, look)[0]
-        return Region(
-            window.top,
-            window.left,
-            *(
-                start + length
-                for start, length in zip(
-                    (window.top, window.left), window.samples.shape[:2], strict=True
-                )
-            ),
-        )
+        tall, wide = window.samples.shape[:2]
+        return Region(window.top, window.left, window.top + tall, window.left + wide)
     top, left, bottom, right = (int(value) for value in region)
     if not (0 <= top < bottom <= height and 0 <= left < right <= width):
         raise ImageError(
@@ -781,9 +773,7 @@ def _appearance(seen: Array, restored: Array, figures: dict[str, dict[str, Any]]
         mean = max(float(slopes.mean()), 1e-9)
         group[f"noise_{when}"] = round(noise_level(part), 5)
         group[f"mean_gradient_{when}"] = round(mean, 5)
-        group[f"gradient_sparsity_{when}"] = round(
-            _rms(slopes) / max(float(slopes.mean()), 1e-9), 3
-        )
+        group[f"gradient_sparsity_{when}"] = round(_rms(slopes) / mean, 3)
     figures["no-reference figures"] = group
 
 

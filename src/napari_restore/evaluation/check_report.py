@@ -11,11 +11,14 @@ import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from .check import Check
 
+#: How a report is told from other pages.
+_MARK = '<meta name="generator" content="napari-restore check">'
 #: Longest side of a picture in pixels.
 _SIDE = 640
 _STYLE = """
@@ -55,6 +58,12 @@ _GROUPS = {
 }
 
 
+def is_report(path: Path) -> bool:
+    """Whether a file is an earlier report."""
+    with path.open("rb") as file:
+        return _MARK.encode() in file.read(1000)
+
+
 def page(check: Check) -> str:
     """One HTML page, without scripts and without anything from elsewhere."""
     record = check.provenance
@@ -62,7 +71,7 @@ def page(check: Check) -> str:
     parts = [
         "<!DOCTYPE html>",
         '<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width">',
+        f'{_MARK}<meta name="viewport" content="width=device-width">',
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{escape(title)}</h1>",
         f"<p>{escape(_made(record))} <span class='warn'>Not for diagnosis.</span></p>",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import platformdirs
+
+from napari_restore.io import write_text
 
 
 def read_json(path: Path) -> Any:
@@ -21,17 +23,9 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write all or nothing; it is a convenience, and a read-only home no reason to complain."""
-    text = json.dumps(value, indent=1)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError:
-        return
+        write_text(path, json.dumps(value, indent=1))
 
 
 class Settings:

@@ -16,6 +16,7 @@ from .files import (
     reading,
     stays_as_stored,
     write_image,
+    write_text,
     zarr_around,
 )
 from .image_file import ImageFile
@@ -39,5 +40,6 @@ __all__ = [
     "reading",
     "stays_as_stored",
     "write_image",
+    "write_text",
     "zarr_around",
 ]

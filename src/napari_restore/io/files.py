@@ -270,6 +270,22 @@ def write_image(
         format.write(temporary, target.name, data, picture, provenance)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text, in place of what is there: the whole file appears, or none.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; what is there stays.
+    """
+    temporary = path.with_name(f".napari-restore-{secrets.token_hex(6)}.part")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def stays_as_stored(picture: ImageFile, target: Path) -> bool:
     """Whether a result holds samples as the original's file does, with what says how to read them.
 
