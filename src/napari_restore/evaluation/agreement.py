@@ -213,7 +213,7 @@ def find_agreement(
     index : tuple of int
         Which plane.
     region : Region
-        At most some two million pixels: each is restored eleven times, as one tile.
+        Of bounded size: it is restored ten times, as one tile.
     """
     restore = Restorer(image, plan, facts, index, region)
     total = (len(SYMMETRIES) + REALIZATIONS) * region.pixels
