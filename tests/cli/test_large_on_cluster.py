@@ -10,6 +10,7 @@ import pytest
 import tifffile
 import zarr
 
+from napari_restore import Optics
 from napari_restore.cli import main, restore
 from napari_restore.image import layout
 from napari_restore.io.files import read_on_workers
@@ -131,6 +132,42 @@ def test_what_was_begun_here_is_continued_there(
     assert contents(tmp_path / "out.ome.zarr") == far
 
 
+@pytest.fixture
+def stack(tmp_path):
+    """An OME-TIFF of a volume, and its point spread function."""
+    data = np.random.default_rng(4).normal(2000, 300, (6, 70, 60)).clip(0).astype("uint16")
+    told = {"PhysicalSizeX": 0.2, "PhysicalSizeY": 0.2, "PhysicalSizeZ": 0.5}
+    kernel = Optics(na=0.9, wavelength=0.52, pixel_size=0.2, z_step=0.5).psf(dimensions=3)
+    for name, samples in (("stack", data), ("psf", kernel)):
+        tifffile.imwrite(tmp_path / f"{name}.ome.tif", samples, metadata={"axes": "ZYX", **told})
+    return tmp_path / "stack.ome.tif", tmp_path / "psf.ome.tif"
+
+
+@pytest.mark.parametrize("method", ["network", "richardson-lucy"])
+def test_a_volume_is_that_of_this_computer_and_can_be_continued(
+    tmp_path, stack, dask_cluster, monkeypatch, method
+):
+    command = ["deblur", stack[0], "--psf", stack[1], "--dimensions", "3", "--method", method]
+    monkeypatch.setattr(layout, "BLOCK_BYTES", 1)
+    real, written = OmeZarr.write, []
+
+    def stop(self, block, data):
+        if len(written) == 1:
+            raise KeyboardInterrupt
+        real(self, block, data)
+        written.append(block)
+
+    assert here(*command, "-o", tmp_path / "here.ome.zarr") == 0
+    assert on(dask_cluster, *command, "-o", tmp_path / "far.ome.zarr") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(OmeZarr, "write", stop)
+        assert here(*command, "-o", tmp_path / "again.ome.zarr") == 130
+    assert here(*command, "-o", tmp_path / "again.ome.zarr", "--resume") == 0
+    whole = contents(tmp_path / "here.ome.zarr")
+    assert contents(tmp_path / "far.ome.zarr") == whole
+    assert contents(tmp_path / "again.ome.zarr") == whole
+
+
 @pytest.mark.parametrize("seen", [True, False])
 def test_a_tiff_is_that_of_this_computer(
     tmp_path, affine_model, dask_cluster, monkeypatch, capsys, seen
@@ -140,6 +177,7 @@ def test_a_tiff_is_that_of_this_computer(
     source = tmp_path / "a.tif"
     tifffile.imwrite(source, data, photometric="rgb", metadata={"axes": "TYXS"})
     monkeypatch.setattr(restore, "SCRATCH_BYTES", 10)
+    monkeypatch.setattr(layout, "IN_MEMORY", 10)
     command = ["dehaze", source, "--model", affine_model, "--tile", "64", "-o"]
     assert here(*command, tmp_path / "here.tif") == 0
     capsys.readouterr()

@@ -16,6 +16,7 @@ from napari_restore.image.intensity import (
     Place,
     Scale,
     add_residual,
+    beyond,
     find_scales,
     whole_changes,
 )
@@ -109,6 +110,18 @@ def test_defects_of_a_camera_do_not_count(dtype: str, harm: Harm) -> None:
     low, high = np.percentile(clean[harmed == clean], PERCENTILES)
     assert scale.low == pytest.approx(low, abs=1)
     assert scale.span == pytest.approx(high - low, rel=0.05)
+
+
+@pytest.mark.parametrize("sigma", [0.8, 1.0, 2.0])
+@pytest.mark.parametrize("span", [20.0, 600.0])
+@pytest.mark.parametrize("shape", ["spot", "filament"])
+def test_what_a_lens_has_drawn_is_no_defect(shape: str, sigma: float, span: float) -> None:
+    """However bright it is: beads and filaments are what is to be restored."""
+    drawn = np.zeros((41, 41))
+    drawn[20, 20 if shape == "spot" else slice(None)] = 1
+    drawn = gaussian_filter(drawn, sigma)
+    seen = (100 + 1000 * drawn / drawn.max())[..., None]
+    assert beyond(seen, Scale(100.0, span), None) is None
 
 
 def test_a_hot_pixel_of_8_bit_color_is_told_by_the_range_that_is_used() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -386,11 +387,13 @@ def _starts(length: int, count: int, side: int) -> list[int]:
 
 #: Spans beyond the scale at which no sample can be a measurement.
 FAR = 1e5
-#: Spans above or below the scale from which on an isolated sample is an outlier, and how much of
-#: its excess its surroundings may have: a spot that a lens has blurred has more.
-_OUTSIDE, _ALIKE = 0.5, 0.02
-#: Places around a sample that are not in a 2x2 cluster with it.
-_RING = [(y, x) for y in range(-2, 3) for x in range(-2, 3) if max(abs(y), abs(x)) == 2]
+#: Spans above or below the scale from which on an isolated sample is an outlier; what share of its
+#: rise over the ground a sample beside it has to have to be like it; and how many of those an
+#: outlier may have: the others of two, three in a corner, or a line of defects.
+_OUTSIDE, _ALIKE, _COMPANY = 0.5, 0.25, 2
+#: Places beside a sample, and those around them, which show the ground that it rises from.
+_BESIDE = np.array([(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)])
+_RING = np.array([(y, x) for y in range(-2, 3) for x in range(-2, 3) if max(abs(y), abs(x)) == 2])
 #: Ranges of all other samples by which the value of a fill lies apart from them, and how many
 #: samples have it at least.
 _APART, _FILLED = 10.0, 16
@@ -487,7 +490,7 @@ def _in_bars(scale: Scale, rows: range, columns: range, size: tuple[int, int]) -
     return bars if bars.any() else None
 
 
-def beyond(seen: NDArray[Any], scale: Scale, gaps: Mask | None) -> Mask | None:
+def beyond(seen: NDArray[Any], scale: Scale, gaps: Mask | None, company: int = 1) -> Mask | None:
     """Find outliers: single samples far from their surroundings, and values that none can have.
 
     Parameters
@@ -524,8 +527,11 @@ def beyond(seen: NDArray[Any], scale: Scale, gaps: Mask | None) -> Mask | None:
     return out if out.any() else None
 
 
-def isolated(normal: NDArray[np.float64], suspects: Mask, company: int = 3) -> Mask:
+def isolated(normal: NDArray[np.float64], suspects: Mask, company: int = _COMPANY) -> Mask:
     """Tell which suspects are outliers: hot and dead pixels, alone or in twos, and thin lines.
+
+    What a lens has drawn goes over into what is around it, however bright it is. So beads and
+    filaments are none.
 
     Parameters
     ----------
@@ -534,31 +540,29 @@ def isolated(normal: NDArray[np.float64], suspects: Mask, company: int = 3) -> M
     suspects : ndarray
         Samples outside of the scale.
     company : int
-        How many samples around one have to be like it, so that it is none: what a lens has
-        blurred has many. One or two may be outliers too, or of the same line of defects.
+        How many of those beside it may be like an outlier.
     """
     out = np.zeros(suspects.shape, bool)
     y, x, c = np.nonzero(suspects)
     if len(y) == 0:
         return out
-    excess = _excess(normal[y, x, c])
-    # The largest, in falling order.
-    around = np.zeros((company, len(y)))
     height, width = suspects.shape[:2]
-    for step_y, step_x in _RING:
-        there_y, there_x = y + step_y, x + step_x
+
+    def around(ring: NDArray[np.int_]) -> NDArray[np.float64]:
+        there_y, there_x = y[:, None] + ring[:, 0], x[:, None] + ring[:, 1]
         inside = (there_y >= 0) & (there_y < height) & (there_x >= 0) & (there_x < width)
-        there = normal[there_y.clip(0, height - 1), there_x.clip(0, width - 1), c]
-        # Only what goes the same way is like it.
-        alike = np.where(inside, _excess(there) * np.sign(excess), 0)
-        for rank in around:
-            alike, rank[:] = np.minimum(alike, rank), np.maximum(alike, rank)
-    out[y, x, c] = around[-1] <= _ALIKE * np.abs(excess)
+        there = normal[there_y.clip(0, height - 1), there_x.clip(0, width - 1), c[:, None]]
+        return np.where(inside, there, np.nan)
+
+    with warnings.catch_warnings():
+        # Images of few pixels have no ring.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        ground = np.nan_to_num(np.nanmedian(around(_RING), axis=1), nan=0.5)
+    up = np.sign(normal[y, x, c] - 0.5)
+    rise = up * (normal[y, x, c] - ground)
+    alike = up[:, None] * (around(_BESIDE) - ground[:, None]) >= _ALIKE * rise[:, None]
+    out[y, x, c] = (rise > _OUTSIDE) & (alike.sum(1) <= company)
     return out
-
-
-def _excess(normal: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.maximum(normal - 1, 0) + np.minimum(normal, 0)
 
 
 def find_fills(values: NDArray[Any]) -> tuple[float, ...]:
