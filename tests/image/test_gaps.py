@@ -190,6 +190,23 @@ def test_an_empty_or_saturated_frame_does_not_count(frame: int, value: int) -> N
     assert find_scales(Planes(dead, find_layout(dead)))[0].low == pytest.approx(scales[0].low, 1e-6)
 
 
+@pytest.mark.parametrize("task", ["with a view", "without"])
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+def test_the_color_of_bars_changes_nothing(dtype: str, task: str) -> None:
+    """Neither what is dark or bright beside them, which they are no surroundings of."""
+    picture = np.stack([scene(dtype) // 4 + 150] * 3, -1)
+    # Dark spots of a few pixels beside the bar, as far below the picture as an outlier is.
+    picture[12, 20:80:9] = picture[12, 21:80:9] = picture[13, 20:80:9] = 40
+    view = 32 if task == "with a view" else 0
+    results = []
+    for color in (0, 90, 255):
+        boxed = picture.copy()
+        boxed[:12] = boxed[-12:] = color
+        results.append(restored(boxed, LocalPredictor(view=view), axes="YXS")[12:-12])
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])
+
+
 def test_stripes_and_steps_are_no_bars() -> None:
     ramp = np.repeat(np.arange(40.0)[:, None], 50, 1)
     step = np.full((40, 50), 7.0)

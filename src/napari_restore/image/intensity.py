@@ -463,19 +463,19 @@ def find_gaps(
     ndarray or None
         (h, w, channels); None if there are none.
     """
+    seen = block[..., :channels]
     gaps = without_value(block, channels, scale.missing)
-    masks = [
-        gaps,
-        beyond(block[..., :channels], scale, gaps),
-        _in_bars(scale, rows, columns, size),
-    ]
-    found = [mask for mask in masks if mask is not None]
-    if not found:
-        return None
-    out = np.zeros((*block.shape[:2], channels), bool)
-    for mask in found:
-        out |= mask
-    return out
+    # What is beside a bar is not measured against it.
+    gaps = either(gaps, _in_bars(scale, rows, columns, size), seen.shape)
+    return either(gaps, beyond(seen, scale, gaps), seen.shape)
+
+
+def either(first: Mask | None, second: Mask | None, shape: tuple[int, ...]) -> Mask | None:
+    """Join two masks of a shape, each of which may be None or broadcast."""
+    if first is None or second is None:
+        found = second if first is None else first
+        return None if found is None else np.broadcast_to(found, shape)
+    return np.broadcast_to(first | second, shape)
 
 
 def _in_bars(scale: Scale, rows: range, columns: range, size: tuple[int, int]) -> Mask | None:
@@ -521,9 +521,8 @@ def beyond(seen: NDArray[Any], scale: Scale, gaps: Mask | None, company: int = 1
         return None
     normal = (seen.astype(np.float64) - least) / span
     far = suspects & (np.abs(normal) > FAR)
-    if gaps is not None:
-        normal = np.where(gaps, 0.5, normal)
-    out = far | isolated(np.where(far, 0.5, normal), suspects & ~far)
+    out_of_sight = far if gaps is None else far | gaps
+    out = far | isolated(np.where(out_of_sight, np.nan, normal), suspects & ~far)
     return out if out.any() else None
 
 
@@ -536,7 +535,7 @@ def isolated(normal: NDArray[np.float64], suspects: Mask, company: int = _COMPAN
     Parameters
     ----------
     normal : ndarray
-        (h, w, C), the scale being 0 to 1.
+        (h, w, C), the scale being 0 to 1; NaN where nothing is known.
     suspects : ndarray
         Samples outside of the scale.
     company : int
