@@ -166,6 +166,12 @@ def _scale(
     fixed = layout.color and values.dtype == np.uint8
     if not fixed:
         missing += find_fills(values)
+        rest = values[~np.isin(values, missing)]
+        missing += tuple(
+            value
+            for value in find_fills(rest, _APART_IN_AREAS)
+            if _is_area(value, samples, channels)
+        )
         values = _joined([s.block[..., :channels][s.valid(channels, missing)] for s in samples])
     if values.size == 0:
         return Scale(0.0, 255.0 if fixed else 0.0, missing)
@@ -202,6 +208,17 @@ def _scale(
         )
     known = usual == (low, high) or usual[0] == usual[1]
     return Scale(low, high - low, missing, bars, few, floor, ceiling, None if known else usual)
+
+
+def _is_area(value: float, samples: list[_Sample], channels: int) -> bool:
+    """Whether a value is that of areas, beside areas without it: their borders are short."""
+    inside, outside, borders = 0, 0, 0
+    for sample in samples:
+        same = (sample.block[..., :channels] == value).all(-1)
+        inside += int(np.count_nonzero(same))
+        outside += int(np.count_nonzero(~same))
+        borders += sum(int(np.count_nonzero(np.diff(same, axis=axis))) for axis in (0, 1))
+    return borders <= _RAGGED * min(inside, outside)
 
 
 def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
@@ -397,6 +414,9 @@ _RING = np.array([(y, x) for y in range(-2, 3) for x in range(-2, 3) if max(abs(
 #: Ranges of all other samples by which the value of a fill lies apart from them, and how many
 #: samples have it at least.
 _APART, _FILLED = 10.0, 16
+#: The same for areas of one value, whose borders are sharper than a lens draws them; how long these
+#: are at most, as a share of the pixels on either side.
+_APART_IN_AREAS, _RAGGED = 1.0, 0.15
 #: Rows or columns of one value that make a bar at least. Of 8-bit photographs black bars may have
 #: been compressed: levels that they have at most.
 _BAR, _BLACK = 2, 4
@@ -564,7 +584,7 @@ def isolated(normal: NDArray[np.float64], suspects: Mask, company: int = _COMPAN
     return out
 
 
-def find_fills(values: NDArray[Any]) -> tuple[float, ...]:
+def find_fills(values: NDArray[Any], apart: float = _APART) -> tuple[float, ...]:
     """Find values that mark samples as not measured, though no file says so.
 
     Such a value is the least or the largest of all, many samples have exactly it, and it lies far
@@ -574,6 +594,8 @@ def find_fills(values: NDArray[Any]) -> tuple[float, ...]:
     ----------
     values : ndarray
         Finite samples of an image, in one dimension.
+    apart : float
+        Ranges of all other samples by which the value lies apart from them.
     """
     found: list[float] = []
     while values.size and len(found) < 4:
@@ -586,7 +608,7 @@ def find_fills(values: NDArray[Any]) -> tuple[float, ...]:
             rest = values[~same].astype(np.float64)
             low, high = np.percentile(rest, (0.1, 99.9))
             near = rest.min() if end == ends[0] else rest.max()
-            if high > low and abs(near - end) > _APART * (high - low):
+            if high > low and abs(near - end) > apart * (high - low):
                 found.append(end)
                 values = values[~same]
                 break
