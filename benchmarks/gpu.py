@@ -243,7 +243,7 @@ def models(bench: Bench) -> Iterator[Row]:
 def helpers(bench: Bench) -> Iterator[Row]:
     """What helps to find a point spread function: card against processor."""
     from napari_restore.models.catalog import INVERTERS, find_model
-    from napari_restore.restoration.psf_tools import make_tools
+    from napari_restore.restoration.psf_search import make_tools
 
     for channels, inverter in INVERTERS.items():
         window = picture((bench.side, bench.side, 3)[: 2 + (channels == 3)])

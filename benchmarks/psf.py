@@ -23,7 +23,7 @@ from PIL import Image
 from napari_restore.analysis.find import Finding, find_psf, noise_level
 from napari_restore.models.catalog import INVERTERS, find_model
 from napari_restore.physics import camera, motion, psf
-from napari_restore.restoration.psf_tools import make_tools
+from napari_restore.restoration.psf_search import make_tools
 
 if TYPE_CHECKING:
     from napari_restore.analysis.find import Tools

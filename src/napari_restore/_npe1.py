@@ -8,7 +8,7 @@ from napari_plugin_engine import napari_hook_implementation
 @napari_hook_implementation
 def napari_experimental_provide_dock_widget():  # type: ignore[no-untyped-def]
     """Offer the three docks."""
-    from napari_restore.gui.tasks import DeblurWidget, DehazeWidget, MotionDeblurWidget
+    from napari_restore.gui.widget import DeblurWidget, DehazeWidget, MotionDeblurWidget
 
     return [
         (DeblurWidget, {"name": "Deblur"}),

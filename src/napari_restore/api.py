@@ -13,11 +13,10 @@ from napari_restore.restoration.dask_graph import restore_lazily
 from napari_restore.restoration.plan import (
     Options,
     find_motion,
-    find_psfs,
     make_plan,
     takes_options,
 )
-from napari_restore.restoration.run import light_note, restore_array
+from napari_restore.restoration.run import find_psfs, light_note, restore_array
 from napari_restore.runtime import Watch
 
 if TYPE_CHECKING:

@@ -69,7 +69,7 @@ def predictor(monkeypatch) -> Iterator[FakePredictor]:
     fake = FakePredictor()
     monkeypatch.setattr("napari_restore.inference.predictor.load_predictor", lambda *_: fake)
     # It sees no motion, and nothing could be tried with it.
-    monkeypatch.setattr("napari_restore.restoration.plan.find_blurs", lambda *_: ())
+    monkeypatch.setattr("napari_restore.restoration.psf_search.find_blurs", lambda *_: ())
     yield fake
     fake.free()
 

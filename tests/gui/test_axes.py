@@ -12,7 +12,7 @@ from napari_restore.errors import ImageError
 from napari_restore.gui.axes import read_axes
 from napari_restore.gui.describe import describe
 from napari_restore.gui.options import DockOptions
-from napari_restore.gui.tasks import DeblurWidget
+from napari_restore.gui.widget import DeblurWidget
 from waiting import LIMIT_MS
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_restore import restore
-from napari_restore.gui.tasks import DeblurWidget
+from napari_restore.gui.widget import DeblurWidget
 from waiting import LIMIT_MS
 
 

@@ -13,7 +13,7 @@ from napari_restore.gui import clients
 from napari_restore.gui.controls import Controls
 from napari_restore.gui.layers import METADATA_KEY
 from napari_restore.gui.options import DockOptions
-from napari_restore.gui.tasks import DeblurWidget
+from napari_restore.gui.widget import DeblurWidget
 from waiting import LIMIT_MS
 
 distributed = pytest.importorskip("distributed")

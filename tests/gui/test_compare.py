@@ -12,7 +12,7 @@ from napari_restore.gui.compare import comparison_of, difference_layer
 from napari_restore.gui.lineage import remember_source
 from napari_restore.gui.options import DockOptions
 from napari_restore.gui.profile import length_of, values_along
-from napari_restore.gui.tasks import DeblurWidget
+from napari_restore.gui.widget import DeblurWidget
 from waiting import LIMIT_MS
 
 

@@ -8,7 +8,7 @@ from napari_restore import restore
 from napari_restore.gui.canvas import camera_of
 from napari_restore.gui.options import DockOptions
 from napari_restore.gui.patches import BLOCK, Patched, Patches, middle_of, rectangles, seen
-from napari_restore.gui.tasks import DeblurWidget
+from napari_restore.gui.widget import DeblurWidget
 from napari_restore.image.layout import Region
 from waiting import LIMIT_MS
 

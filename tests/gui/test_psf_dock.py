@@ -14,7 +14,7 @@ from napari_restore.analysis.find import Finding
 from napari_restore.analysis.point_spread import PSF
 from napari_restore.gui.psf_controls import BEADS, FOUND, LAYER, NONE, OPTICS
 from napari_restore.gui.psf_source import BeadsIn, OpticsOf, micrometers_of
-from napari_restore.gui.tasks import DeblurWidget, DehazeWidget, MotionDeblurWidget
+from napari_restore.gui.widget import DeblurWidget, DehazeWidget, MotionDeblurWidget
 from napari_restore.physics import psf
 from waiting import LIMIT_MS
 

@@ -9,7 +9,7 @@ from napari_restore.errors import ImageError
 from napari_restore.gui.layers import METADATA_KEY
 from napari_restore.gui.options import DockOptions
 from napari_restore.gui.region import channels_of
-from napari_restore.gui.tasks import DeblurWidget
+from napari_restore.gui.widget import DeblurWidget
 from waiting import LIMIT_MS
 
 

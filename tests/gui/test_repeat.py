@@ -16,7 +16,7 @@ from napari_restore.errors import RestoreError
 from napari_restore.gui.options import DockOptions
 from napari_restore.gui.psf_source import BeadsIn, OpticsOf
 from napari_restore.gui.repeat import arguments_of, command_of, python_of
-from napari_restore.gui.tasks import DeblurWidget, DehazeWidget
+from napari_restore.gui.widget import DeblurWidget, DehazeWidget
 from napari_restore.io import read_image
 from napari_restore.models.catalog import CATALOG
 from waiting import LIMIT_MS

@@ -19,7 +19,7 @@ from napari_restore.gui.psf_controls import OPTICS, picture_of, psf_layer
 from napari_restore.gui.psf_source import OpticsOf
 from napari_restore.gui.rates import Rates
 from napari_restore.gui.session import Session
-from napari_restore.gui.tasks import DeblurWidget
+from napari_restore.gui.widget import DeblurWidget
 from waiting import LIMIT_MS
 
 OPTICAL = {"na": 1.0, "wavelength": "520 nm", "modality": "confocal", "refractive_index": 1.33}

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
-from napari_restore.gui.tasks import DOCKS, DeblurWidget, DehazeWidget, MotionDeblurWidget
+from napari_restore.gui.options import DOCKS
+from napari_restore.gui.widget import DeblurWidget, DehazeWidget, MotionDeblurWidget
 from waiting import LIMIT_MS
 
 WIDGETS = {"Deblur": DeblurWidget, "Dehaze": DehazeWidget, "Motion deblur": MotionDeblurWidget}

@@ -324,7 +324,7 @@ def test_distributed_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_versions_differ(dask_cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("napari_restore.__version__", "9.9.9")
+    monkeypatch.setattr("napari_restore.restoration.cluster.installed_version", lambda: "9.9.9")
     with (
         connect(dask_cluster.scheduler_address) as client,
         pytest.raises(ClusterError, match=r"napari-restore is .* on worker .* 9\.9\.9 here"),

@@ -16,25 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, eq=False)
-class KnownBlur:
-    """What a network that inverts a blur is told.
-
-    Attributes
-    ----------
-    psf : ndarray
-        (k, k), odd k, sum 1.
-    noise : float
-        Standard deviation, in the range that the network sees.
-    linear : bool
-        Whether the blur acted on light before the sRGB tone curve of the image.
-    """
-
-    psf: NDArray[np.float32]
-    noise: float
-    linear: bool
-
-
 def square(array: NDArray[np.floating]) -> NDArray[np.float32]:
     """Pad a kernel of odd sides with zeros until both sides are equal."""
     side = max(array.shape)

@@ -13,7 +13,8 @@ from napari_restore.errors import RestoreError
 from napari_restore.image.layout import Layout
 from napari_restore.io import ImageFile, read_image, reading, write_image
 from napari_restore.restoration.given_psf import given_psfs, optics_of_channels
-from napari_restore.restoration.plan import Options, find_psfs, make_plan
+from napari_restore.restoration.plan import Options, make_plan
+from napari_restore.restoration.run import find_psfs
 from napari_restore.runtime import resolve_device
 
 from .restore import OPTICS, UsageError, beads_in, pixel_size_of, recorded_in, told_optics

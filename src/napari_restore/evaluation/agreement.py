@@ -16,7 +16,6 @@ import numpy as np
 from scipy import ndimage
 
 from napari_restore.analysis.find import noise_level
-from napari_restore.analysis.point_spread import KnownBlur
 from napari_restore.image.intensity import normalized
 from napari_restore.image.layout import Grid, Planes, Region, reflect
 from napari_restore.inference.engine import common_context, plane_view, restrain
@@ -170,7 +169,7 @@ class Restorer:
         return part
 
     def _predictor(self, symmetry: tuple[int, bool]) -> Any:
-        from napari_restore.inference.predictor import find_predictor
+        from napari_restore.inference.predictor import KnownBlur, find_predictor
 
         plan, facts = self._plan, self._facts
         channel = min(self._channel, max(0, len(facts.blurs) - 1))

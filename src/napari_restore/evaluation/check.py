@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,23 +12,24 @@ from scipy import ndimage
 
 from napari_restore.analysis.find import noise_level, rich_windows
 from napari_restore.errors import ImageError, RestoreError
-from napari_restore.image.intensity import Scale, as_seen, find_scales, sample_regions
+from napari_restore.image.intensity import Scale, as_seen, sample_regions
 from napari_restore.image.layout import Layout, Planes, Region, find_layout
-from napari_restore.io import write_text
-from napari_restore.models.catalog import CATALOG, INVERTERS
+from napari_restore.models.catalog import CATALOG
 from napari_restore.restoration.given_psf import find_pixel_size
 from napari_restore.restoration.plan import (
     Blur,
     Facts,
     Options,
-    find_facts,
     make_plan,
     measure_blur,
+    scales_of,
 )
+from napari_restore.restoration.run import find_facts
 from napari_restore.runtime import Watch, tell, torch
 from napari_restore.runtime import check as look
 
 from .agreement import calibrations, find_agreement, likely_error
+from .check_report import Check
 from .likeness import SIDE, likeness
 from .metrics import SSIM_WINDOW, affine_fit, ms_ssim, psnr, ssim
 from .resolution import (
@@ -66,78 +67,6 @@ _ROUNDING = 1 / 255 / np.sqrt(12)
 _WINDOWS, _COUNTED = 6, 2**22
 #: Widths in pixels of the Gaussians whose differences are bands, and the period of each.
 _BANDS = ((0.4, 3), (0.8, 6), (1.6, 12), (3.2, 24))
-_CARDS = "https://napari-restore.github.io/napari-restore/models"
-
-
-@dataclass(frozen=True)
-class Check:
-    """What can be said of a result.
-
-    Attributes
-    ----------
-    sentences : tuple of str
-        Three, in plain words: what to trust, whether the result explains the image, and whether the
-        image is like those that the model learned from.
-    error : ndarray
-        (h, w) float32, in the units of the image: size of error that 68 % of the samples do not
-        exceed. Where no model is known that is calibrated, the part of the image that the result
-        does not explain; `meaning` says which.
-    meaning : str
-        What ``error`` is.
-    index : tuple of int
-        The plane that was looked at, over the axes before it.
-    region : tuple of int
-        Top, left, bottom, right of what ``error`` shows, in pixels of that plane.
-    figures : mapping
-        All figures by group and name, in plain types.
-    notes : tuple of str
-        What was not checked, and why; what was assumed.
-    provenance : mapping
-        How the result was made, as far as it is known.
-    pictures : mapping
-        (h, w) or (h, w, 3) arrays for the report.
-    """
-
-    sentences: tuple[str, ...]
-    error: Array
-    meaning: str
-    index: tuple[int, ...]
-    region: tuple[int, int, int, int]
-    figures: Mapping[str, Mapping[str, Any]]
-    notes: tuple[str, ...] = ()
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    pictures: Mapping[str, Any] = field(default_factory=dict, repr=False)
-
-    def __str__(self) -> str:
-        return "\n".join(self.sentences)
-
-    @property
-    def card(self) -> str:
-        """Address of the card of the model; empty where it is not known."""
-        model = str(self.provenance.get("model", ""))
-        names = {spec.name: spec.name for spec in CATALOG}
-        names |= {spec.name: "invert" for spec in INVERTERS.values()}
-        names["invert-volume"] = "invert-volume"
-        return f"{_CARDS}/{names[model]}/" if model in names else ""
-
-    def html(self) -> str:
-        """Report as one page that needs nothing else."""
-        from .check_report import page
-
-        return page(self)
-
-    def save(self, path: Any) -> None:
-        """Write the report; the whole file appears, or none. An earlier file is replaced.
-
-        Raises
-        ------
-        RestoreError
-            If that cannot be written.
-        """
-        try:
-            write_text(Path(path), self.html())
-        except OSError as error:
-            raise RestoreError(f"The report {path} cannot be written: {error}.") from error
 
 
 def check(
@@ -269,8 +198,7 @@ def _checked(asked: _Asked, index: Sequence[int] | None, region: Sequence[int] |
     planes = Planes(asked.image, layout)
     place = _index(layout, index)
     tell(0, 1, "Looking at the image")
-    scaling = {} if plan is None else plan.scaling
-    scales = find_scales(planes, **scaling)
+    scales = scales_of(planes, plan)
     scale = scales[layout.group(place)]
     part = _region(planes, place, scale, region)
     if part.pixels < layout.pixels:

@@ -1,22 +1,28 @@
-"""The report of a check: one page with its figures and pictures inside."""
+"""What a check found, and its report: one page with its figures and pictures inside."""
 
 from __future__ import annotations
 
 import base64
 import io
+from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_restore.errors import RestoreError
+from napari_restore.io import write_text
+from napari_restore.models.catalog import CATALOG, INVERTERS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from .check import Check
+    Array = NDArray[np.float32]
 
+_CARDS = "https://napari-restore.github.io/napari-restore/models"
 #: How a report is told from other pages.
 _MARK = '<meta name="generator" content="napari-restore check">'
 #: Longest side of a picture in pixels.
@@ -56,6 +62,75 @@ _GROUPS = {
     "against the reference": ("Against the reference", ""),
     "image": ("Of the image", "In its units."),
 }
+
+
+@dataclass(frozen=True)
+class Check:
+    """What can be said of a result.
+
+    Attributes
+    ----------
+    sentences : tuple of str
+        Three, in plain words: what to trust, whether the result explains the image, and whether the
+        image is like those that the model learned from.
+    error : ndarray
+        (h, w) float32, in the units of the image: size of error that 68 % of the samples do not
+        exceed. Where no model is known that is calibrated, the part of the image that the result
+        does not explain; `meaning` says which.
+    meaning : str
+        What ``error`` is.
+    index : tuple of int
+        The plane that was looked at, over the axes before it.
+    region : tuple of int
+        Top, left, bottom, right of what ``error`` shows, in pixels of that plane.
+    figures : mapping
+        All figures by group and name, in plain types.
+    notes : tuple of str
+        What was not checked, and why; what was assumed.
+    provenance : mapping
+        How the result was made, as far as it is known.
+    pictures : mapping
+        (h, w) or (h, w, 3) arrays for the report.
+    """
+
+    sentences: tuple[str, ...]
+    error: Array
+    meaning: str
+    index: tuple[int, ...]
+    region: tuple[int, int, int, int]
+    figures: Mapping[str, Mapping[str, Any]]
+    notes: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    pictures: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __str__(self) -> str:
+        return "\n".join(self.sentences)
+
+    @property
+    def card(self) -> str:
+        """Address of the card of the model; empty where it is not known."""
+        model = str(self.provenance.get("model", ""))
+        names = {spec.name: spec.name for spec in CATALOG}
+        names |= {spec.name: "invert" for spec in INVERTERS.values()}
+        names["invert-volume"] = "invert-volume"
+        return f"{_CARDS}/{names[model]}/" if model in names else ""
+
+    def html(self) -> str:
+        """Report as one page that needs nothing else."""
+        return page(self)
+
+    def save(self, path: Any) -> None:
+        """Write the report; the whole file appears, or none. An earlier file is replaced.
+
+        Raises
+        ------
+        RestoreError
+            If that cannot be written.
+        """
+        try:
+            write_text(Path(path), self.html())
+        except OSError as error:
+            raise RestoreError(f"The report {path} cannot be written: {error}.") from error
 
 
 def is_report(path: Path) -> bool:

@@ -35,9 +35,13 @@ from .work import Outcome, attempt
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from qtpy.QtWidgets import QWidget
+
     from napari_restore.cli.restore import FileStep
 
-    from .widget import RestoreWidget
+    from .controls import Controls
+    from .options import DockConfig
+    from .session import Session
 
 
 @dataclass(frozen=True)
@@ -88,15 +92,21 @@ class BatchPage(QDialog):
 
     Parameters
     ----------
-    dock : RestoreWidget
-        Whose controls say how.
+    parent : QWidget
+        The dock.
+    face : DockConfig
+    session : Session
+    controls : Controls
+        They say how.
     """
 
-    def __init__(self, dock: RestoreWidget) -> None:
-        super().__init__(dock)
-        self._dock = dock
+    def __init__(
+        self, parent: QWidget, face: DockConfig, session: Session, controls: Controls
+    ) -> None:
+        super().__init__(parent)
+        self._face, self._session, self._controls = face, session, controls
         self.runner = Runner()
-        self.setWindowTitle(f"{dock.face.title}: batch")
+        self.setWindowTitle(f"{face.title}: batch")
         self.resize(640, 420)
         self.how, self.status = QLabel(), QLabel()
         for label in (self.how, self.status):
@@ -192,10 +202,9 @@ class BatchPage(QDialog):
         RestoreError
             If the command line cannot say what the controls say.
         """
-        dock = self._dock
-        sources = dock.session.sources()
-        job = dock.session.jobs(dock.options)[-1] if sources else None
-        words = arguments_of(dock.options, dock.face.task, job)
+        options = self._controls.options
+        job = self._session.jobs(options)[-1] if self._session.sources() else None
+        words = arguments_of(options, self._face.task, job)
         force = ["--force"] if self.force.isChecked() else []
         # The separator says that it is a folder, also for one file.
         return [
@@ -276,7 +285,7 @@ class BatchPage(QDialog):
     def _suit(self, _: Any = None) -> None:
         running = self.runner.running
         try:
-            said = " ".join(arguments_of(self._dock.options, self._dock.face.task))
+            said = " ".join(arguments_of(self._controls.options, self._face.task))
             self.how.setText(f"As the controls of the dock say: {said}")
         except RestoreError as error:
             self.how.setText(str(error))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from magicgui.widgets.bases import ValueWidget
     from napari.layers import Image, Layer
 
-    from .tasks import DockConfig
+    from .options import DockConfig
 
 _TIPS = {
     "strength": "0 keeps the image as it is, 1 is the full restoration.",

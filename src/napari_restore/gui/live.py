@@ -17,10 +17,10 @@ from napari_restore.restoration.run import restore_array
 
 from .canvas import camera_of, visible_block
 from .patches import Patched, Patches, grid_around, middle_of, rectangles
-from .preview import KnownFacts, Preview
+from .preview import Preview
 from .rates import Stopwatch
 from .runner import Runner, notify
-from .work import Outcome, attempt
+from .work import KnownFacts, Outcome, attempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable

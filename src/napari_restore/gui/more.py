@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QUrl
 from qtpy.QtGui import QAction, QDesktopServices  # type: ignore[attr-defined]
-from qtpy.QtWidgets import QApplication, QInputDialog, QMenu, QPushButton
+from qtpy.QtWidgets import QApplication, QInputDialog, QMenu, QPushButton, QWidget
 
 from napari_restore.errors import RestoreError
 
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from napari.layers import Layer
 
-    from .widget import RestoreWidget
+    from .controls import Controls
+    from .options import DockConfig
+    from .session import Session
 
 GUIDE = "https://napari-restore.github.io/napari-restore/"
 _HOMES = {"deblur": "deblur", "dehaze": "dehaze", "motion_deblur": "motion-deblur"}
@@ -45,13 +47,27 @@ class More:
 
     Parameters
     ----------
-    dock : RestoreWidget
+    parent : QWidget
+        The dock.
+    face : DockConfig
+    session : Session
+    controls : Controls
+    say : callable
+        Shows a sentence in the dock.
     """
 
-    def __init__(self, dock: RestoreWidget) -> None:
-        self._dock = dock
+    def __init__(
+        self,
+        parent: QWidget,
+        face: DockConfig,
+        session: Session,
+        controls: Controls,
+        say: Callable[[str], object],
+    ) -> None:
+        self._parent, self._face, self._session = parent, face, session
+        self._controls, self._say = controls, say
         self.batch: BatchPage | None = None
-        self.defaults = dict(dock.controls.values)
+        self.defaults = dict(controls.values)
         self.button = QPushButton("More")
         self.button.setToolTip("Copy, presets, again, undo, guide.")
         menu = QMenu(self.button)
@@ -67,7 +83,7 @@ class More:
             ("Again with the settings of the result", self.again),
             ("Undo the last run", self.undo),
             None,
-            ("Guide", lambda: _open(f"docks/{_HOMES[dock.face.task]}/")),
+            ("Guide", lambda: _open(f"docks/{_HOMES[face.task]}/")),
             ("Model card", lambda: _open(self.card())),
         ):
             if entry is None:
@@ -81,8 +97,8 @@ class More:
 
     def suit(self) -> None:
         """Offer what can be done now."""
-        running = self._dock.session.running
-        self.actions["Undo the last run"].setEnabled(self._dock.session.can_undo and not running)
+        running = self._session.running
+        self.actions["Undo the last run"].setEnabled(self._session.can_undo and not running)
         again = self._result() is not None
         self.actions["Again with the settings of the result"].setEnabled(again)
 
@@ -90,26 +106,24 @@ class More:
         try:
             said = what()
         except RestoreError as error:
-            self._dock._say(str(error))
+            self._say(str(error))
             show_error(str(error))
             return
         if said:
-            self._dock._say(said)
+            self._say(said)
 
     # ------------------------------------------------------------ copy
 
     def copy_python(self) -> str:
         """Copy what the dock would do, for napari's console."""
-        dock = self._dock
-        jobs = dock.session.jobs(dock.options)
-        _copy(python_of(jobs, dock.options, dock.face.task))
+        options = self._controls.options
+        _copy(python_of(self._session.jobs(options), options, self._face.task))
         return "Copied. Paste it into napari's console: the button >_ beneath the list of layers."
 
     def copy_command(self) -> str:
         """Copy what the dock would do, for a shell."""
-        dock = self._dock
-        jobs = dock.session.jobs(dock.options)
-        _copy(command_of(jobs, dock.options, dock.face.task))
+        options = self._controls.options
+        _copy(command_of(self._session.jobs(options), options, self._face.task))
         return "Copied. Paste it into a terminal: it restores the file, and writes beside it."
 
     # ------------------------------------------------------------ presets
@@ -117,7 +131,7 @@ class More:
     def fill_presets(self) -> None:
         """List the presets anew."""
         self.presets.clear()
-        task = self._dock.face.task
+        task = self._face.task
         known = known_settings().presets(task)
         delete = QMenu("Delete", self.presets)
         for name in sorted(known):
@@ -128,34 +142,33 @@ class More:
         _entry(self.presets, "Save as …", self.ask_and_save)
         if known:
             self.presets.addMenu(delete)
-        _entry(self.presets, "Defaults", lambda: self._dock.controls.set_values(self.defaults))
+        _entry(self.presets, "Defaults", lambda: self._controls.set_values(self.defaults))
 
     def ask_and_save(self) -> None:
         """Ask for a name, and save the controls under it."""
-        name, agreed = QInputDialog.getText(self._dock, "Save preset", "Name")
+        name, agreed = QInputDialog.getText(self._parent, "Save preset", "Name")
         if agreed and name.strip():
             self._do(lambda: self.save_preset(name.strip()))
 
     def save_preset(self, name: str) -> str:
         """Save the controls under a name."""
-        dock = self._dock
-        known_settings().save_preset(dock.face.task, name, lasting(dock.controls.values))
+        known_settings().save_preset(self._face.task, name, lasting(self._controls.values))
         return f"Saved as '{name}'."
 
     def take_preset(self, name: str) -> str:
         """Set the controls as they were saved."""
-        values = known_settings().presets(self._dock.face.task).get(name)
+        values = known_settings().presets(self._face.task).get(name)
         if values is None:
             raise RestoreError(f"There is no preset '{name}' any more.")
-        self._dock.controls.set_values(values)
+        self._controls.set_values(values)
         return f"Preset '{name}'."
 
     # ------------------------------------------------------------ again
 
     def _result(self) -> Layer | None:
-        layer = self._dock.session.viewer.layers.selection.active
+        layer = self._session.viewer.layers.selection.active
         record = None if layer is None else layer.metadata.get(METADATA_KEY)
-        if not isinstance(record, dict) or record.get("task") != self._dock.face.task:
+        if not isinstance(record, dict) or record.get("task") != self._face.task:
             return None
         return None if "shows" in record else layer
 
@@ -163,19 +176,19 @@ class More:
         """Set the controls as they were for the selected result, and select its source."""
         layer = self._result()
         if layer is None:
-            raise RestoreError(f"Select a result of {self._dock.face.title}.")
-        record, dock = layer.metadata[METADATA_KEY], self._dock
-        dock.controls.set_values({**self.defaults, **said_by(record)})
-        source = source_of(layer, dock.session.viewer.layers)
+            raise RestoreError(f"Select a result of {self._face.title}.")
+        record = layer.metadata[METADATA_KEY]
+        self._controls.set_values({**self.defaults, **said_by(record)})
+        source = source_of(layer, self._session.viewer.layers)
         if source is not None:
-            dock.session.viewer.layers.selection = {source}
+            self._session.viewer.layers.selection = {source}
         where = f"'{layer.name}' was made with these settings."
         return where if source is not None else f"{where} Its source is not here: select an image."
 
     def open_batch(self) -> None:
         """Open the page that restores files with what the controls say."""
         if self.batch is None:
-            self.batch = BatchPage(self._dock)
+            self.batch = BatchPage(self._parent, self._face, self._session, self._controls)
         self.batch.show()
         self.batch.raise_()
 
@@ -186,13 +199,12 @@ class More:
 
     def undo(self) -> str:
         """Take away what the last run added."""
-        return self._dock.session.undo()
+        return self._session.undo()
 
     def card(self) -> str:
         """Page of the model that would run."""
-        dock = self._dock
         try:
-            plan = dock.session.jobs(dock.options)[-1].plan
+            plan = self._session.jobs(self._controls.options)[-1].plan
         except RestoreError:
             return "models/"
         return f"models/{plan.spec.name}/"

@@ -1,9 +1,68 @@
-"""What the controls of a dock say."""
+"""What differs between the docks, and what their controls say."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from typing import Any
+
+
+@dataclass(frozen=True)
+class DockConfig:
+    """What differs between the docks.
+
+    Attributes
+    ----------
+    task : str
+        As in `napari_restore.restore`.
+    title : str
+    purpose : str
+        One sentence under the title.
+    removes_light : bool
+        Whether something is taken away that can be limited and shown.
+    undoes_blur : bool
+        Whether a point spread function can be told.
+    in_space : bool
+        Whether stacks can be restored as volumes, and by classical methods.
+    follows_motion : bool
+        Whether motion can be followed from frame to frame, and shown.
+    sample : str
+        Key of a sample image that shows what the dock does.
+    """
+
+    task: str
+    title: str
+    purpose: str
+    removes_light: bool = False
+    follows_motion: bool = False
+    undoes_blur: bool = False
+    in_space: bool = False
+    sample: str = ""
+
+
+DEBLUR = DockConfig(
+    "deblur",
+    "Deblur",
+    "Sharpens what is out of focus or softened by the optics.",
+    undoes_blur=True,
+    in_space=True,
+    sample="mitochondria",
+)
+DEHAZE = DockConfig(
+    "dehaze",
+    "Dehaze",
+    "Removes haze and smoke from color images, out-of-focus light from single-channel ones.",
+    removes_light=True,
+    sample="pagoda",
+)
+MOTION_DEBLUR = DockConfig(
+    "motion_deblur",
+    "Motion deblur",
+    "Removes the smear of a moving camera, stage or subject.",
+    follows_motion=True,
+    undoes_blur=True,
+    sample="raccoon",
+)
+DOCKS = (DEBLUR, DEHAZE, MOTION_DEBLUR)
 
 
 @dataclass(frozen=True)

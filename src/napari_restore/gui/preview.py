@@ -1,4 +1,4 @@
-"""The temporary layer that shows a restored region in its image, and what it needs to know."""
+"""The temporary layer that shows a restored region in its image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 
 from napari_restore.image.layout import as_dask
 from napari_restore.image.pyramid import pyramid
-from napari_restore.restoration.plan import find_facts
 
 from .canvas import shows
 from .layers import METADATA_KEY, make_layer
@@ -23,49 +22,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_restore.image.layout import Block
-    from napari_restore.restoration.plan import Facts
 
     from .jobs import LayerJob
 
 #: Bytes up to which an image in memory is copied for a preview.
 _COPIED = 2**28
-
-
-class KnownFacts:
-    """Facts of the array that was previewed last.
-
-    Finding them on a large image takes longer than restoring what the canvas shows.
-    """
-
-    def __init__(self) -> None:
-        self._known: tuple[Any, object, Facts] | None = None
-
-    def recall(self, job: LayerJob) -> Facts | None:
-        """Return the facts of a layer if they were found before."""
-        known = self._known
-        if known is not None and known[0]() is job.array and known[1] == self._key(job):
-            return known[2]
-        return None
-
-    @staticmethod
-    def _key(job: LayerJob) -> object:
-        """All on which the facts hang, beside the array."""
-        plan = job.plan
-        psf = [psf.digest for psf in plan.psfs] or plan.inverter is not None
-        name = plan.spec.name
-        how = plan.dimensions, plan.options.method, plan.options.exposure
-        return (plan.layout, name, *how, *plan.scaling.values(), psf)
-
-    def find(self, job: LayerJob) -> Facts:
-        """Find the facts of a layer, or return those found before."""
-        if (known := self.recall(job)) is not None:
-            return known
-        facts = find_facts(job.array, job.plan)
-        try:
-            self._known = weakref.ref(job.array), self._key(job), facts
-        except TypeError:
-            self._known = None
-        return facts
 
 
 class Preview:

@@ -23,13 +23,13 @@ from .layers import METADATA_KEY, SUFFIXES
 from .lineage import meant_by, results_of
 from .live import Live
 from .options import DockOptions
-from .preview import KnownFacts, Preview
+from .preview import Preview
 from .rates import known_rates
 from .region import block_in, channels_of
 from .runner import Runner, notify
 from .stacking import Run, add_result
 from .strength import FreshResult
-from .work import Outcome, restore_all, restore_what_is_seen
+from .work import KnownFacts, Outcome, restore_all, restore_what_is_seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

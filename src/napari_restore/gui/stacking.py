@@ -8,10 +8,9 @@ from napari.layers import Image
 from napari.utils.notifications import show_warning
 
 from .describe import summary
+from .extras import motion_layer, removed_layer
 from .layers import result_layer, result_name
 from .lineage import made_from, remember_source
-from .motion import motion_layer
-from .removed import removed_layer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

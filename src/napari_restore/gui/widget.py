@@ -1,4 +1,4 @@
-"""The dock: controls over a `Session`."""
+"""The docks: controls over a `Session`."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from .controls import Controls
 from .describe import describe, title
 from .jobs import LayerJob
 from .more import More, lasting
+from .options import DEBLUR, DEHAZE, MOTION_DEBLUR
 from .psf_controls import PsfPicture, psf_layer
 from .remembered import known_settings
 from .session import Session, end
@@ -46,8 +47,7 @@ if TYPE_CHECKING:
 
     from napari_restore.runtime import Progress
 
-    from .options import DockOptions
-    from .tasks import DockConfig
+    from .options import DockConfig, DockOptions
 
 
 class RestoreWidget(QWidget):
@@ -244,7 +244,7 @@ class RestoreWidget(QWidget):
         self.source_button.setToolTip(
             f"Shows the source while it is held down, or the key {HOLD_KEY} over the canvas."
         )
-        self.more = More(self)
+        self.more = More(self, self.face, self.session, self.controls, self._say)
         self.live_box = QCheckBox("Live")
         self.live_box.setToolTip(
             "Restore what the canvas shows as you pan, zoom, move through slices and change "
@@ -451,3 +451,24 @@ class RestoreWidget(QWidget):
         self.progress_bar.setVisible(False)
         self._say(message)
         self.refresh()
+
+
+class DeblurWidget(RestoreWidget):
+    """Dock that removes defocus and optical blur."""
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__(viewer, DEBLUR)
+
+
+class DehazeWidget(RestoreWidget):
+    """Dock that removes haze, smoke and out-of-focus light."""
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__(viewer, DEHAZE)
+
+
+class MotionDeblurWidget(RestoreWidget):
+    """Dock that removes motion blur."""
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__(viewer, MOTION_DEBLUR)

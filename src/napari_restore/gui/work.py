@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import weakref
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,13 +12,12 @@ import numpy as np
 
 from napari_restore.inference.engine import Report
 from napari_restore.restoration.plan import try_blur
-from napari_restore.restoration.run import plane_of, restore_array
+from napari_restore.restoration.run import find_facts, plane_of, restore_array
 from napari_restore.runtime import Progress, part_of, relaying
 
+from .extras import motion_of, removed_from
 from .layers import restore_job
-from .motion import motion_of
 from .rates import Stopwatch, Times
-from .removed import removed_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from napari_restore.restoration.run import Restoration
 
     from .jobs import LayerJob
-    from .preview import KnownFacts
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,43 @@ class Previewed(NamedTuple):
     blur: BlurEstimate | None
     times: Times
     facts: Facts
+
+
+class KnownFacts:
+    """Facts of the array that was previewed last.
+
+    Finding them on a large image takes longer than restoring what the canvas shows.
+    """
+
+    def __init__(self) -> None:
+        self._known: tuple[Any, object, Facts] | None = None
+
+    def recall(self, job: LayerJob) -> Facts | None:
+        """Return the facts of a layer if they were found before."""
+        known = self._known
+        if known is not None and known[0]() is job.array and known[1] == self._key(job):
+            return known[2]
+        return None
+
+    @staticmethod
+    def _key(job: LayerJob) -> object:
+        """All on which the facts hang, beside the array."""
+        plan = job.plan
+        psf = [psf.digest for psf in plan.psfs] or plan.inverter is not None
+        name = plan.spec.name
+        how = plan.dimensions, plan.options.method, plan.options.exposure
+        return (plan.layout, name, *how, *plan.scaling.values(), psf)
+
+    def find(self, job: LayerJob) -> Facts:
+        """Find the facts of a layer, or return those found before."""
+        if (known := self.recall(job)) is not None:
+            return known
+        facts = find_facts(job.array, job.plan)
+        try:
+            self._known = weakref.ref(job.array), self._key(job), facts
+        except TypeError:
+            self._known = None
+        return facts
 
 
 def attempt(function: Callable[..., Any], *arguments: Any) -> Outcome:

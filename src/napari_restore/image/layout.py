@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import dask.array as da
     from numpy.typing import NDArray
 
-    from napari_restore.inference.engine import TileOptions
 
 #: Fewest planes that are a volume.
 LEAST_PLANES = 3
@@ -455,6 +454,29 @@ def split(region: Region, tile: int) -> Iterator[Region]:
     for top, bottom in itertools.pairwise(rows):
         for left, right in itertools.pairwise(columns):
             yield Region(top, left, bottom, right)
+
+
+@dataclass(frozen=True)
+class TileOptions:
+    """How an image is cut.
+
+    Attributes
+    ----------
+    side : int
+        Of a tile, in pixels.
+    batch : int
+        Tiles that are restored at once.
+    fixed : bool
+        Whether the user chose the side.
+    small : int
+        How many of tiles that are smaller are restored at once, if they have no more pixels
+        together; above 1 where a device computes beside the processor.
+    """
+
+    side: int
+    batch: int = 1
+    fixed: bool = False
+    small: int = 1
 
 
 #: Half-open ranges of an array, one for each axis.

@@ -30,7 +30,7 @@ from napari_restore.image.intensity import (
     with_alpha,
     without_value,
 )
-from napari_restore.image.layout import Grid, Region, reflect, split
+from napari_restore.image.layout import Grid, Region, TileOptions, reflect, split
 from napari_restore.runtime import (
     LOOK,
     Watch,
@@ -298,29 +298,6 @@ class Report:
         if self.no_light or not self.light_before > 0:
             return 1.0
         return self.light_after / self.light_before
-
-
-@dataclass(frozen=True)
-class TileOptions:
-    """How an image is cut.
-
-    Attributes
-    ----------
-    side : int
-        Of a tile, in pixels.
-    batch : int
-        Tiles that are restored at once.
-    fixed : bool
-        Whether the user chose the side.
-    small : int
-        How many of tiles that are smaller are restored at once, if they have no more pixels
-        together; above 1 where a device computes beside the processor.
-    """
-
-    side: int
-    batch: int = 1
-    fixed: bool = False
-    small: int = 1
 
 
 def default_tiles(device: str) -> TileOptions:

@@ -7,6 +7,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -32,7 +33,8 @@ from .engine import WIDTH, halo_with, within_colors
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from napari_restore.analysis.point_spread import KnownBlur
+    import numpy as np
+    from numpy.typing import NDArray
 
     from .engine import Predictor
 
@@ -249,6 +251,25 @@ class EachAlone(TorchPredictor):
     def to_cpu(self) -> EachAlone:
         """Return the same predictor on the CPU."""
         return EachAlone(super().to_cpu())
+
+
+@dataclass(frozen=True, eq=False)
+class KnownBlur:
+    """What a network that inverts a blur is told.
+
+    Attributes
+    ----------
+    psf : ndarray
+        (k, k), odd k, sum 1.
+    noise : float
+        Standard deviation, in the range that the network sees.
+    linear : bool
+        Whether the blur acted on light before the sRGB tone curve of the image.
+    """
+
+    psf: NDArray[np.float32]
+    noise: float
+    linear: bool
 
 
 class WithBlur(TorchPredictor):

@@ -37,7 +37,6 @@ from napari_restore.runtime import advanced, check
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from .resunet import ResidualBlock, ResUNet
 
 #: Rows (N, C, h, W), and whether they are the last.
 Rows: TypeAlias = tuple[Tensor, bool]
@@ -449,10 +448,17 @@ class _Conv:
         return F.conv2d(frame.permute(0, 3, 1, 2), conv.weight, conv.bias)
 
 
+class _Residual(Protocol):
+    """Two convolutions around a rectifier, added to what comes in."""
+
+    conv1: nn.Conv2d
+    conv2: nn.Conv2d
+
+
 class _Block:
     """A residual block."""
 
-    def __init__(self, block: ResidualBlock) -> None:
+    def __init__(self, block: _Residual) -> None:
         self._first, self._second = _Conv(block.conv1, "outer frame"), _Conv(block.conv2)
         self._done = 0
 
@@ -533,11 +539,29 @@ class _Join:
 # ---------------------------------------------------------------- networks
 
 
+class ByRows(Protocol):
+    """What is asked of a network that goes by rows; `ResUNet` is one.
+
+    Each level has residual blocks on the way down and on the way up, and on the way up gets the
+    features that it had on the way down.
+    """
+
+    channels: int
+    unshuffle: int
+    intro: nn.Conv2d
+    encoders: nn.ModuleList
+    downs: nn.ModuleList
+    middle: nn.Sequential
+    ups: nn.ModuleList
+    decoders: nn.ModuleList
+    ending: nn.Conv2d
+
+
 def _blocks(blocks: nn.Module) -> list[Stage]:
     return [_Block(block) for block in blocks.children()]  # type: ignore[arg-type]
 
 
-def _way_down(network: ResUNet, forks: list[_Fork]) -> list[Stage]:
+def _way_down(network: ByRows, forks: list[_Fork]) -> list[Stage]:
     """Stages down to the lowest level; its forks are added to a list."""
     stages: list[Stage] = [_Conv(network.intro)]
     for encoder, down in zip(network.encoders, network.downs, strict=True):
@@ -546,7 +570,7 @@ def _way_down(network: ResUNet, forks: list[_Fork]) -> list[Stage]:
     return stages + _blocks(network.middle)
 
 
-def _whole(network: ResUNet, step: int) -> list[Stage]:
+def _whole(network: ByRows, step: int) -> list[Stage]:
     """All stages, for strips of so many rows."""
     forks: list[_Fork] = []
     stages = _way_down(network, forks)
@@ -556,7 +580,7 @@ def _whole(network: ResUNet, step: int) -> list[Stage]:
     return [*stages, _Conv(network.ending)]
 
 
-def _step(network: ResUNet, like: Tensor) -> int:
+def _step(network: ByRows, like: Tensor) -> int:
     """Rows of a strip: whole blocks of minimal filtering at every level."""
     width = like.shape[3] // network.unshuffle
     row = len(like) * width * int(network.intro.out_channels) * like.element_size()
@@ -565,7 +589,7 @@ def _step(network: ResUNet, like: Tensor) -> int:
 
 
 def _strips(
-    network: ResUNet, rows: Callable[[int, int], Tensor], like: Tensor, step: int
+    network: ByRows, rows: Callable[[int, int], Tensor], like: Tensor, step: int
 ) -> Iterator[Rows]:
     factor = network.unshuffle
     height = like.shape[2] // factor
@@ -574,17 +598,17 @@ def _strips(
         yield F.pixel_unshuffle(rows(factor * top, factor * bottom), factor), bottom == height
 
 
-def stream_change(network: ResUNet, rows: Callable[[int, int], Tensor], image: Tensor) -> Tensor:
+def stream_change(network: ByRows, rows: Callable[[int, int], Tensor], image: Tensor) -> Tensor:
     """Find what a network adds to an image, but for the mean that it may take out.
 
     Parameters
     ----------
-    network : ResUNet
+    network : ByRows
         On a processor, without normalization, in inference.
     rows : callable
         Gives all channels of some rows: takes the first of them and that after the last.
     image : Tensor
-        (N, C, H, W), as for `ResUNet.forward`; its extra channels do not matter.
+        (N, C, H, W), as for its `forward`; its extra channels do not matter.
 
     Returns
     -------
@@ -607,12 +631,12 @@ def stream_change(network: ResUNet, rows: Callable[[int, int], Tensor], image: T
     return change
 
 
-def stream_deep_features(network: ResUNet, image: Tensor) -> Tensor:
+def stream_deep_features(network: ByRows, image: Tensor) -> Tensor:
     """Find the features of a network's lowest level.
 
     Parameters
     ----------
-    network : ResUNet
+    network : ByRows
         As for `stream_change`.
     image : Tensor
         (N, C, H, W), with extra channels.

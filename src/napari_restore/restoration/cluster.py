@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_restore.errors import ClusterError, RestoreError
 from napari_restore.inference.engine import TileOptions, default_tiles
-from napari_restore.runtime import autocast_dtype, check, resolve_device
+from napari_restore.runtime import autocast_dtype, check, installed_version, resolve_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -156,8 +156,7 @@ def survey(client: Client, device: str = "auto") -> Workers:
         If there are none, or they cannot restore: napari-restore is not there, is of another
         version, or the device is absent.
     """
-    from napari_restore import __version__
-
+    here = installed_version()
     states = client.run(_state, device, on_error="return")
     address = address_of(client)
     if not states:
@@ -168,7 +167,7 @@ def survey(client: Client, device: str = "auto") -> Workers:
         if isinstance(state, ImportError):
             raise ClusterError(
                 f"Worker {name} cannot import napari-restore ({state}). Install version "
-                f"{__version__} where the workers run."
+                f"{here} where the workers run."
             )
         if isinstance(state, RestoreError):
             raise ClusterError(f"Worker {name}: {state}") from state
@@ -177,9 +176,9 @@ def survey(client: Client, device: str = "auto") -> Workers:
                 f"Worker {name} does not answer as it should ({type(state).__name__}: {state}). "
                 "Restart it, and see its log."
             ) from state
-        if state[0] != __version__:
+        if state[0] != here:
             raise ClusterError(
-                f"napari-restore is {state[0]} on worker {name} and {__version__} here. Install "
+                f"napari-restore is {state[0]} on worker {name} and {here} here. Install "
                 "the same version on both."
             )
     devices = sorted({state[1].partition(":")[0] for state in states.values()})
@@ -190,12 +189,10 @@ def survey(client: Client, device: str = "auto") -> Workers:
 
 def _state(device: str) -> tuple[str, str, str, TileOptions]:
     """Version, device, precision and tile options, on a worker."""
-    from napari_restore import __version__
-
     found = resolve_device(device)
     dtype = autocast_dtype(found)
     precision = str(dtype or "float32").removeprefix("torch.")
-    return __version__, found, precision, default_tiles(found)
+    return installed_version(), found, precision, default_tiles(found)
 
 
 def address_of(client: Client) -> str:

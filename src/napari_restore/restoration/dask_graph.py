@@ -15,8 +15,7 @@ import numpy as np
 from napari_restore.image.layout import LazyStatistic, Planes, as_dask, regions_of
 from napari_restore.inference.engine import common_context, view_key, view_of
 
-from .plan import find_later
-from .run import BlockTask
+from .run import BlockTask, find_later
 
 if TYPE_CHECKING:
     import dask.array as da

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from napari_restore.analysis.find import noise_level, rich_windows
 from napari_restore.errors import DeviceError
 from napari_restore.image.intensity import SQUARE, as_seen
 from napari_restore.image.layout import Region
@@ -29,7 +30,7 @@ from napari_restore.inference.engine import (
 from napari_restore.models.catalog import VOLUME_INVERTER, VOLUME_STAGES, build_network, load_state
 from napari_restore.physics.camera import to_linear, to_srgb
 from napari_restore.physics.deconvolution import RichardsonLucy, Scale, Wiener
-from napari_restore.physics.in_blocks import VOXELS, blocks, reach, sides_of, with_margin
+from napari_restore.physics.in_blocks import VOXELS, blocks, sides_of, with_margin
 from napari_restore.runtime import (
     apply_threads,
     check,
@@ -42,6 +43,9 @@ from napari_restore.runtime import (
     use_threads_of_worker,
 )
 
+from .plan import Blur, Facts, Light
+from .psf_search import LOOKED_AT, SeenPlane, middle_plane
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -52,7 +56,7 @@ if TYPE_CHECKING:
     from napari_restore.inference.engine import Report
     from napari_restore.networks.volume_inverter import VolumeInverter
 
-    from .plan import Facts, Plan
+    from .plan import Plan
 
     #: Image, point spread function and trusted samples, (D, h, w) each, to the restored image.
     Method = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
@@ -61,8 +65,6 @@ if TYPE_CHECKING:
 BYTES, LEAST_VOXELS = 100, 2**18
 #: From here on a sample of 8-bit color may be cut off by the range of the sensor.
 FULL = 0.985
-#: Planes, rows and columns that the network sees around a place, beside what its estimates see.
-SEEN = (7, 16, 16)
 #: Sides of the part of an image in which the momenta of the steps are found: depth, and the plane.
 SAMPLE = (48, 192)
 
@@ -78,27 +80,6 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-@dataclass(frozen=True)
-class Light:
-    """What all blocks of a channel have in common, beside the scale of its intensities.
-
-    Attributes
-    ----------
-    pedestal : float
-        How far noise goes below 0, in the range that a network sees.
-    momenta : tuple of float
-        Of the steps of Richardson and Lucy.
-    """
-
-    pedestal: float = 0.0
-    momenta: tuple[float, ...] = ()
-
-    @property
-    def scale(self) -> Scale:
-        """The same as the methods want it."""
-        return Scale(1.0, self.pedestal)
 
 
 @dataclass(frozen=True)
@@ -362,21 +343,6 @@ def _change(
 # ---------------------------------------------------------------- methods
 
 
-def margins_of(plan: Plan) -> tuple[int, int, int]:
-    """Planes, rows and columns around a part that influence it noticeably."""
-    seen = SEEN if plan.options.method == "network" else (0, 0, 0)
-    deep = plan.dimensions == 3
-    reaches = []
-    for psf in plan.psfs:
-        for array in (psf.array, *(array for _, array in psf.by_depth)):
-            volume = array if array.ndim == 3 else array[None]
-            reaches.append([reach(volume, axis) for axis in range(3)])
-    z, y, x = (
-        max(along) + more for along, more in zip(zip(*reaches, strict=True), seen, strict=True)
-    )
-    return z if deep else 0, y, x
-
-
 @lru_cache(maxsize=4)
 def _network(device: str) -> VolumeInverter:
     spec = VOLUME_INVERTER
@@ -388,7 +354,7 @@ def _network(device: str) -> VolumeInverter:
 def method_of(plan: Plan, facts: Facts, group: int, device: str) -> Method:
     """Choose the method of a plan for a channel, with what was found of its light."""
     light, noise = facts.lights[group], facts.blurs[group].noise
-    scale, momenta = light.scale, light.momenta or None
+    scale, momenta = Scale(1.0, light.pedestal), light.momenta or None
     if plan.options.method == "network":
         network, level = _network(device), torch.tensor(noise, device=device)
 
@@ -415,6 +381,21 @@ def _steps(plan: Plan, momenta: tuple[float, ...] | None = None) -> RichardsonLu
     if plan.options.method == "network":
         return RichardsonLucy(VOLUME_STAGES[-1], momenta=momenta)
     return RichardsonLucy(momenta=momenta)
+
+
+def find_in_space(planes: Planes, plan: Plan, scales: tuple[Scale, ...]) -> Facts:
+    """Find noise and light of each channel, for volumes and classical methods."""
+    layout, blurs, lights = planes.layout, [], []
+    for channel in range(layout.groups):
+        tell(0, layout.pixels, "Looking at the noise")
+        plane = SeenPlane(planes, middle_plane(layout, channel), scales[channel])
+        window = next(iter(rich_windows(plane, LOOKED_AT, 1, check)))
+        noise = noise_level(window.samples)
+        psf = plan.psf(channel)
+        # One that was looked for and not found changes nothing.
+        blurs.append(Blur(psf, noise, "given" if psf else "unknown", psf.found))
+        lights.append(find_light(planes, plan, scales, channel, (window.top, window.left)))
+    return Facts(scales, blurs=tuple(blurs), lights=tuple(lights))
 
 
 def find_light(

@@ -1,4 +1,4 @@
-"""Before the first block: options, the plan that follows, and the facts that all blocks share."""
+"""Before the first block: options, the plan that follows, and how blurred an image is."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import inspect
 import math
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from napari_restore.analysis.motion import CELL, field_of_motion
-from napari_restore.analysis.point_spread import PSF, KnownBlur
+from napari_restore.analysis.point_spread import PSF
 from napari_restore.errors import PsfError, RestoreError
 from napari_restore.image.intensity import LOOK_SIDE, as_seen, candidates, find_scales, structure
 from napari_restore.image.layout import (
@@ -30,7 +30,7 @@ from napari_restore.image.layout import (
 )
 from napari_restore.inference.engine import TileOptions, default_tiles, halo_with
 from napari_restore.models.catalog import INVERTERS, VOLUME_INVERTER, find_model
-from napari_restore.runtime import check, resolve_device, tell, torch
+from napari_restore.runtime import resolve_device, torch
 
 from .given_psf import find_pixel_size, given_psfs, has_planes
 
@@ -39,14 +39,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_restore.analysis.find import ReBlur, Tools
     from napari_restore.analysis.motion import Motion
     from napari_restore.image.intensity import Scale
     from napari_restore.inference.engine import Predictor, Report
-    from napari_restore.inference.predictor import TorchPredictor
     from napari_restore.models.catalog import ModelSpec
-
-    from .in_space import Light
 
     MaybeFacts: TypeAlias = "Facts | LazyStatistic[Facts]"
 
@@ -163,6 +159,8 @@ def takes_options(function: Function) -> Function:
 
 #: Largest structure that can be kept on purpose, in pixels: its halo is several times as wide.
 LARGEST_STRUCTURE = 200
+#: Planes, rows and columns that the network sees around a place, beside what its estimates see.
+SEEN = (7, 16, 16)
 #: How a PSF is inverted.
 METHODS = ("network", "richardson-lucy", "wiener")
 #: Side of the tiles, on a processor, of networks whose features of a whole tile are in memory.
@@ -229,9 +227,19 @@ class Plan:
     @cached_property
     def margins(self) -> tuple[int, int, int]:
         """Planes, rows and columns around a part of space that influence it noticeably."""
-        from .in_space import margins_of
+        from napari_restore.physics.in_blocks import reach
 
-        return margins_of(self)
+        seen = SEEN if self.options.method == "network" else (0, 0, 0)
+        deep = self.dimensions == 3
+        reaches = []
+        for psf in self.psfs:
+            for array in (psf.array, *(array for _, array in psf.by_depth)):
+                volume = array if array.ndim == 3 else array[None]
+                reaches.append([reach(volume, axis) for axis in range(3)])
+        z, y, x = (
+            max(along) + more for along, more in zip(zip(*reaches, strict=True), seen, strict=True)
+        )
+        return z if deep else 0, y, x
 
     @property
     def structure_size(self) -> float:
@@ -279,7 +287,7 @@ class Plan:
 
     def predictor(self, facts: Facts | None = None, channel: int = 0) -> Predictor:
         """Load the model for an image of which so much was found; once in each process."""
-        from napari_restore.inference.predictor import find_predictor
+        from napari_restore.inference.predictor import KnownBlur, find_predictor
 
         if facts is not None and facts.blurs:
             found = facts.blurs[channel]
@@ -520,10 +528,6 @@ def _invalid(value: float | None) -> float | None:
     return float(value)
 
 
-#: Side of the window in which it is seen whether a PSF that is given fits, in pixels.
-LOOKED_AT = 256
-
-
 @dataclass(frozen=True)
 class Blur:
     """What is known of the blur of one channel.
@@ -564,6 +568,22 @@ class Blur:
 
 
 @dataclass(frozen=True)
+class Light:
+    """What all blocks of a channel have in common, beside the scale of its intensities.
+
+    Attributes
+    ----------
+    pedestal : float
+        How far noise goes below 0, in the range that a network sees.
+    momenta : tuple of float
+        Of the steps of Richardson and Lucy.
+    """
+
+    pedestal: float = 0.0
+    momenta: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Facts:
     """What was found of an image before a block of it is restored.
 
@@ -595,225 +615,14 @@ class Facts:
         return bool(self.blurs) and self.blurs[channel].untouched
 
 
-def find_facts(
-    image: Any,
-    plan: Plan,
-    scales: tuple[Scale, ...] | None = None,
-    blurs: tuple[Blur, ...] | None = None,
-) -> Facts:
-    """Find what all blocks of an image have in common.
-
-    Parameters
-    ----------
-    image : array
-        What the plan was made for; NumPy, dask or zarr. Of large ones a bounded sample is read.
-    plan : Plan
-    scales : tuple of Scale, optional
-        Intensity scales, if they are known.
-    blurs : tuple of Blur, optional
-        What blurred each channel, if that is known.
-    """
-    return _find(Planes(image, plan.layout), plan, scales, blurs)
-
-
-def _find(
-    planes: Planes,
-    plan: Plan,
-    scales: tuple[Scale, ...] | None = None,
-    blurs: tuple[Blur, ...] | None = None,
-) -> Facts:
-    total = plan.layout.pixels
-    if not total:
-        return Facts(())
-    if scales is None:
-        tell(0, total, "Finding the range of intensities")
-        scales = find_scales(planes, **plan.scaling)
-    exposure = None
-    if plan.spec.frames == 2:
-        from napari_restore.analysis.exposure import usable_exposure
-
-        tell(0, total, "Finding the exposure")
-        pair = cast("TorchPredictor", plan.predictor())
-        exposure = usable_exposure(planes, pair, scales, plan.options.exposure)
-    if plan.in_space:
-        return find_in_space(planes, plan, scales)
-    if plan.inverter is None:
-        return Facts(scales, exposure)
-    return Facts(scales, exposure, blurs or find_blurs(planes, plan, scales))
-
-
-def find_later(image: Any, plan: Plan) -> LazyStatistic[Facts]:
-    """Find the facts of a dask array when they are first needed, once in each process.
-
-    Parameters
-    ----------
-    image : dask.array.Array
-    plan : Plan
-        For workers, see `Plan.elsewhere`.
-    """
-    return LazyStatistic(image, plan.layout, _Finder(plan))
-
-
-@dataclass(frozen=True)
-class _Finder:
-    """Finds facts on a worker: it is sent without torch being imported."""
-
-    plan: Plan
-
-    def __call__(self, planes: Planes) -> Facts:
-        return _find(planes, self.plan)
+def scales_of(planes: Planes, plan: Plan | None) -> tuple[Scale, ...]:
+    """Intensity scales of an image, one for each channel; without a plan, for no model."""
+    return find_scales(planes, **({} if plan is None else plan.scaling))
 
 
 def known(facts: MaybeFacts) -> Facts:
     """Facts, found if need be."""
     return facts.get() if isinstance(facts, LazyStatistic) else facts
-
-
-# ---------------------------------------------------------------- the blur
-
-
-class _Plane:
-    """One plane of an image as a network sees it, read in parts."""
-
-    def __init__(self, planes: Planes, index: tuple[int, ...], scale: Scale) -> None:
-        self._planes, self._index, self._scale = planes, index, scale
-        self._channels = planes.layout.channels
-        height, width = planes.layout.size
-        self.shape = (height, width, self._channels)
-
-    def __getitem__(self, key: tuple[slice, ...]) -> NDArray[np.float32]:
-        rows, columns = (
-            range(length)[part] for part, length in zip(key, self.shape[:2], strict=False)
-        )
-        region = Region(rows.start, columns.start, rows.stop, columns.stop)
-        block = self._planes.read(self._index, region)
-        return as_seen(block, self._scale, self._planes.layout, rows, columns)[0]
-
-
-def find_blurs(planes: Planes, plan: Plan, scales: tuple[Scale, ...]) -> tuple[Blur, ...]:
-    """Find the point spread function of each channel, or see whether those that are given fit.
-
-    Parameters
-    ----------
-    planes : Planes
-        The whole image; a few windows of one plane of each channel are read.
-    plan : Plan
-        With an inverter.
-    scales : tuple of Scale
-    """
-    from .psf_tools import tools_of
-
-    layout, tools, blurs = planes.layout, tools_of(plan), []
-    what = "Looking at the blur" if plan.psfs else "Finding the point spread function"
-    for channel in range(layout.groups):
-        index = _middle_plane(layout, channel)
-        plane = _Plane(planes, index, scales[layout.group(index)])
-        name = what if layout.groups == 1 else f"{what} of channel {channel}"
-
-        def follow(share: float, channel: int = channel, name: str = name) -> None:
-            tell(0, layout.pixels, f"{name}, {(channel + share) / layout.groups:.0%}")
-
-        follow(0.0)
-        if plan.psfs:
-            psf = plan.psfs[channel if len(plan.psfs) > 1 else 0]
-            blurs.append(_look(plane, psf, tools, plan.linear))
-        else:
-            blurs.append(_find_blur(plane, plan, tools, follow))
-    return tuple(blurs)
-
-
-def find_in_space(planes: Planes, plan: Plan, scales: tuple[Scale, ...]) -> Facts:
-    """Find noise and light of each channel, for volumes and classical methods."""
-    from napari_restore.analysis.find import noise_level, rich_windows
-
-    from .in_space import find_light
-
-    layout, blurs, lights = planes.layout, [], []
-    for channel in range(layout.groups):
-        tell(0, layout.pixels, "Looking at the noise")
-        plane = _Plane(planes, _middle_plane(layout, channel), scales[channel])
-        window = next(iter(rich_windows(plane, LOOKED_AT, 1, check)))
-        noise = noise_level(window.samples)
-        psf = plan.psf(channel)
-        # One that was looked for and not found changes nothing.
-        blurs.append(Blur(psf, noise, "given" if psf else "unknown", psf.found))
-        lights.append(find_light(planes, plan, scales, channel, (window.top, window.left)))
-    return Facts(scales, blurs=tuple(blurs), lights=tuple(lights))
-
-
-def _middle_plane(layout: Layout, channel: int) -> tuple[int, ...]:
-    """Index of the plane in the middle of a stack, of one channel."""
-    letters = [layout.axes[axis] for axis in layout.leading]
-    lengths = [layout.shape[axis] for axis in layout.leading]
-    return tuple(
-        channel if letter == "C" else (length - 1) // 2
-        for letter, length in zip(letters, lengths, strict=True)
-    )
-
-
-def _find_blur(plane: _Plane, plan: Plan, tools: Tools, follow: Callable[[float], None]) -> Blur:
-    from napari_restore.analysis.find import find_psf
-
-    moved = plan.options.task == "motion_deblur"
-    found = find_psf(plane, tools, linear=plan.linear, free_form=moved, progress=follow)
-    # One that does not hold everywhere would harm where it does not.
-    psf, statement = (None if found.verdict == "varies" else found.psf), found.statement
-    if found.verdict == "varies":
-        statement += " So the image is restored without one."
-    if psf is not None and plan.pixel_size is not None:
-        psf = replace(psf, pixel_size=plan.pixel_size, unit="µm")
-    # Networks that remove defocus leave sharp images as they are by themselves.
-    untouched = moved and found.verdict == "sharp"
-    return Blur(psf, found.noise, found.verdict, statement, untouched)
-
-
-def _look(plane: _Plane, psf: PSF, tools: Tools, linear: bool) -> Blur:
-    """See how strong the noise is, and whether a PSF explains the image."""
-    from napari_restore.analysis.find import noise_level, rich_windows
-
-    windows = rich_windows(plane, LOOKED_AT, 1, check)
-    noise = noise_level(windows[0].samples) if windows else 0.0
-    if not psf:
-        return Blur(None, noise, "unknown", psf.found)
-    found = psf.found.rstrip(".")
-    fits = check_fit(windows[0].samples, psf, noise, tools, linear) if windows else None
-    if fits is None:
-        return Blur(psf, noise, "given", f"{found}. Whether it fits cannot be told.")
-    return Blur(psf, noise, "given", f"{found}. It {fits.statement}.")
-
-
-def check_fit(
-    samples: NDArray[np.float32], psf: PSF, noise: float, tools: Tools, linear: bool
-) -> ReBlur | None:
-    """Restore a window, blur it again and compare; None if it is too small for that.
-
-    Parameters
-    ----------
-    samples : ndarray
-        (h, w, C), about [0, 1].
-    psf : PSF
-    noise : float
-        Standard deviation, in the range of the samples.
-    tools : Tools
-    linear : bool
-        The blur acted on light, before the sRGB tone curve of the image.
-    """
-    import torch
-
-    from napari_restore.analysis.find import noise_level, re_blur
-    from napari_restore.physics.camera import to_linear
-
-    height, width = (length // 16 * 16 for length in samples.shape[:2])
-    if min(height, width) < max(32, len(psf.array)):
-        return None
-    image = torch.from_numpy(np.ascontiguousarray(samples[:height, :width]))
-    image = image.permute(2, 0, 1)[None]
-    kernel = torch.from_numpy(psf.array.copy())
-    restored = tools.invert(image, kernel[None], noise, linear)
-    if linear:
-        image, restored = to_linear(image), to_linear(restored)
-        noise = noise_level(image[0].permute(1, 2, 0).numpy())
-    return re_blur(image, restored, kernel, noise)
 
 
 # ---------------------------------------------------------------- what else can be found
@@ -892,32 +701,8 @@ def find_motion(
         )
     source = Planes(image, plan.layout)
     if scales is None:
-        scales = find_scales(source, **plan.scaling)
+        scales = scales_of(source, plan)
     return field_of_motion(source, plan.predictor(), scales, spacing)
-
-
-def find_psfs(image: Any, plan: Plan) -> tuple[PSF, ...]:
-    """Point spread functions of the channels of an image, as the plan says: found, or given.
-
-    Parameters
-    ----------
-    image : array
-        What the plan was made for; NumPy, dask or zarr.
-    plan : Plan
-        With an inverter.
-
-    Returns
-    -------
-    tuple of PSF
-        What is known of each stands in ``found``; where none was found it is false.
-    """
-    facts = find_facts(image, plan)
-    if not facts.blurs:
-        return (PSF.none("The image is empty."),) * plan.layout.groups
-    return tuple(
-        PSF.none(blur.statement) if blur.psf is None else replace(blur.psf, found=blur.statement)
-        for blur in facts.blurs
-    )
 
 
 #: How many windows are measured: of small images fewer, about an eighth of their pixels.

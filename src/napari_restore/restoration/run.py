@@ -1,4 +1,4 @@
-"""The run that library, docks and command line share: blocks, here or on a cluster; provenance."""
+"""The run that library, docks and command line share: facts, blocks, and provenance."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
+from napari_restore.analysis.point_spread import PSF
 from napari_restore.image.layout import (
+    LazyStatistic,
     Planes,
     Region,
     blocks,
@@ -26,7 +28,7 @@ from napari_restore.models.catalog import sha256
 from napari_restore.runtime import autocast_dtype, check, installed_version, part_of, tell, torch
 
 from .cluster import finished, survey
-from .plan import Facts, find_facts, known, suited, try_blur
+from .plan import Facts, known, scales_of, suited, try_blur
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from napari_restore.image.intensity import Scale
     from napari_restore.image.layout import Block, Layout
     from napari_restore.inference.engine import Predictor, TileOptions
+    from napari_restore.inference.predictor import TorchPredictor
     from napari_restore.models.catalog import ModelSpec
 
     from .cluster import Workers
@@ -177,6 +180,105 @@ class Run:
             seconds=seconds,
             workers=self.workers,
         )
+
+
+def find_facts(
+    image: Any,
+    plan: Plan,
+    scales: tuple[Scale, ...] | None = None,
+    blurs: tuple[Blur, ...] | None = None,
+) -> Facts:
+    """Find what all blocks of an image have in common.
+
+    Parameters
+    ----------
+    image : array
+        What the plan was made for; NumPy, dask or zarr. Of large ones a bounded sample is read.
+    plan : Plan
+    scales : tuple of Scale, optional
+        Intensity scales, if they are known.
+    blurs : tuple of Blur, optional
+        What blurred each channel, if that is known.
+    """
+    return _find(Planes(image, plan.layout), plan, scales, blurs)
+
+
+def _find(
+    planes: Planes,
+    plan: Plan,
+    scales: tuple[Scale, ...] | None = None,
+    blurs: tuple[Blur, ...] | None = None,
+) -> Facts:
+    total = plan.layout.pixels
+    if not total:
+        return Facts(())
+    if scales is None:
+        tell(0, total, "Finding the range of intensities")
+        scales = scales_of(planes, plan)
+    exposure = None
+    if plan.spec.frames == 2:
+        from napari_restore.analysis.exposure import usable_exposure
+
+        tell(0, total, "Finding the exposure")
+        pair = cast("TorchPredictor", plan.predictor())
+        exposure = usable_exposure(planes, pair, scales, plan.options.exposure)
+    if plan.in_space:
+        from .in_space import find_in_space
+
+        return find_in_space(planes, plan, scales)
+    if plan.inverter is None:
+        return Facts(scales, exposure)
+    if not blurs:
+        from .psf_search import find_blurs
+
+        blurs = find_blurs(planes, plan, scales)
+    return Facts(scales, exposure, blurs)
+
+
+def find_later(image: Any, plan: Plan) -> LazyStatistic[Facts]:
+    """Find the facts of a dask array when they are first needed, once in each process.
+
+    Parameters
+    ----------
+    image : dask.array.Array
+    plan : Plan
+        For workers, see `Plan.elsewhere`.
+    """
+    return LazyStatistic(image, plan.layout, _Finder(plan))
+
+
+@dataclass(frozen=True)
+class _Finder:
+    """Finds facts on a worker: it is sent without torch being imported."""
+
+    plan: Plan
+
+    def __call__(self, planes: Planes) -> Facts:
+        return _find(planes, self.plan)
+
+
+def find_psfs(image: Any, plan: Plan) -> tuple[PSF, ...]:
+    """Point spread functions of the channels of an image, as the plan says: found, or given.
+
+    Parameters
+    ----------
+    image : array
+        What the plan was made for; NumPy, dask or zarr.
+    plan : Plan
+        With an inverter.
+
+    Returns
+    -------
+    tuple of PSF
+        What is known of each stands in ``found``; where none was found it is false.
+    """
+    facts = find_facts(image, plan)
+    if not facts.blurs:
+        return (PSF.none("The image is empty."),) * plan.layout.groups
+    return tuple(
+        PSF.none(blur.statement) if blur.psf is None else replace(blur.psf, found=blur.statement)
+        for blur in facts.blurs
+    )
 
 
 def begin(

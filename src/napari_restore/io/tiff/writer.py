@@ -12,6 +12,7 @@ import tifffile
 from napari_restore.errors import FileError
 from napari_restore.image.layout import invert
 from napari_restore.io.image_file import ALL, ordered_axes, stored_order, with_alpha
+from napari_restore.runtime import installed_version
 
 from . import imagej, ome
 from .tags import names_of
@@ -188,8 +189,6 @@ def write_tiff(
         comment annotation of OME, the Info of ImageJ. What is not known beforehand is left to
         `add_provenance`.
     """
-    from napari_restore import __version__
-
     if isinstance(data, Tiles):
         axes = data.axes
     else:
@@ -197,7 +196,7 @@ def write_tiff(
     flavor = flavor_of(name, picture)
     extras = picture.extras if picture.format == "tiff" else {}
     options = _storage(data, axes, extras, picture)
-    options["software"] = f"napari-restore {__version__} {provenance}"
+    options["software"] = f"napari-restore {installed_version()} {provenance}"
     if flavor == "imagej" and isinstance(data, np.ndarray):
         data, options["metadata"] = imagej.restored_metadata(
             data, axes, extras["imagej"], provenance
