@@ -252,7 +252,7 @@ def helpers(bench: Bench) -> Iterator[Row]:
         with float32():
             for device in ("cpu", bench.device):
                 tools = make_tools(inverter, find_model("motion_deblur", channels), device)
-                sigma, unsure = tools.gauge(samples)
+                sigma, unsure = tools.estimator(samples)
                 length, angle, vague = tools.direction(samples)
                 # Its angle means nothing where nothing moved.
                 moved = (length * np.cos(2 * angle), length * np.sin(2 * angle))

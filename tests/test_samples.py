@@ -47,7 +47,7 @@ def test_sample_becomes_a_layer(sample):
     array, options = load_sample(sample.key)
     layer = Image(array, **options)
     assert layer.rgb is sample.rgb
-    assert layer.metadata["licence"]
+    assert layer.metadata["license"]
     assert np.ptp(array) > 50
     low, high = layer.contrast_limits
     assert low < array.mean() < high

@@ -1,7 +1,9 @@
-"""What computations run in: the device, its threads and memory; progress and cancellation."""
+"""What computations run in: device, threads and memory; progress and cancellation; whole files."""
 
 from __future__ import annotations
 
+import os
+import secrets
 import sys
 from concurrent.futures import wait
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from napari_restore.errors import DeviceError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Executor
+    from pathlib import Path
 
     import torch as torch
 
@@ -308,6 +311,17 @@ def call_in(executor: Executor, function: Callable[..., Result], *arguments: Any
     while not wait([future], LOOK).done:
         check()
     return future.result()
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Name to write a file to: at the end it becomes ``path``, on an error it vanishes."""
+    temporary = path.with_name(f".napari-restore-{secrets.token_hex(6)}.part")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def installed_version() -> str:

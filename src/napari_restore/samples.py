@@ -1,4 +1,4 @@
-"""The sample images that ship: real images with free licences, one or more for each task."""
+"""The sample images that ship: real images with free licenses, one or more for each task."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Sample:
         What it wants: "deblur", "dehaze" or "motion_deblur".
     subject : str
         "microscopy", "medical" or "photograph".
-    source, licence : str
+    source, license : str
         For the layer's metadata.
     rgb : bool
         Whether its last axis is color.
@@ -52,7 +52,7 @@ class Sample:
     task: str
     subject: str
     source: str
-    licence: str
+    license: str
     rgb: bool = False
     scale: tuple[float, ...] | None = None
     units: str | None = None
@@ -69,7 +69,7 @@ SAMPLES: tuple[Sample, ...] = (
         task="deblur",
         subject="microscopy",
         source="R. D'Antuono, napari-zelda",
-        licence="BSD-3-Clause",
+        license="BSD-3-Clause",
         scale=(0.5239, 0.5239),
         units="micrometer",
     ),
@@ -80,7 +80,7 @@ SAMPLES: tuple[Sample, ...] = (
         task="deblur",
         subject="microscopy",
         source="CMMI, scikit-image",
-        licence="no known copyright restrictions",
+        license="no known copyright restrictions",
         rgb=True,
     ),
     Sample(
@@ -90,7 +90,7 @@ SAMPLES: tuple[Sample, ...] = (
         task="deblur",
         subject="microscopy",
         source="made by napari-restore",
-        licence="CC0-1.0",
+        license="CC0-1.0",
         scale=(0.25, 0.1, 0.1),
         units="micrometer",
         optics={
@@ -107,7 +107,7 @@ SAMPLES: tuple[Sample, ...] = (
         task="deblur",
         subject="medical",
         source="Harvard Medical School, PyRadiomics",
-        licence="BSD-3-Clause",
+        license="BSD-3-Clause",
         scale=(5.0, 0.5703125, 0.5703125),
         units="millimeter",
         contrast_limits=(-1000, 600),
@@ -119,7 +119,7 @@ SAMPLES: tuple[Sample, ...] = (
         task="dehaze",
         subject="microscopy",
         source="A. Dominguez Mantes and M. Weigert, Spotiflow",
-        licence="BSD-3-Clause",
+        license="BSD-3-Clause",
         contrast_limits=(1110, 1520),
     ),
     Sample(
@@ -129,7 +129,7 @@ SAMPLES: tuple[Sample, ...] = (
         task="dehaze",
         subject="photograph",
         source="danielbuechele (Flickr), scikit-learn",
-        licence="CC-BY-2.0",
+        license="CC-BY-2.0",
         rgb=True,
     ),
     Sample(
@@ -139,7 +139,7 @@ SAMPLES: tuple[Sample, ...] = (
         task="motion_deblur",
         subject="microscopy",
         source="R. D'Antuono, napari-zelda",
-        licence="BSD-3-Clause",
+        license="BSD-3-Clause",
         scale=(0.5239, 0.5239),
         units="micrometer",
     ),
@@ -150,7 +150,7 @@ SAMPLES: tuple[Sample, ...] = (
         task="motion_deblur",
         subject="microscopy",
         source="A. Dominguez Mantes and M. Weigert, Spotiflow",
-        licence="BSD-3-Clause",
+        license="BSD-3-Clause",
         contrast_limits=(395, 650),
         movie=True,
     ),
@@ -161,7 +161,7 @@ SAMPLES: tuple[Sample, ...] = (
         task="motion_deblur",
         subject="medical",
         source="Mikael Häggström, scikit-image",
-        licence="CC0-1.0",
+        license="CC0-1.0",
         rgb=True,
     ),
     Sample(
@@ -171,7 +171,7 @@ SAMPLES: tuple[Sample, ...] = (
         task="motion_deblur",
         subject="photograph",
         source="public-domain-image.com, SciPy",
-        licence="public domain",
+        license="public domain",
         rgb=True,
     ),
 )
@@ -222,7 +222,7 @@ def load_sample(key: str) -> tuple[np.ndarray[Any, np.dtype[Any]], dict[str, Any
     options: dict[str, Any] = {
         "name": sample.title,
         "rgb": sample.rgb,
-        "metadata": {"source": sample.source, "licence": sample.licence},
+        "metadata": {"source": sample.source, "license": sample.license},
     }
     if sample.optics is not None:
         options["metadata"]["optics"] = dict(sample.optics)

@@ -62,5 +62,5 @@ def _inverse(image: torch.Tensor, kernel: torch.Tensor, noise: float) -> torch.T
 
 
 def tools_saying(sigma: float, unsure: float = 0.1, **further) -> Tools:
-    """Tools whose gauge says a size, and how unsure it is."""
+    """Tools whose estimator says a size, and how unsure it is."""
     return Tools(inverse, lambda samples: (sigma, unsure), **further)

@@ -34,7 +34,7 @@ def test_motion():
         (0.3, (0.05, 0.0, 0.1), "sharp"),
         # Soft without being moved: something for the network, but no path is looked for.
         (1.1, (0.05, 0.0, 0.1), "plain"),
-        # The gauge of defocus alone does not see motion along fine lines.
+        # The estimator of defocus alone does not see motion along fine lines.
         (0.3, (9.0, 0.3, 0.1), "found"),
     ],
 )
@@ -83,10 +83,10 @@ def test_blur_that_differs_from_place_to_place():
     left, right = (blurred(scene(512, 512, 1), psf.disk(radius), 0.002) for radius in (2.0, 4.0))
     image = np.concatenate([left, right + 10], axis=1)
 
-    def gauge(samples):
+    def estimator(samples):
         return (2.0 if samples.mean() > 5 else 1.0), 0.05
 
-    tools = tools_saying(1.0)._replace(gauge=gauge)
+    tools = tools_saying(1.0)._replace(estimator=estimator)
     finding = find_psf(image, tools, free_form=False)
     assert finding.verdict == "varies" and "not the same everywhere" in finding.statement
     sizes = {p.x: psf.equivalent_sigma(p.psf.array) for p in finding.parts}

@@ -161,7 +161,7 @@ def test_nothing_is_overwritten_without_force(tmp_path, capsys):
     command = ["deblur", str(source), "-o", str(target), *KEEP]
     assert main(command) == 1
     assert target.read_bytes() == b"precious"
-    assert "no result of napari-restore" in capsys.readouterr().err
+    assert "not a result of napari-restore" in capsys.readouterr().err
     target.unlink()
     assert main(command) == 0
     before = target.read_bytes()
@@ -189,7 +189,7 @@ def test_an_input_is_never_overwritten(tmp_path, way, capsys):
         output = str(tmp_path)
     assert main(["deblur", *inputs, "-o", output, "--force", *KEEP]) == 1
     assert source.read_bytes() == before
-    assert "is an input and stays" in capsys.readouterr().err
+    assert "is an input, so it is kept" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt, 130), (OSError, 1)])
@@ -333,7 +333,7 @@ def test_models_lists_the_catalog(capsys):
     for spec in CATALOG:
         line = next(line for line in out.splitlines() if line.startswith(spec.name))
         assert spec.task.replace("_", "-") in line
-        assert spec.licence in line
+        assert spec.license in line
         assert f"{spec.path.stat().st_size / 1e6:.1f} MB" in line
 
 

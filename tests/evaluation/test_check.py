@@ -203,7 +203,7 @@ def test_a_model_that_disagrees_with_itself(pair, network):
     found = check(image, result, task="deblur")
     agreement = found.figures["agreement"]
     assert agreement["turned_and_mirrored_share_of_contrast"] > 0.01
-    assert any("not what the model makes" in note for note in found.notes)
+    assert any("gives another result than this one" in note for note in found.notes)
     assert found.meaning == "± at 68 %" and (found.error > 0).all()
     # Eight turns and two with other noise.
     assert len(network.shapes) == 10

@@ -122,9 +122,9 @@ def test_the_dock_says_what_it_takes_for_channels_and_can_be_told(viewer, image,
 def test_what_looks_like_color_is_said_in_the_dock_and_by_the_library(session, viewer, dtype):
     layer = viewer.add_image(np.zeros((40, 50, 3), dtype), rgb=False, name="photo")
     text = describe(session.jobs(DockOptions()), session.rates)
-    assert "taken for planes that are 3 pixels wide" in text
+    assert "read as planes that are 3 pixels wide" in text
     assert "rgb=True" in text
-    with pytest.warns(UserWarning, match="taken for planes that are 3 pixels wide"):
+    with pytest.warns(UserWarning, match="read as planes that are 3 pixels wide"):
         restore_layer(layer, "deblur")
     viewer.layers.selection = {viewer.add_image(np.zeros((40, 50, 3), dtype), rgb=True)}
     assert "taken for" not in describe(session.jobs(DockOptions()), session.rates)

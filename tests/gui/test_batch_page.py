@@ -81,7 +81,7 @@ def test_cancel_keeps_what_is_finished(page, folder, tmp_path, predictor, qtbot)
     page.buttons["cancel_button"].click()
     predictor.free()
     ended(qtbot, page)
-    assert "Cancelled" in page.status.text()
+    assert "Canceled" in page.status.text()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["cells0.npy"]
 
 

@@ -53,7 +53,7 @@ def test_the_address_is_asked_for_where_it_is_needed(widget, viewer, image, qtbo
     assert not widget.restore_button.isEnabled()
     assert "address of the dask scheduler is missing" in widget.summary.text()
     controls.address.value = "somewhere"
-    assert "'somewhere' is no address" in widget.summary.text()
+    assert "'somewhere' is not the address" in widget.summary.text()
     controls.address.value = "tcp://127.0.0.1:8786"
     assert widget.restore_button.isEnabled()
     summary = widget.summary.text().replace("\N{NO-BREAK SPACE}", " ")
@@ -113,7 +113,7 @@ def test_cancel(session, viewer, image, qtbot, address):
     qtbot.waitUntil(lambda: any("on 2 workers" in step for step in steps), timeout=LIMIT_MS)
     session.cancel()
     finished(qtbot, session)
-    assert said == ["Cancelled; nothing was changed."]
+    assert said == ["Canceled; nothing was changed."]
     assert len(viewer.layers) == 1
 
 

@@ -246,7 +246,7 @@ def test_escape_cancels(widget, viewer, image, predictor, qtbot):
     viewer.keymap[key](viewer)
     predictor.free()
     finished(qtbot, widget.session)
-    assert "Cancelled" in widget.status.text()
+    assert "Canceled" in widget.status.text()
 
 
 def test_links_are_pages_of_the_guide(widget, viewer, image, monkeypatch):

@@ -103,7 +103,7 @@ def test_cancel_leaves_the_viewer_as_it_was(session, viewer, predictor, image, q
     assert len(viewer.layers) == 1
     # Nothing after the tile that was being computed, but the one that was ready.
     assert predictor.tiles <= 2
-    assert "Cancelled" in messages[-1]
+    assert "Canceled" in messages[-1]
     # and the session is ready for the next run
     session.restore(DockOptions())
     wait_for(qtbot, session)
@@ -161,7 +161,7 @@ def test_a_bug_is_shown_and_frees_the_session(
     assert len(viewer.layers) == 1
 
 
-def test_cancelled_preview_frees_the_session(session, viewer, predictor, image, qtbot, messages):
+def test_canceled_preview_frees_the_session(session, viewer, predictor, image, qtbot, messages):
     predictor.hold()
     viewer.add_image(image)
     session.preview(DockOptions(tile=16))
@@ -169,7 +169,7 @@ def test_cancelled_preview_frees_the_session(session, viewer, predictor, image, 
     session.cancel()
     predictor.free()
     wait_for(qtbot, session)
-    assert "Cancelled" in messages[-1]
+    assert "Canceled" in messages[-1]
     assert len(viewer.layers) == 1
 
 

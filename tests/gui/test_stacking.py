@@ -159,7 +159,7 @@ def test_a_preview_is_the_image_with_the_region_exchanged(
     assert viewer.layers.selection == {source}
 
 
-def test_a_cancelled_run_leaves_the_source_selected_after_a_preview(
+def test_a_canceled_run_leaves_the_source_selected_after_a_preview(
     session, viewer, image, run, predictor, qtbot
 ):
     source = viewer.add_image(np.stack([image] * 50), name="cells")

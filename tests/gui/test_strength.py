@@ -105,7 +105,7 @@ def test_the_next_run_keeps_what_was_compared(session, viewer, predictor, image,
     assert viewer.layers[1].name == "cells [deblurred]"
 
 
-def test_a_cancelled_run_leaves_the_result_as_it_was_tried(
+def test_a_canceled_run_leaves_the_result_as_it_was_tried(
     session, viewer, predictor, image, done, qtbot
 ):
     viewer.add_image(image, name="cells")

@@ -50,7 +50,7 @@ def test_buttons_restore_preview_and_cancel(widget, viewer, predictor, image, qt
     predictor.free()
     finished(qtbot, widget)
     assert [layer.name for layer in viewer.layers] == ["cells"]
-    assert "Cancelled" in widget.status.text()
+    assert "Canceled" in widget.status.text()
     qtbot.mouseClick(widget.restore_button, Qt.MouseButton.LeftButton)
     finished(qtbot, widget)
     assert len(viewer.layers) == 2
@@ -153,7 +153,7 @@ def test_last_word_of_a_run_stays_in_a_real_window(
             predictor.free()
         finished(qtbot, widget)
         qapp.processEvents()
-        assert ("Cancelled" if cancel else "cells [deblurred]") in widget.status.text()
+        assert ("Canceled" if cancel else "cells [deblurred]") in widget.status.text()
         assert shares == sorted(shares)
         shares.clear()
         assert not widget.progress_bar.isVisible()
@@ -247,10 +247,10 @@ def test_a_run_shows_its_target_and_cancel_answers_at_once(widget, viewer, predi
     assert (widget.name.text(), widget.summary.text()) == ("target", said)
     qtbot.waitUntil(predictor.begun.is_set, timeout=LIMIT_MS)
     widget.cancel()
-    assert "Cancelling" in widget.status.text()
+    assert "Canceling" in widget.status.text()
     # Though the network goes on with its tile: nobody lets it.
     finished(qtbot, widget)
-    assert "Cancelled" in widget.status.text()
+    assert "Canceled" in widget.status.text()
     assert widget.name.text() == "other"
 
 

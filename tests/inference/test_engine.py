@@ -1,4 +1,4 @@
-"""The engine: tiles that add up to the whole, progress, cancelling, and the memory ladder."""
+"""The engine: tiles that add up to the whole, progress, canceling, and the memory ladder."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_a_view_has_no_gaps(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(np.isfinite(result), np.isfinite(image))
 
 
-# ---------------------------------------------------------------- progress and cancelling
+# ---------------------------------------------------------------- progress and canceling
 
 
 @pytest.mark.parametrize("batch", [1, 3])

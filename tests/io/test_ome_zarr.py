@@ -288,7 +288,7 @@ def broken(kind, path):
         ("well", ["2 images", "a.zarr/0, .*a.zarr/1"]),
         ("collection", ["2 images", "a.zarr/0, .*a.zarr/1[.]"]),
         ("damaged", ["damaged"]),
-        ("labels", ["no intensities"]),
+        ("labels", ["not intensities"]),
         ("empty", ["empty"]),
     ],
 )
@@ -312,7 +312,7 @@ def test_a_folder_that_is_no_zarr_stays(tmp_path):
     np.save(tmp_path / "a.npy", samples((40, 50)))
     (tmp_path / "b.zarr").mkdir()
     (tmp_path / "b.zarr" / "thesis.txt").write_text("precious")
-    with pytest.raises(FileError, match="no zarr folder"):
+    with pytest.raises(FileError, match="not a zarr folder"):
         copy(tmp_path / "a.npy", tmp_path / "b.zarr", force=True)
     assert (tmp_path / "b.zarr" / "thesis.txt").read_text() == "precious"
 

@@ -50,7 +50,7 @@ def test_weights_are_small_sealed_and_say_how_they_were_made(spec: ModelSpec) ->
     metadata = read_metadata(spec.path)
     assert (metadata["name"], metadata["task"]) == (spec.name, spec.task)
     assert metadata["architecture"] == spec.architecture
-    assert metadata["licence"] == spec.licence
+    assert metadata["licence"] == spec.license
     assert {"training_images", "seed", "steps", "validation"} <= metadata.keys()
     figures = json.loads(metadata["validation"])
     assert {"input", "output", "identity"} <= figures.keys()
@@ -86,7 +86,7 @@ def test_the_metadata_alone_describes_the_same_model(spec: ModelSpec) -> None:
     # So a bundled file copied elsewhere and given by its path is the same model.
     found = find_model(spec.task, spec.channels, str(spec.path), spec.frames)
     same = ("task", "channels", "architecture", "multiple_of", "view", "black_is_zero", "frames")
-    for name in (*same, "gauge"):
+    for name in (*same, "estimator"):
         assert getattr(found, name) == getattr(spec, name)
     assert found.sha256 == spec.sha256
     assert found.halo >= spec.halo

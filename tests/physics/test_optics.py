@@ -184,7 +184,7 @@ def test_sampling_coarser_than_nyquist_is_said():
         ({"wavelength": "0.52 nm"}, "wavelength is 0.52 nm, outside 200 nm to 2 µm"),
         ({"wavelength": 520}, "wavelength is 520 µm .*plain numbers are µm"),
         ({"wavelength": "520 mn"}, "'520 mn'"),
-        ({"wavelength": "green"}, "'green', which is no length"),
+        ({"wavelength": "green"}, "'green', which is not a length"),
         ({"wavelength": "3 s"}, "no length"),
         ({"wavelength": math.nan}, "nan"),
         ({"pixel_size": None}, "pixel size is missing"),

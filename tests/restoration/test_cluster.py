@@ -300,7 +300,7 @@ def test_errors_of_a_task_come_as_they_are(client: Any) -> None:
 
 @pytest.mark.parametrize("text", ["tcp://", "somewhere", "tcp://a b:80", "host:99999", "http:/x:1"])
 def test_what_is_no_address(text: str) -> None:
-    with pytest.raises(ClusterError, match=f"'{text}' is no address.*tcp://HOST:8786"):
+    with pytest.raises(ClusterError, match=f"'{text}' is not the address.*tcp://HOST:8786"):
         connect(text)
 
 
@@ -405,5 +405,5 @@ def test_the_command_line_explains_what_is_wrong_with_a_cluster(
     np.save(tmp_path / "in.npy", image_of((20, 20), "u2"))
     command = ["deblur", str(tmp_path / "in.npy"), "-o", str(tmp_path / "out.npy")]
     assert main([*command, "--scheduler", "nowhere"]) == 2
-    assert "'nowhere' is no address of a dask scheduler" in capsys.readouterr().err
+    assert "'nowhere' is not the address of a dask scheduler" in capsys.readouterr().err
     assert not (tmp_path / "out.npy").exists()

@@ -181,7 +181,7 @@ def test_the_export_says_how_it_was_made_and_runs(
     assert (metadata["architecture"], json.loads(metadata["options"])) == ("nafnet", SMALL)
     assert (metadata["seed"], metadata["steps"]) == ("11", "4")
     assert (metadata["training_images"], metadata["device"]) == ("3", "cpu")
-    assert metadata["licence"] == "BSD-3-Clause"
+    assert metadata["license"] == "BSD-3-Clause"
     figures = json.loads(metadata["validation"])
     assert set(figures) == {"input", "output", "improved", "identity", "identity_worst"}
     assert figures["output"] == trainer.best

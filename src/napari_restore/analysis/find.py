@@ -12,6 +12,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from napari_restore.image.intensity import evenly, structure
 from napari_restore.physics import motion, psf
 from napari_restore.physics.camera import to_linear
 from napari_restore.physics.inverse import LEAST_NOISE, WienerBank
@@ -199,22 +200,13 @@ def richest_part(samples: NDArray[np.float32], side: int) -> tuple[slice, slice]
     """Find the square with the most structure; of sides below ``side`` the whole."""
     height, width = samples.shape[:2]
     best, part = -1.0, (slice(0, height), slice(0, width))
-    for top in _evenly(height, side, 5):
-        for left in _evenly(width, side, 5):
+    for top in evenly(height, side, 5):
+        for left in evenly(width, side, 5):
             here = slice(top, min(top + side, height)), slice(left, min(left + side, width))
             there = structure(samples[here])
             if there > best:
                 best, part = there, here
     return part
-
-
-def structure(samples: NDArray[np.float32]) -> float:
-    """Mean gradient of details coarser than noise."""
-    height, width = (length // 4 * 4 for length in samples.shape[:2])
-    if min(height, width) < 8:
-        return 0.0
-    coarse = samples[:height, :width].reshape(height // 4, 4, width // 4, 4, -1).mean((1, 3))
-    return float(np.abs(np.diff(coarse, axis=0)).mean() + np.abs(np.diff(coarse, axis=1)).mean())
 
 
 def _filled(samples: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -226,14 +218,7 @@ def _filled(samples: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _starts(length: int, side: int) -> list[int]:
-    return _evenly(length, side, min(_MOST, max(1, length // side)))
-
-
-def _evenly(length: int, side: int, count: int) -> list[int]:
-    last = max(0, length - side)
-    if last == 0 or count == 1:
-        return [last // 2]
-    return np.unique(np.linspace(0, last, count).round().astype(int)).tolist()  # type: ignore[no-any-return]
+    return evenly(length, side, min(_MOST, max(1, length // side)))
 
 
 #: Fourth differences: what is smooth over five pixels leaves nothing.
@@ -293,7 +278,7 @@ def _blocks(plane: NDArray[np.float64], side: int) -> NDArray[np.float64]:
     return means
 
 
-#: Size that is tried first, as a share of the gauge's, and its neighbors, as shares of it. Too
+#: Size that is tried first, as a share of the estimator's, and its neighbors, as shares of it. Too
 #: large is worse than too small.
 SIZE, NEIGHBORS = 0.97, ((0.88, 1.1), (0.95, 1.04))
 #: Defocus of the pupils in radians, and how much longer one axis of an ellipse is than the other.
@@ -323,7 +308,7 @@ class Candidate:
         return psf.equivalent_sigma(self.array)
 
 
-#: Families whose size a gauge sees.
+#: Families whose size an estimator sees.
 KNOWN = ("gaussian", "disk", "pupil")
 
 NOTHING = Candidate("none", np.ones((1, 1), np.float32))
@@ -378,7 +363,7 @@ def _pupil(cutoff: float) -> NDArray[np.float32]:
 #: Pixels at the border that do not count: what lies beyond is not known.
 _BORDER = 8
 #: A restoration has to score this much better than the image itself, as a share: for PSFs of the
-#: size that a gauge saw, and for those of any form, of which one always fits somewhat.
+#: size that an estimator saw, and for those of any form, of which one always fits somewhat.
 MARGINS = {"known": 0.006, "free": 0.03}
 #: Restorations that are not told a PSF take more noise away, and look this much sparser for it.
 PLAIN_IS_SPARSER = 0.9
@@ -495,14 +480,14 @@ def re_blur(blurred: Tensor, restored: Tensor, psf: Tensor, noise: float) -> ReB
 SEARCHED, TRIED = 256, 192
 #: Supports of free kernels, and what a sharp edge costs, of those that are tried.
 SUPPORTS, COSTS = (15, 23, 31), (2e-3, 8e-3)
-#: Below this equivalent sigma an image is sharp, if the gauge is sure within this standard
+#: Below this equivalent sigma an image is sharp, if the estimator is sure within this standard
 #: deviation of its logarithm.
 _SHARP, _SURE = 0.42, 0.12
 #: Sizes in two windows that differ by this factor, and more than by chance, are two sizes.
 _DIFFERENT = 1.3
 #: Equivalent sigma from which on pupils differ from Gaussians.
 _SMALLEST_PUPIL = 1.25
-#: Above, the gauge does not know.
+#: Above, the estimator does not know.
 _UNSURE = 0.7
 #: Below this length in pixels, if the network is so sure, nothing moved; and below this equivalent
 #: sigma nothing is blurred in another way.
@@ -522,7 +507,7 @@ class Tools(NamedTuple):
     invert : callable
         Restores a batch for given PSFs: (1, C, H, W), (N, k, k), noise, whether the blur acted on
         light before a tone curve; gives (N, C, H, W).
-    gauge : callable or None
+    estimator : callable or None
         How blurred a window is: standard deviation of the equivalent Gaussian in pixels, and the
         standard deviation of its logarithm.
     direction : callable or None
@@ -532,7 +517,7 @@ class Tools(NamedTuple):
     """
 
     invert: Invert
-    gauge: Callable[[Samples], tuple[float, float]] | None = None
+    estimator: Callable[[Samples], tuple[float, float]] | None = None
     direction: Callable[[Samples], tuple[float, float, float]] | None = None
     plain: Callable[[Samples], Samples] | None = None
 
@@ -594,8 +579,8 @@ class Looked:
         self._image = self._tensor(self._tried)
         self.noise = noise_level(self._tried) if self._tried.size else 0.0
         self.sigma, self.unsure = math.nan, math.inf
-        if self.has_structure and tools.gauge is not None:
-            self.sigma, self.unsure = tools.gauge(self._tried)
+        if self.has_structure and tools.estimator is not None:
+            self.sigma, self.unsure = tools.estimator(self._tried)
 
     @property
     def has_structure(self) -> bool:
@@ -613,7 +598,7 @@ class Looked:
 
     @property
     def is_sharp(self) -> bool:
-        """Whether the gauge is sure of it, and no motion is seen."""
+        """Whether the estimator is sure of it, and no motion is seen."""
         still = self._tools.direction is None or self._is_still
         return self.sigma < _SHARP and self.unsure < _SURE and still
 
@@ -650,7 +635,7 @@ class Looked:
         return Choice("found", best, self._described(best), check)
 
     def _out_of_focus(self, trial: _Trial, progress: Callable[[float], None]) -> None:
-        """Try the families of a lens out of focus, in sizes around that of the gauge."""
+        """Try the families of a lens out of focus, in sizes around that of the estimator."""
         for family in KNOWN:
             progress(0.15)
             # Pixels hide the form of small pupils.

@@ -76,13 +76,13 @@ class PSF:
         odd = all(side % 2 for side in array.shape)
         if not odd or array.ndim not in (2, 3) or (array.ndim == 2 and len(set(array.shape)) > 1):
             raise PsfError(
-                "A PSF is square, or has planes, and is of odd sides; this one has shape "
-                f"{array.shape}. Pass the array itself as psf: it is made so."
+                "A PSF must be square with odd sides, or have planes; this one has the shape "
+                f"{array.shape}. Pass the array itself as psf: it is then brought into shape."
             )
         if not np.isfinite(array).all() or not abs(float(array.sum()) - 1) < 1e-3:
             raise PsfError(
                 f"A PSF is finite and sums to 1; this one to {array.sum():g}. Pass the array "
-                "itself as psf: it is made so."
+                "itself as psf: it is then normalized."
             )
         array.setflags(write=False)
         object.__setattr__(self, "array", array)

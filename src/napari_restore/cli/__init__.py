@@ -28,14 +28,14 @@ _TASK_HELP = {
 }
 
 _RESTORE_NOTES = """\
-Formats: OME-Zarr (0.4 and 0.5), TIFF (OME, ImageJ and plain), PNG, JPEG, NPY; with the extra
-"medical" NIfTI and DICOM. Axes, pixel sizes, channel names, headers and orientation are kept. A
-folder of DICOM files is one image: its series is restored into a folder of files with the same
+Formats: OME-Zarr (0.4 and 0.5), TIFF (OME, ImageJ and plain), PNG, JPEG and NPY; with the extra
+"medical" also NIfTI and DICOM. Axes, pixel sizes, channel names, headers and orientation are kept.
+A folder of DICOM files is one image: its series is restored into a folder of files with the same
 names. OME-Zarr and large TIFF are read and written in parts, whatever their size.
-Nothing is overwritten without --force, which replaces earlier results alone: never an input, nor a
-file or folder that was no result. Every result appears whole or not at all.
-A result named .ome.zarr grows in OUT.ome.zarr.part: broken off at any moment, by Ctrl-C, a crash or
-a full disk, the same command with --resume goes on and gives the same bytes.
+Nothing is overwritten without --force, which replaces only earlier results: never an input, nor any
+other file or folder. Every result appears whole or not at all.
+A result named .ome.zarr grows in OUT.ome.zarr.part. If the run is broken off, by Ctrl-C, a crash or
+a full disk, the same command with --resume continues it and gives the same bytes.
 Exit status: 0 if every file was restored, 1 if one failed (the others are restored all the same),
 2 for a wrong command line, 130 after Ctrl-C, 143 after SIGTERM."""
 
@@ -123,7 +123,7 @@ def _add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
         "--output",
         required=True,
         metavar="OUT",
-        help="for one image a file or a folder; for several a folder, which is made if needed",
+        help="a file or a folder for one image; a folder for several, which is made if needed",
     )
     add(
         "--model",
@@ -202,18 +202,16 @@ def _add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
     add(
         "--keep-range",
         action=argparse.BooleanOptionalAction,
-        help="hold the result between the least and the largest value of the image; default: of "
-        "NIfTI, DICOM and signed integers",
+        help="keep the result between the smallest and the largest value of the image; default: "
+        "for NIfTI, DICOM and signed integers",
     )
     add(
         "--invalid-value",
         type=float,
         metavar="V",
-        help="value of samples that were not measured, where the file does not say it",
+        help="value of samples that were not measured, if the file does not give it",
     )
-    add(
-        "--axes", metavar="TZCYX", help="what the axes are, where the file does not say or is wrong"
-    )
+    add("--axes", metavar="TZCYX", help="the axes, if the file does not name them or is wrong")
     add(
         "--rgb",
         action=argparse.BooleanOptionalAction,
@@ -263,8 +261,8 @@ def _add_psf(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "psf",
         help="find the point spread function of an image, or make one of beads or optics",
         description="Find the point spread function that blurred an image, average that of beads, "
-        "or compute that of a microscope. Where none can be found nothing is written, and it is "
-        "said why.",
+        "or compute that of a microscope. If none can be found, nothing is written and "
+        "the reason is given.",
     )
     parser.set_defaults(module="psf")
     add = parser.add_argument
@@ -280,7 +278,7 @@ def _add_psf(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     add("--optics", action="store_true", help="compute it from what the metadata of IMAGE record")
     _add_optics(parser)
     add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, xpu, mps")
-    add("--axes", metavar="TZCYX", help="what the axes are, where the file does not say")
+    add("--axes", metavar="TZCYX", help="the axes, if the file does not name them")
     add("--rgb", action=argparse.BooleanOptionalAction, help="take the image as RGB, or not")
     add("--series", metavar="N", help="number or UID of the series, in a folder (DICOM)")
     add("--force", action="store_true", help="replace an earlier result")
@@ -291,8 +289,8 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "train",
         help="train a model on your images",
-        description="Train a model on sharp images; they are degraded on the fly. "
-        "The same command goes on where a checkpoint lies in the output folder.",
+        description="Train a model on sharp images; they are degraded on the fly. If the output "
+        "folder holds a checkpoint, the same command continues from it.",
     )
     parser.set_defaults(module="train")
     add = parser.add_argument
@@ -366,18 +364,18 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.set_defaults(module="check")
     add = parser.add_argument
     add("image", metavar="IMAGE", help="what was restored")
-    add("result", metavar="RESULT", help="what became of it; the file says how it was made")
+    add("result", metavar="RESULT", help="the result; its file says how it was made")
     add("--reference", metavar="FILE", help="the truth, for PSNR, SSIM and MS-SSIM")
     add("-o", "--output", metavar="report.html", help="write a report")
     add("--map", metavar="error.tif", help="write how large errors are likely to be")
     add(
         "--task",
         choices=[name.replace("_", "-") for name in TASKS],
-        help="what was done, where the file of the result does not say",
+        help="the task, if the file of the result does not name it",
     )
     add("--pixel-size", metavar="L", help="side of a pixel; default: what the file says")
     add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, xpu, mps")
-    add("--axes", metavar="TZCYX", help="what the axes are, where the file does not say")
+    add("--axes", metavar="TZCYX", help="the axes, if the file does not name them")
     add("--rgb", action=argparse.BooleanOptionalAction, help="take the image as RGB, or not")
     add("--series", metavar="N", help="number or UID of the series, in a folder (DICOM)")
     add("--force", action="store_true", help="replace an earlier report and map")

@@ -72,8 +72,8 @@ def _check_report(report: Path, inputs: Inputs, *, force: bool) -> None:
     inputs.check(report)
     if not report.is_file() or (report.stat().st_size and not is_report(report)):
         raise FileError(
-            f"{report} is no report of napari-restore and stays: --force replaces earlier reports "
-            "alone. Name another, or remove it first."
+            f"{report} is not a report of napari-restore, so it is kept: --force replaces only "
+            "earlier reports. Name another file, or remove it first."
         )
     if not force:
         raise FileError(f"{report} exists already. Use --force to replace it.")

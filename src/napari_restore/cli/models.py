@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from napari_restore.models.catalog import ModelSpec
 
-_HEADER = ("model", "task", "channels", "licence", "size", "PSNR", "better", "sharp images")
+_HEADER = ("model", "task", "channels", "license", "size", "PSNR", "better", "sharp images")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,4 +47,4 @@ def _row(spec: ModelSpec) -> tuple[str, ...]:
         sharp = f"{figures['identity']:.1f} dB"
     kind = f"{spec.channels} ({spec.kind})"
     size = f"{spec.path.stat().st_size / 1e6:.1f} MB"
-    return spec.name, spec.task.replace("_", "-"), kind, spec.licence, size, gain, better, sharp
+    return spec.name, spec.task.replace("_", "-"), kind, spec.license, size, gain, better, sharp

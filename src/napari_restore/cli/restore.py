@@ -468,7 +468,7 @@ def inputs_and_targets(
 ) -> Iterator[tuple[Path | str, Path | Exception]]:
     """Input files and where their results go, or why an input cannot be used."""
     if _ADDRESS.match(args.output):
-        raise UsageError(f"{args.output} is an address. Name a file or folder of this computer.")
+        raise UsageError(f"{args.output} is an address. Name a file or folder on this computer.")
     if not args.output:
         raise UsageError("The name of the output is empty. Name a file or a folder.")
     output = Path(args.output)
@@ -499,8 +499,8 @@ def _of_one(given: str, output: Path, into_folder: bool) -> Iterator[tuple[Path,
         raise FileError("The name of an input is empty. Name an image or a folder.")
     if _ADDRESS.match(given):
         raise FileError(
-            "This is an address. Files have to lie on this computer: download it, or mount where "
-            "it lies, and name its path."
+            "This is an address, and files must be on this computer. Download it, or mount its "
+            "folder, and name its path."
         )
     path = Path(given)
     if _is_one_image(given):
@@ -580,8 +580,8 @@ def pixel_size_of(picture: ImageFile | None, told: str | None) -> tuple[float, .
 
 
 def _micrometers(size: float, unit: str) -> float:
-    spelt = "angstrom" if unit == "Å" else unit
-    return micrometers(f"{size} {spelt}", "pixel size of the image")
+    spelled = "angstrom" if unit == "Å" else unit
+    return micrometers(f"{size} {spelled}", "pixel size of the image")
 
 
 def _in_plane(picture: ImageFile) -> tuple[float, float] | None:
@@ -701,8 +701,8 @@ def beads_in(path: Path, pixel_size: str | None = None) -> Any:
     try:
         if axes is None or axes.strip("QRZ") != "YX" or data.ndim > 3:
             raise PsfError(
-                f"The image of beads has the axes {axes} and the shape {data.shape}. Choose a "
-                "plane in which they are in focus, or a stack of planes; of one channel."
+                f"The image of beads has the axes {axes} and the shape {data.shape}. Choose one "
+                "channel: a plane in which the beads are in focus, or a stack of planes."
             )
         beads = psf_from_beads(data, pixel_size=pixel_size_of(picture, pixel_size))
     except PsfError as error:
@@ -816,8 +816,8 @@ def _seen_by_all(
     if all(run.client.run(holds, image, layout, expected).values()):
         return image
     say(
-        f"Not all workers find {picture.path.resolve()}, or the same image in it. It is read "
-        "here and sent to them."
+        f"Not all workers find {picture.path.resolve()} with the same image in it. It is read here "
+        "and sent to them."
     )
     return None
 

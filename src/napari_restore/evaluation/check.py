@@ -24,6 +24,7 @@ from napari_restore.restoration.plan import (
     measure_blur,
     scales_of,
 )
+from napari_restore.restoration.psf_search import SeenPlane
 from napari_restore.restoration.run import find_facts
 from napari_restore.runtime import Watch, tell, torch
 from napari_restore.runtime import check as look
@@ -176,8 +177,9 @@ def _layout(image: Any, result: Any, reference: Any, axes: str | None, rgb: bool
                 " One of them is color." if abs(len(array.shape) - len(image.shape)) == 1 else ""
             )
             raise ImageError(
-                f"The {name} has shape {tuple(array.shape)} and the image {tuple(image.shape)}: "
-                f"they must be the same.{color} Choose the image that the result was made from."
+                f"The {name} has the shape {tuple(array.shape)} and the image "
+                f"{tuple(image.shape)}: they must be the same.{color} Choose the image that the "
+                "result was made from."
             )
     layout = find_layout(image, axes, rgb)
     find_layout(result, layout.axes)
@@ -219,7 +221,7 @@ def _checked(asked: _Asked, index: Sequence[int] | None, region: Sequence[int] |
     pictures: dict[str, Any] = {"before": seen, "after": restored}
     same = bool(np.array_equal(blocks[0], blocks[1], equal_nan=blocks[0].dtype.kind == "f"))
     if same:
-        notes.append("The result is the image, bit for bit, in what was checked.")
+        notes.append("The result equals the image bit for bit in what was checked.")
 
     facts = None if plan is None else _facts(asked, plan, scales)
     residual = _explain(seen, restored, level, plan, facts, layout.group(place), figures, notes)
@@ -285,24 +287,10 @@ def _index(layout: Layout, index: Sequence[int] | None) -> tuple[int, ...]:
         not 0 <= i < n for i, n in zip(index, lengths, strict=False)
     ):
         raise ImageError(
-            f"index {tuple(index)} is no plane of an image with {lengths} planes along the axes "
+            f"index {tuple(index)} is not a plane: the image has {lengths} planes along the axes "
             "before the plane."
         )
     return tuple(int(i) for i in index)
-
-
-class _Gray:
-    """One plane, read in parts, as a gray image."""
-
-    def __init__(self, planes: Planes, index: tuple[int, ...], scale: Scale) -> None:
-        self._planes, self._index, self._scale = planes, index, scale
-        self.shape = planes.layout.size
-
-    def __getitem__(self, key: tuple[slice, slice]) -> Array:
-        rows, columns = (range(n)[part] for part, n in zip(key, self.shape, strict=True))
-        region = Region(rows.start, columns.start, rows.stop, columns.stop)
-        block = self._planes.read(self._index, region)
-        return as_seen(block, self._scale, self._planes.layout, rows, columns)[0]
 
 
 def _region(
@@ -313,7 +301,7 @@ def _region(
     if region is None:
         if height * width <= MOST:
             return Region(0, 0, height, width)
-        window = rich_windows(_Gray(planes, index, scale), side, 1, look)[0]
+        window = rich_windows(SeenPlane(planes, index, scale), side, 1, look)[0]
         tall, wide = window.samples.shape[:2]
         return Region(window.top, window.left, window.top + tall, window.left + wide)
     top, left, bottom, right = (int(value) for value in region)
@@ -362,7 +350,7 @@ def _plan(asked: _Asked, notes: list[str]) -> Plan | None:
     if record.get("dimensions") == 3 or record.get("method"):
         how = "as a volume" if record.get("dimensions") == 3 else f"by {record['method']}"
         notes.append(
-            f"It was restored {how}: agreement and likeness are only checked of networks that "
+            f"It was restored {how}: agreement and likeness are checked only for networks that "
             "restore plane by plane."
         )
         return None
@@ -416,9 +404,9 @@ def _calibration(
     spec = plan.inverter if plan.inverter is not None and name == plan.inverter.name else plan.spec
     found: Mapping[str, Any] | None = calibrations().get(name)
     if found is None:
-        notes.append(f"Model '{name}' is not calibrated: how large errors are is not known.")
+        notes.append(f"Model '{name}' is not calibrated: the size of its errors is not known.")
     elif found["weights_sha256"] != spec.sha256:
-        notes.append(f"'{name}' was calibrated with other weights: take ± for a guide.")
+        notes.append(f"'{name}' was calibrated with other weights: take ± as a rough guide.")
     return found
 
 
@@ -553,11 +541,11 @@ def _agree(
     off = float(np.sqrt(np.mean((expected - restored) ** 2)))
     if off > max(0.02 * contrast, 0.01):
         notes.append(
-            "The result is not what the model makes of the image now: agreement is that of the "
-            "model, and the result was changed, or made by other weights or options."
+            "The model now gives another result than this one: agreement is that of the model. The "
+            "result was changed, or made with other weights or options."
         )
     if plan.options.strength != 1:
-        notes.append("± is that of the full strength.")
+        notes.append("± is for full strength.")
     pictures["turns"] = found.turns
     figures["agreement"] = {
         "turned_and_mirrored_share_of_contrast": round(_rms(found.turns) / contrast, 4),
@@ -609,7 +597,7 @@ def _liken(
 ) -> None:
     if "likeness" not in calibration:
         return
-    windows = rich_windows(_Gray(planes, index, scale), SIDE, _WINDOWS, look)
+    windows = rich_windows(SeenPlane(planes, index, scale), SIDE, _WINDOWS, look)
     found = likeness([window.samples for window in windows], calibration["likeness"])
     figures["likeness"] = {
         "distance": round(found.distance, 2),
@@ -717,7 +705,7 @@ def _compare(
     target = np.nan_to_num(truth.astype(np.float64))
     low, high = np.percentile(target, (0.5, 99.9))
     if high <= low:
-        notes.append("The reference is constant: it was not compared with.")
+        notes.append("The reference is constant, so it was not used.")
         return
     group: dict[str, Any] = {}
     for when, block in zip(("before", "after"), blocks, strict=True):
@@ -744,7 +732,7 @@ def _compare(
     figures["against the reference"] = group
     notes.append(
         "Figures against the reference hold after registration and an affine fit of the "
-        "intensities, but for those “as it is”."
+        "intensities, except those marked “as it is”."
     )
 
 

@@ -242,11 +242,11 @@ def _pictures(check: Check) -> Iterator[str]:
     )
     yield _figure(
         _histogram({"image": before, "result": after}, check),
-        "How often each intensity occurs, on a scale of roots.",
+        "Histogram of the intensities; counts on a square-root scale.",
     )
     yield _figure(
         _histogram({"±" if "±" in check.meaning else "left": error}, check),
-        f"How often each size occurs of {check.meaning}.",
+        f"Histogram of {check.meaning}; counts on a square-root scale.",
     )
 
 

@@ -269,8 +269,8 @@ class BatchPage(QDialog):
         return text + (f" {failed} failed: the table says why." if failed else "")
 
     def _on_ended(self, text: str) -> None:
-        if "Cancelled" in text:
-            text = "Cancelled. What was finished stays; the file that was begun left nothing."
+        if "Canceled" in text:
+            text = "Canceled. Finished files stay; the file in progress left nothing behind."
         self.status.setText(text)
         self._ended = max(1, self._ended)
         self._suit()

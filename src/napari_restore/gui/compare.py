@@ -285,7 +285,7 @@ def difference_layer(first: Image, second: Image) -> Image:
     if shapes[0] != shapes[1]:
         raise RestoreError(
             f"'{first.name}' has the shape {shapes[0]} and '{second.name}' {shapes[1]}. A "
-            "difference needs two images of one shape."
+            "difference needs two images of the same shape."
         )
     levels = [_change(source, result, first.rgb) for source, result in pairs]
     multiscale = first.multiscale and second.multiscale

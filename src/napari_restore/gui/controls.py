@@ -30,7 +30,9 @@ _TIPS = {
     "address": "What 'dask scheduler' says when it starts. The workers need this version of "
     "napari-restore, and choose their devices themselves if Device is auto.",
     "device": "auto: a GPU if there is one.",
-    "tile": "Side in pixels of what is computed at a time. Smaller takes less memory.",
+    "tile": (
+        "Side in pixels of a tile, which is computed at a time. Smaller tiles need less memory."
+    ),
     "hide_source": "Hide the source layers once they are restored.",
     "structure_size": "Single-channel images: structures up to this size stay, and only light that "
     "is smoother is removed. auto leaves it to the network.",
@@ -44,16 +46,17 @@ _TIPS = {
     "the only one.",
     "dimensions": "Whether a stack is one volume, restored along Z too, or planes of their own. "
     "automatic: a volume where an axis is labeled z and the PSF has planes.",
-    "method": "How the PSF is undone: by a network that was trained to, or by what is computed "
-    "alone. Without a PSF there is only the network.",
-    "keep_range": "Whether results stay between the least and the largest value of the layer. "
+    "method": "How the PSF is inverted: by a network that was trained for it, or by a classical "
+    "method. Without a PSF there is only the network.",
+    "keep_range": "Whether results stay between the smallest and the largest value of the layer. "
     "auto: where values are signed integers, as in CT.",
     "channels": "Which axis of a stack holds channels: each gets an intensity scale of its own. "
     "auto: the one labeled c, or one of few planes of very different brightness.",
-    "region": "What Restore restores: the result has its place in the source. slices: along the "
-    "slider that was moved last. inside a shape: the selected shape of the topmost Shapes layer.",
+    "region": "What Restore restores. The result keeps its place in the source. slices: along the "
+    "slider that was moved last. inside a shape: the selected shape of the topmost "
+    "Shapes layer.",
     "slices": "First and last slice, as the slider counts them.",
-    "replace_earlier": "Take away the result that this dock made before of the same layer.",
+    "replace_earlier": "Remove the earlier result that this dock made from the same layer.",
     "show_motion": "Add a layer of vectors: arrows from frame to frame, or lines along the blur.",
 }
 _CLUSTER = "dask cluster"

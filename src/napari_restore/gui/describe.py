@@ -135,7 +135,7 @@ def summary(job: LayerJob, result: Image) -> str:
     text = f"'{result.name}' in {duration(record['seconds'])}.{blur}"
     for key, what in (
         ("clipped_samples", f"clipped to the range of {result.dtype}"),
-        ("held_samples", "held between the least and the largest value of the source"),
+        ("held_samples", "held between the smallest and the largest value of the source"),
     ):
         if record.get(key):
             share = record[key] / (job.pixels * job.plan.layout.channels)

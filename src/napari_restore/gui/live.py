@@ -233,8 +233,8 @@ class Live:
         side = self._side(job.plan.device)
         if job.space is not None:
             raise ImageError(
-                f"'{job.name}' is restored as a volume, and planes alone can be live. Press "
-                "Preview, or restore planes."
+                f"'{job.name}' is restored as a volume, and a live preview needs single planes. "
+                "Press Preview, or restore plane by plane."
             )
         *places, rows, columns = visible_block(layer, self._viewer.dims, side)
         index = tuple(place.start for place in places)

@@ -124,7 +124,10 @@ class More:
         """Copy what the dock would do, for a shell."""
         options = self._controls.options
         _copy(command_of(self._session.jobs(options), options, self._face.task))
-        return "Copied. Paste it into a terminal: it restores the file, and writes beside it."
+        return (
+            "Copied. Paste it into a terminal: it restores the file and writes the result "
+            "beside it."
+        )
 
     # ------------------------------------------------------------ presets
 
@@ -183,7 +186,11 @@ class More:
         if source is not None:
             self._session.viewer.layers.selection = {source}
         where = f"'{layer.name}' was made with these settings."
-        return where if source is not None else f"{where} Its source is not here: select an image."
+        return (
+            where
+            if source is not None
+            else (f"{where} Its source is not in the viewer: select an image.")
+        )
 
     def open_batch(self) -> None:
         """Open the page that restores files with what the controls say."""

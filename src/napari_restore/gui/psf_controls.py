@@ -55,7 +55,7 @@ _FIELDS = (
     ("refractive_index", "n", "", "auto", "Refractive index of the immersion. auto: the usual."),
     ("pixel_size", "pixel nm", "nm", "65", "Side of a pixel in the sample."),
     ("z_step", "z step nm", "nm", "200", "Distance between planes in the sample."),
-    ("defocus", "defocus µm", "µm", "0", "Distance of the plane that is seen from the focus."),
+    ("defocus", "defocus µm", "µm", "0", "Distance from the focus to the plane that is seen."),
     ("excitation", "exc. nm", "nm", "auto", "Wavelength of the excitation."),
     ("pinhole", "pinhole AU", "", "1", "Diameter of the pinhole in Airy units."),
     ("sheet_thickness", "sheet µm", "µm", "2", "Full width at half maximum of the light sheet."),

@@ -176,8 +176,8 @@ def _beads(layer: Image) -> BeadPsf:
         return known[1]
     if layer.ndim not in (2, 3) or layer.rgb:
         raise PsfError(
-            f"Layer '{layer.name}' has the shape {tuple(data.shape)}. Beads are taken from one "
-            "plane or one volume: add the one in which they are as a layer."
+            f"Layer '{layer.name}' has the shape {tuple(data.shape)}. Beads need one plane or one "
+            "volume: add the one that holds them as a layer."
         )
     size = micrometers_of(layer, "ZYX" if layer.ndim == 3 else "")
     try:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: Seconds between two updates of the progress shown. Where OpenGL is computed in software, each
 #: costs as much as a tenth of a second of work: the window is put together anew.
 _REFRESH = 0.5
-_CANCELLED = "Cancelled; nothing was changed."
+_CANCELED = "Canceled; nothing was changed."
 
 
 def notify(error: Exception, about: str) -> str:
@@ -108,7 +108,7 @@ class Runner:
         worker.returned.connect(lambda result: self._on_returned(worker, result, finish))
         worker.errored.connect(lambda error: self._end(worker, f"Failed: {error}"))
         # Also after an abort, and after what the worker does not report otherwise.
-        worker.finished.connect(lambda: self._end(worker, _CANCELLED))
+        worker.finished.connect(lambda: self._end(worker, _CANCELED))
         self.worker, self._watch = worker, watch
         self._first = self._last = None
         self._shown = 0.0
@@ -126,7 +126,7 @@ class Runner:
         """Stop between two rows of the tile that is being computed, and say so at once."""
         if self.worker is not None and not self._watch.stopped:
             self._watch.stop()
-            self.progressed.emit(replace(self._step, message="Cancelling …"))
+            self.progressed.emit(replace(self._step, message="Canceling …"))
 
     def abandon(self) -> None:
         """Stop and hear nothing more of it."""
@@ -157,7 +157,7 @@ class Runner:
         if worker is not self.worker:
             return
         if self._watch.stopped:
-            self._end(worker, _CANCELLED)
+            self._end(worker, _CANCELED)
             return
         text = "Failed."
         try:

@@ -156,7 +156,10 @@ def _restore_and_show(job: LayerJob, facts: Facts | None) -> RestoredLayer:
     began = time.monotonic()
     removed = motion = None
     if job.block is not None and (job.show_removed or job.show_motion):
-        note = f"What was removed from '{job.name}', and motion, are shown of everything only."
+        note = (
+            f"What was removed from '{job.name}', and its motion, are shown only if everything "
+            "is restored."
+        )
         restoration.provenance.setdefault("notes", []).append(note)
         job = replace(job, show_removed=False, show_motion=False)
     if job.show_removed:

@@ -373,14 +373,9 @@ def candidates(
 
 
 def _evenly(whole: Region, most: int) -> Iterator[Region]:
-    starts = []
-    for start, length in ((whole.top, whole.height), (whole.left, whole.width)):
-        count = min(most, -(-length // LOOK_SIDE))
-        last = max(0, length - LOOK_SIDE)
-        places = np.array([last // 2]) if count == 1 else np.linspace(0, last, count).round()
-        starts.append([start + int(place) for place in places])
-    for top in starts[0]:
-        for left in starts[1]:
+    for row in _starts(whole.height, most, LOOK_SIDE):
+        for column in _starts(whole.width, most, LOOK_SIDE):
+            top, left = whole.top + row, whole.left + column
             bottom, right = min(top + LOOK_SIDE, whole.bottom), min(left + LOOK_SIDE, whole.right)
             yield Region(top, left, bottom, right)
 
@@ -395,11 +390,15 @@ def structure(normal: NDArray[np.float32]) -> float:
 
 
 def _starts(length: int, count: int, side: int) -> list[int]:
+    return evenly(length, side, min(count, -(-length // side)))
+
+
+def evenly(length: int, side: int, count: int) -> list[int]:
+    """Spread windows evenly over a line, a single one in its middle; give their starts."""
     last = max(0, length - side)
-    count = min(count, -(-length // side))
-    if count == 1:
+    if last == 0 or count == 1:
         return [last // 2]
-    return np.linspace(0, last, count).round().astype(int).tolist()  # type: ignore[no-any-return]
+    return np.unique(np.linspace(0, last, count).round().astype(int)).tolist()  # type: ignore[no-any-return]
 
 
 #: Spans beyond the scale at which no sample can be a measurement.

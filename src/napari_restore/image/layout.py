@@ -283,8 +283,8 @@ def likely_color(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
     """Say what is assumed of an array that is probably color but not 8-bit; else nothing."""
     if len(shape) >= 3 and shape[-1] in (3, 4) and shape[-2] > 4 and dtype != np.uint8:
         return (
-            f"The array of shape {shape} and dtype {dtype} is taken for planes that are "
-            f"{shape[-1]} pixels wide."
+            f"The array of shape {shape} and dtype {dtype} is read as planes that are {shape[-1]} "
+            "pixels wide."
         )
     return ""
 

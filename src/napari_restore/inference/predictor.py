@@ -65,7 +65,7 @@ class TorchPredictor:
             ) from error
         self.spec, self.device = spec, device
         self.multiple_of, self.halo, self.view = spec.multiple_of, spec.halo, spec.view
-        self.estimates_blur, self.frames = spec.gauge == "blur", spec.frames
+        self.estimates_blur, self.frames = spec.estimator == "blur", spec.frames
         # Elsewhere it would gain little: a Mac's device shares the processor's memory.
         self.takes_device_tiles = device.startswith("cuda")
         network = network.eval().to(device)

@@ -153,8 +153,8 @@ def _check_alike(headers: list[Any], paths: list[Path]) -> None:
         uid = str(header.get("SOPInstanceUID"))
         if uid in seen:
             raise FileError(
-                f"{seen[uid].name} and {path.name} are the same image (SOPInstanceUID {uid}). Take "
-                "one of them out of the folder."
+                f"{seen[uid].name} and {path.name} are the same image (SOPInstanceUID {uid}). "
+                "Remove one of them from the folder."
             )
         seen[uid] = path
 
@@ -296,9 +296,9 @@ def look_at_others(folder: Path, paths: list[Path], notes: list[str]) -> None:
     )
     for path in others:
         if path.is_file() and (path.suffix.lower() == ".dcm" or not path.stat().st_size):
-            what = "no DICOM (it lacks the mark DICM)" if path.stat().st_size else "empty"
+            what = "not DICOM (it lacks the mark DICM)" if path.stat().st_size else "empty"
             raise FileError(
-                f"{path.name} is {what}, and may be a damaged slice. Mend it, or take it out of "
+                f"{path.name} is {what}, and may be a damaged slice. Repair it, or remove it from "
                 "the folder."
             )
         if path.suffix.lower() in _IMAGES:
@@ -309,7 +309,7 @@ def look_at_others(folder: Path, paths: list[Path], notes: list[str]) -> None:
     files = [path.name for path in others if path.is_file()]
     if files:
         notes.append(
-            f"{len(files)} files of the folder are no DICOM and left out, such as {files[0]}."
+            f"{len(files)} files of the folder are not DICOM and were left out, such as {files[0]}."
         )
 
 
@@ -320,11 +320,11 @@ def look_at_imageless(paths: list[Path], headers: list[Any], notes: list[str]) -
     for path, header in without:
         if not _says_other(header, images):
             raise FileError(
-                f"{path.name} says of no image how many rows it has, and may be a damaged slice. "
-                "Mend it, or take it out of the folder."
+                f"{path.name} does not give the number of rows of its image, and may be a damaged "
+                "slice. Repair it, or remove it from the folder."
             )
     if without:
-        notes.append(f"{len(without)} DICOM files without an image are left out.")
+        notes.append(f"{len(without)} DICOM files without an image were left out.")
 
 
 def _says_other(header: Any, images: list[Any]) -> bool:
@@ -416,7 +416,7 @@ def _check_directions(direction: NDArray[np.float64], paths: list[Path]) -> None
     other = np.abs(direction - direction[0]).max(axis=1) > _SAME_DIRECTION
     if other.any():
         raise FileError(
-            f"The slices of the series do not lie in one direction: {np.count_nonzero(other)} of "
+            f"The slices of the series do not have one orientation: {np.count_nonzero(other)} of "
             f"{len(paths)}, such as {paths[int(other.argmax())].name}, are turned against "
             f"{paths[0].name}. Restore the files by themselves: name them, not the folder."
         )
@@ -439,7 +439,8 @@ def _by_number(arrangement: Arrangement, headers: list[Any], frames: int) -> Non
     if len(set(ranks)) == len(headers):
         arrangement.order.sort(key=lambda i: ranks[i])
     arrangement.notes.append(
-        "The files do not say where their slices lie; they are taken in the order of their numbers."
+        "The files do not give the positions of their slices; the slices are read in the order of "
+        "their numbers."
     )
 
 
@@ -469,16 +470,16 @@ def _by_place(
         crowded = int(counts.argmax())
         there = arrangement.order[starts[crowded] : starts[crowded] + counts[crowded]]
         raise FileError(
-            f"At {depth[starts[crowded]]:.2f} mm lie {counts[crowded]} slices of the series ("
-            f"{', '.join(paths[i].name for i in there[:4])}), at "
-            f"{depth[starts[counts.argmin()]]:.2f} mm {counts.min()}. Take the surplus files out "
-            "of the folder, or name the files to restore each by itself."
+            f"At {depth[starts[crowded]]:.2f} mm lie {counts[crowded]} slices of the series "
+            f"({', '.join(paths[i].name for i in there[:4])}), at "
+            f"{depth[starts[counts.argmin()]]:.2f} mm {counts.min()}. Remove the surplus files "
+            "from the folder, or name the files to restore each by itself."
         )
     if repeats > 1:
         order = np.array(arrangement.order).reshape(-1, repeats).T
         arrangement.order = order.ravel().tolist()
         arrangement.notes.append(
-            f"Every place has {repeats} slices (times, echoes or the like): they are taken for "
+            f"Every place has {repeats} slices (times, echoes or the like): they are read as "
             f"{repeats} volumes, in the order of their numbers."
         )
     depth, position = depth[::repeats], position[::repeats]
@@ -543,7 +544,7 @@ _OUTSIDE = {
     "ImagerPixelSpacing": "at the detector",
     "NominalScannedPixelSpacing": "on the film that was scanned",
 }
-_CENTIMETRES = 3  # the code of physical units in ultrasound
+_CENTIMETERS = 3  # the code of physical units in ultrasound
 
 
 def pixel_spacing(header: Any, notes: list[str]) -> dict[str, tuple[float, str]]:
@@ -563,7 +564,7 @@ def pixel_spacing(header: Any, notes: list[str]) -> dict[str, tuple[float, str]]
     given = functional(header, 0, "PixelMeasuresSequence", "PixelSpacing")
     sizes, shown = _both(given), _shown(given)
     if given is not None and not sizes:
-        notes.append(f"Its PixelSpacing is '{shown}', which is no two sizes: it is not used.")
+        notes.append(f"Its PixelSpacing is '{shown}', which is not two sizes, so it is not used.")
     elif "," in shown:
         notes.append(f"Its PixelSpacing is '{shown}', read as {sizes['Y'][0]:g} mm.")
     for keyword, where in _OUTSIDE.items():
@@ -596,7 +597,7 @@ def _of_ultrasound(header: Any, notes: list[str]) -> dict[str, tuple[float, str]
     for region in value_of(header, "SequenceOfUltrasoundRegions") or []:
         steps = [numbers(value_of(region, f"PhysicalDelta{axis}"), 1) for axis in "YX"]
         units = [value_of(region, f"PhysicalUnits{axis}Direction") for axis in "YX"]
-        if units == [_CENTIMETRES] * 2 and all(steps):
+        if units == [_CENTIMETERS] * 2 and all(steps):
             found.add(tuple(abs(step[0]) * 10 for step in steps if step))
     if len(found) > 1:
         notes.append("Its regions have pixels of different sizes: the size is not used.")
@@ -765,7 +766,9 @@ def frame_count(dataset: Any) -> int:
     given = value_of(dataset, "NumberOfFrames")
     found = [1.0] if given is None else numbers(given, 1)
     if unreadable(dataset, "NumberOfFrames") or not found or found[0] < 1 or found[0] % 1:
-        raise FileError(f"Its NumberOfFrames is '{given}', which is no count. Mend the header.")
+        raise FileError(
+            f"Its NumberOfFrames is '{given}', which is not a count. Repair the header."
+        )
     return int(found[0])
 
 
@@ -787,7 +790,7 @@ def storage_of(dataset: Any) -> Storage:
     if not (np.isfinite(slope) & (slope != 0) & np.isfinite(intercept)).all():
         raise FileError(
             f"Its RescaleSlope is {slope.min():g}, its RescaleIntercept {intercept.min():g}: the "
-            "values have no meaning. Mend the header first."
+            "values have no meaning. Repair the header first."
         )
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         slope, intercept = -slope, -intercept
@@ -796,7 +799,7 @@ def storage_of(dataset: Any) -> Storage:
     if not (0 < bits <= allocated and 0 <= shift <= allocated - bits):
         raise FileError(
             f"BitsAllocated {allocated}, BitsStored {bits} and HighBit {shift + bits - 1} "
-            "contradict each other. Mend the header first."
+            "contradict each other. Repair the header first."
         )
     if is_color(dataset) and bits != allocated:
         raise FileError(
@@ -811,14 +814,14 @@ def _number(dataset: Any, frame: int, sequence: str, keyword: str, default: floa
     value = functional(dataset, frame, sequence, keyword)
     if value is None:
         if unreadable(dataset, keyword):
-            raise FileError(f"Its {keyword} cannot be read. Mend the header first.")
+            raise FileError(f"Its {keyword} cannot be read. Repair the header first.")
         return default
     try:
         # No decimal comma here: who knows whether -1,024 is a thousand or one.
         return float(value)
     except (TypeError, ValueError):
         raise FileError(
-            f"Its {keyword} is '{value}', which is no number. Mend the header first."
+            f"Its {keyword} is '{value}', which is not a number. Repair the header first."
         ) from None
 
 
@@ -843,7 +846,7 @@ def _refuse(dataset: Any) -> None:
     for keyword in ("Columns", "BitsAllocated", "BitsStored"):
         if not isinstance(value_of(dataset, keyword), int):
             raise FileError(
-                f"Its header lacks {keyword}, or what it says there is no number. Samples that are "
+                f"Its header lacks {keyword}, or the value there is not a number. Samples that are "
                 "floats (parametric maps) are not read; convert them to NIfTI or TIFF."
             )
     modality = dataset.get("Modality")
@@ -854,7 +857,7 @@ def _refuse(dataset: Any) -> None:
     kind = dataset.PhotometricInterpretation
     if kind not in kinds and not kind.startswith("YBR_"):
         raise FileError(
-            f"Its samples are stored as {kind}, which are no intensities. Convert it to RGB or "
+            f"Its samples are stored as {kind}, which are not intensities. Convert it to RGB or "
             "MONOCHROME2."
         )
 

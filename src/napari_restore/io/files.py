@@ -27,6 +27,7 @@ from napari_restore.io.tiff.writer import (
     unheld_by_tiff,
     write_tiff,
 )
+from napari_restore.runtime import whole_file
 
 from .dicom import check_dicom, holds_dicom, is_our_dicom, read_dicom, write_dicom
 from .image_file import ALL
@@ -209,7 +210,9 @@ def check_target(
     if not target.parent.is_dir():
         raise FileError(f"There is no folder {target.parent} for the result. Make it first.")
     if not os.access(target.parent, os.W_OK):
-        raise FileError(f"{target} cannot be written: nothing may be made in {target.parent}.")
+        raise FileError(
+            f"{target} cannot be written: the folder {target.parent} allows no new files."
+        )
     place.check()
     around = zarr_around(target)
     if around is not None:
@@ -278,12 +281,8 @@ def write_text(path: Path, text: str) -> None:
     OSError
         If it cannot be written; what is there stays.
     """
-    temporary = path.with_name(f".napari-restore-{secrets.token_hex(6)}.part")
-    try:
+    with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def stays_as_stored(picture: ImageFile, target: Path) -> bool:
@@ -739,18 +738,18 @@ class Inputs:
         if place is None:
             return
         if place in self._inputs:
-            raise FileError(f"{target} is an input and stays. Name another file or folder.")
+            raise FileError(f"{target} is an input, so it is kept. Name another file or folder.")
         if place in self._around:
             raise FileError(
-                f"{target} holds the input {self._around[place]} and stays. Name another file or "
-                "folder."
+                f"{target} holds the input {self._around[place]}, so it is kept. Name another file "
+                "or folder."
             )
         for folder in folders_around(target):
             source = self._inputs.get(place_of(folder) or (-1, -1))
             if source is not None:
                 raise FileError(
-                    f"{target} is a part of the input {source} and stays. Name another file or "
-                    "folder."
+                    f"{target} is a part of the input {source}, so it is kept. Name another file "
+                    "or folder."
                 )
 
     def remember(self, path: Path) -> None:
@@ -765,8 +764,8 @@ class Inputs:
             changed = [name for name, state in before.items() if now.get(name) != state]
             if changed:
                 raise FileError(
-                    f"The input was changed while it was restored ({', '.join(changed[:3])}), so "
-                    "that the result may be a mixture. It is not kept: restore the image again."
+                    f"The input changed while it was restored ({', '.join(changed[:3])}), so the "
+                    "result may be a mixture. It is not kept: restore the image again."
                 )
 
 
@@ -836,8 +835,8 @@ class Place:
         why = _why_foreign(target, self.kind, self._names)
         if why:
             raise FileError(
-                f"{target} {why} and stays: --force replaces earlier results alone. Name another, "
-                "or remove it first."
+                f"{target} {why}, so it is kept: --force replaces only earlier results. Name "
+                "another, or remove it first."
             )
         if not self.force:
             raise FileError(f"{target} exists already. Use --force to replace it.")
@@ -918,24 +917,24 @@ def _why_foreign(target: Path, kind: str, names: Collection[str] | None) -> str:
         others = others or [name for name in there if not is_earlier_result(target / name, "dicom")]
         return _also_holds(others) if others else ""
     if kind == "zarr" or names is not None:
-        return f"is no {'zarr ' if kind == 'zarr' else ''}folder, but a file,"
+        return f"is a file, not a {'zarr ' if kind == 'zarr' else ''}folder"
     # An empty file holds nothing that could be lost.
     ours = target.is_file() and (target.stat().st_size == 0 or is_earlier_result(target, kind))
-    return "" if ours else "is no result of napari-restore"
+    return "" if ours else "is not a result of napari-restore"
 
 
 def _also_holds(others: list[str]) -> str:
     more = ", …" if len(others) > 3 else ""
-    return f"holds other files, which would be lost ({', '.join(others[:3])}{more}),"
+    return f"holds other files, which would be lost ({', '.join(others[:3])}{more})"
 
 
 def _why_foreign_zarr(folder: Path, there: list[str]) -> str:
     if not is_zarr_folder(folder):
-        return "is no zarr folder"
+        return "is not a zarr folder"
     levels = [name for name in there if name.isdecimal()]
     others = [name for name in there if name not in levels and name not in _ZARR_FILES]
     if others or not is_earlier_result(folder, "zarr"):
-        return _also_holds(others) if others else "is no result of napari-restore"
+        return _also_holds(others) if others else "is not a result of napari-restore"
     for level in levels:
         for inside, folders, files in os.walk(folder / level):
             others += [
@@ -1032,7 +1031,8 @@ def _check_part(part: Path, place: Place) -> None:
     # A run that was killed early has left the lock alone, one that was not no lock.
     if names and (names - _OWN_NAMES or not names & {"lock", "journal"}):
         raise FileError(
-            f"{part} is no unfinished result, and stays. Name another result, or move it away."
+            f"{part} is not an unfinished result, so it is kept. Name another result, or move it "
+            "away."
         )
 
 

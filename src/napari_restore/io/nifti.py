@@ -107,7 +107,7 @@ def _refuse(header: Any, stored: NDArray[Any]) -> None:
         )
     if stored.size == 0:
         raise FileError(
-            f"The header counts {' × '.join(map(str, stored.shape))} voxels, which is none. Mend "
+            f"The header counts {' × '.join(map(str, stored.shape))} voxels, which is none. Repair "
             "its dimensions (1 where there is one of a kind)."
         )
     if stored.ndim < 2:
@@ -215,11 +215,13 @@ def check_nifti(picture: ImageFile) -> None:
         return
     if picture.format != "dicom":
         raise FileError(
-            "NIfTI says where an image lies in the body, and this file does not. Name the result "
-            ".tif."
+            "NIfTI states where an image lies in the body, and this file does not state it. Name "
+            "the result .tif."
         )
     if picture.color or picture.extras["affine"] is None:
-        why = picture.extras["uneven"] or "Color or unplaced DICOM images are not written so."
+        why = picture.extras["uneven"] or (
+            "DICOM images in color, or without a position, cannot be written as NIfTI."
+        )
         raise FileError(f"The result cannot become NIfTI. {why} Name a folder, for DICOM.")
 
 

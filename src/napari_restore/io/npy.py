@@ -41,7 +41,9 @@ def read_npy(path: Path) -> ImageFile:
     except Exception as error:
         raise FileError(f"The file cannot be read as NPY: {error or repr(error)}.") from error
     if not isinstance(data, np.ndarray):
-        raise FileError("The file is an archive of arrays (NPZ). Save the one that is meant.")
+        raise FileError(
+            "The file is an archive of arrays (NPZ). Save the array that is meant as .npy."
+        )
     return ImageFile(path, in_memory_or_mapped(data), None, "npy")
 
 

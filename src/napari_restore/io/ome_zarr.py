@@ -106,7 +106,7 @@ def _bare(path: Path, array: Any) -> ImageFile:
 
 def _read(path: Path, group: Any, attributes: dict[str, Any], ome: dict[str, Any]) -> ImageFile:
     if "image-label" in ome:
-        raise FileError("It holds labels, which are no intensities. Name the image itself.")
+        raise FileError("It holds labels, which are not intensities. Name the image itself.")
     notes = []
     entries = ome["multiscales"]
     if len(entries) > 1:
@@ -133,7 +133,7 @@ def _read(path: Path, group: Any, attributes: dict[str, Any], ome: dict[str, Any
             axis.setdefault("type", {"T": "time", "C": "channel"}.get(letter, "space"))
     for at, step in enumerate(scale):
         if not math.isfinite(step) or step == 0 or not math.isfinite(shift[at]):
-            notes.append(f"The scale along {letters[at]} is given as {step}, which is no size.")
+            notes.append(f"The scale along {letters[at]} is given as {step}, which is not a size.")
             scale[at], shift[at] = 1.0, 0.0
             described[at].pop("unit", None)
     kept = {"multiscales", "bioformats2raw.layout", "version"}
@@ -188,7 +188,7 @@ def _omero_of(ome: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     if isinstance(channels, list) and all(isinstance(channel, dict) for channel in channels):
         return omero
     del ome["omero"]
-    notes.append("What the OME-Zarr says of the channels ('omero') is damaged, and left out.")
+    notes.append("What the OME-Zarr says about the channels ('omero') is damaged and was left out.")
     return {}
 
 
@@ -204,7 +204,7 @@ def _beside(group: Any, entry: Mapping[str, Any]) -> list[str]:
         listed = ", ".join(f"'{name}'" for name in others[:_NAMED])
         notes.append(f"The result lacks what else is in the OME-Zarr: {listed}.")
     if entry.get("metadata"):
-        notes.append("The result lacks what the OME-Zarr says of how its levels were made.")
+        notes.append("The result lacks what the OME-Zarr says about how its levels were made.")
     return notes
 
 

@@ -161,8 +161,8 @@ def _refuse(image: Image.Image, path: Path, kind: str, notes: list[str]) -> None
         raise FileError(f"The file is an animation of {frames} frames. Convert it to TIFF.")
     if image.mode not in (*_MODES, "P", "PA", "I"):
         raise FileError(
-            f"Its samples are stored as {image.mode}, which are no intensities. Convert it to "
-            "RGB or gray."
+            f"Its samples are stored as {image.mode}, which are not intensities. Convert it to RGB "
+            "or gray."
         )
     if kind == "png":
         # The header: 8 bytes of signature, then length, name, width, height, bits and color type.

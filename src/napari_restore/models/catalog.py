@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_restore.errors import ModelError
-from napari_restore.runtime import torch
+from napari_restore.runtime import torch, whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -67,12 +66,12 @@ class ModelSpec:
     psf : bool
         Whether it is told the point spread function. Such a model serves several tasks, and is
         chosen by the point spread function and not by name.
-    gauge : str
+    estimator : str
         What it estimates beside: "blur", "motion", or nothing.
     black_is_zero : bool
         Whether intensities are scaled from 0, where black has a physical meaning, instead of from a
         low percentile.
-    licence : str
+    license : str
     """
 
     name: str
@@ -87,9 +86,9 @@ class ModelSpec:
     view: int = 0
     frames: int = 1
     psf: bool = False
-    gauge: str = ""
+    estimator: str = ""
     black_is_zero: bool = False
-    licence: str = "BSD-3-Clause"
+    license: str = "BSD-3-Clause"
 
     @property
     def path(self) -> Path:
@@ -205,7 +204,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         sha256="69c9c98b0410b2c4adb87af9c9ae252d05d4d14ca2340eefdcb0b059b47542ad",
         options={"channels": 3, **DEBLURRER},
         halo=128,
-        gauge="blur",
+        estimator="blur",
     ),
     ModelSpec(
         name="deblur-mono",
@@ -216,7 +215,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         sha256="c2cdad796b5ffc21c1c3b960f2ae74425ceb8b9738a5900832a48f5e3e9b088f",
         options={"channels": 1, "keep_mean": True, **DEBLURRER},
         halo=128,
-        gauge="blur",
+        estimator="blur",
     ),
     ModelSpec(
         name="dehaze-color",
@@ -253,7 +252,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         options={"channels": 3, **MOTION_DEBLURRER},
         multiple_of=16,
         halo=160,
-        gauge="motion",
+        estimator="motion",
     ),
     ModelSpec(
         name="motion-mono",
@@ -265,7 +264,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         options={"channels": 1, **MOTION_DEBLURRER},
         multiple_of=16,
         halo=160,
-        gauge="motion",
+        estimator="motion",
     ),
     ModelSpec(
         name="motion-frames-color",
@@ -278,7 +277,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         halo=192,
         multiple_of=16,
         frames=2,
-        gauge="motion",
+        estimator="motion",
     ),
     ModelSpec(
         name="motion-frames-mono",
@@ -291,7 +290,7 @@ CATALOG: tuple[ModelSpec, ...] = (
         halo=192,
         multiple_of=16,
         frames=2,
-        gauge="motion",
+        estimator="motion",
     ),
 )
 
@@ -469,9 +468,10 @@ def _spec(path: Path, task: str) -> ModelSpec:
         halo=0 if affine else reach + (window // 2 if window else 0),
         view=int(options.get("view", views[architecture])) if architecture in views else 0,
         frames=2 if pair else 1,
-        gauge="motion" if along else "blur" if options.get("estimates") else "",
+        estimator="motion" if along else "blur" if options.get("estimates") else "",
         black_is_zero=affine,
-        licence=metadata.get("licence", "unknown"),
+        # Weights of before, those that ship among them, have the British spelling.
+        license=metadata.get("license", metadata.get("licence", "unknown")),
     )
 
 
@@ -575,10 +575,9 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
         key: value if isinstance(value, str) else json.dumps(value)
         for key, value in metadata.items()
     }
-    temporary = path.with_name(path.name + ".part")
-    save_file(tensors, temporary, texts)
-    temporary.chmod(0o644)  # safetensors makes files that only their owner can read
-    os.replace(temporary, path)
+    with whole_file(path) as temporary:
+        save_file(tensors, temporary, texts)
+        temporary.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -641,7 +640,7 @@ def load_state(path: Path, expected_sha256: str | None = None) -> dict[str, Tens
             "alone, by name, best as .safetensors."
         ) from error
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise ModelError(f"{path} is not a state dict: it must hold tensors by name, alone.")
+        raise ModelError(f"{path} is not a state dict: it must hold nothing but named tensors.")
     for key, value in state.items():
         if not torch.isfinite(value).all():
             raise ModelError(f"{path} is damaged: '{key}' holds values that are not finite.")

@@ -74,6 +74,7 @@ class MotionRestorer(nn.Module):
     ) -> None:
         super().__init__()
         self.channels = channels
+        # The estimator; keys of weights have this name.
         self.gauge = CepstralEstimator(**(gauge or {}))
         self.restorer = _Restorer(channels, 0, restorer or {})
         self.multiple_of = max(CepstralEstimator.cell, self.restorer.network.multiple_of)
@@ -90,11 +91,11 @@ class MotionRestorer(nn.Module):
     def restore_and_estimate(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Both `forward` and `estimate`."""
         estimates = self.estimate(image)
-        # The gauge learns from what moved; restoration must not bend it.
+        # The estimator learns from what moved; restoration must not bend it.
         return self.restore_along(image, estimates.detach()), estimates
 
     def restore_along(self, image: Tensor, estimates: Tensor) -> Tensor:
-        """Restore along a motion that is known as well as a gauge would say; see `estimate`."""
+        """Restore along a motion, known as an estimator would say it; see `estimate`."""
         vectors, log_variance = estimates.float().unbind(1)
         known = torch.cat([vectors * MOTION_UNIT, log_variance.mean(1, keepdim=True)], 1)
         fine = F.interpolate(known, image.shape[-2:], mode="bilinear", align_corners=False)

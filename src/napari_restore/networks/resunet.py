@@ -116,6 +116,7 @@ class ResUNet(nn.Module):
         self.ups = nn.ModuleList(nn.ConvTranspose2d(low, high, 2, 2) for high, low in pairs[::-1])
         self.decoders = nn.ModuleList(map(blocks, widths[-2::-1], decoder_blocks))
         self._begin()
+        # The estimator; keys of weights have this name.
         self.gauge = (
             nn.Sequential(nn.Conv2d(widths[-1], 64, 1), nn.ReLU(), nn.Conv2d(64, 2 * estimates, 1))
             if estimates

@@ -51,8 +51,8 @@ def micrometers(length: Length, name: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise PsfError(
-            f"The {name} is {length!r}, which is no length. "
-            "Give a number in µm, or a text with a unit, such as '520 nm'."
+            f"The {name} is {length!r}, which is not a length. Give a number in µm, or a text with "
+            "a unit, such as '520 nm'."
         )
     return value
 

@@ -286,7 +286,7 @@ INFRARED = 0.68
 
 
 def _known_modality(name: str) -> str:
-    """Find a modality by its name, however it is spelt."""
+    """Find a modality by its name, however it is spelled."""
     wanted = str(name).lower().translate({ord(c): None for c in " -_"})
     wanted = {"2photon": "twophoton", "multiphoton": "twophoton"}.get(wanted, wanted)
     for known in MODALITIES:
@@ -345,7 +345,7 @@ def _sides(shape: int | Sequence[int], dimensions: int) -> tuple[int, ...]:
     sides = (shape,) * dimensions if isinstance(shape, int) else tuple(shape)
     if len(sides) != dimensions or any(side < 1 or side % 2 == 0 for side in sides):
         raise PsfError(
-            f"The shape {sides} is none for a PSF in {dimensions}D. Give {dimensions} odd numbers."
+            f"The shape {sides} does not fit a PSF in {dimensions}D. Give {dimensions} odd numbers."
         )
     return tuple(side // 2 for side in sides)
 

@@ -96,7 +96,7 @@ def recorded_optics(metadata: str | Mapping[str, Any]) -> list[RecordedOptics]:
             metadata = xml2dict(metadata)
         except (ParseError, ValueError) as error:
             raise PsfError(
-                f"The metadata is no OME-XML ({error}). Give the optics by hand."
+                f"The metadata are not OME-XML ({error}). Give the optics by hand."
             ) from error
     ome = metadata.get("OME") or (metadata if "Image" in metadata else None)
     return _flat(metadata) if ome is None else _ome(ome)
@@ -122,7 +122,7 @@ def _ome(ome: Mapping[str, Any]) -> list[RecordedOptics]:
     for name, attribute in (("pixel_size", "PhysicalSizeX"), ("z_step", "PhysicalSizeZ")):
         if attribute in pixels:
             unit = pixels.get(f"{attribute}Unit", "µm")
-            shared[name] = f"{pixels[attribute]} {_spelt(unit)}"
+            shared[name] = f"{pixels[attribute]} {_spelled(unit)}"
     settings = _first(image, "ObjectiveSettings")
     shared |= _objective(ome, settings)
     channels = list(_all(pixels, "Channel")) or [{}]
@@ -158,7 +158,7 @@ def _channel(
     for name, attribute in names.items():
         if attribute in channel:
             unit = channel.get(f"{attribute}Unit", "nm")
-            found[name] = f"{channel[attribute]} {_spelt(unit)}"
+            found[name] = f"{channel[attribute]} {_spelled(unit)}"
     mode = str(channel.get("AcquisitionMode", "")).lower()
     modality = next((known for part, known in _MODES.items() if part in mode), None)
     if modality is not None:
@@ -192,7 +192,7 @@ def _recorded(name: str, told: Mapping[str, Any], notes: Iterable[str]) -> Recor
     return RecordedOptics(name, found, tuple(missing), tuple(said))
 
 
-def _spelt(unit: Any) -> str:
+def _spelled(unit: Any) -> str:
     """Names of units as pint knows them."""
     return "angstrom" if unit == "Å" else str(unit)
 

@@ -63,8 +63,8 @@ def check_address(address: str) -> str:
     match = _ADDRESS.fullmatch(address)
     if match is None or int(match[3]) > 65535:
         raise ClusterError(
-            f"'{address}' is no address of a dask scheduler. Enter the one that 'dask scheduler' "
-            "prints when it starts, such as tcp://HOST:8786."
+            f"'{address}' is not the address of a dask scheduler. Enter the one that 'dask "
+            "scheduler' prints when it starts, such as tcp://HOST:8786."
         )
     return address
 
@@ -245,7 +245,7 @@ def finished(
     ClusterError
         If the cluster is lost, or a task kills workers again and again.
     Stopped
-        If nobody waits any more; what is under way is cancelled, as on closing the generator.
+        If nobody waits any more; what is under way is canceled, as on closing the generator.
     """
     limit = in_flight or max(2, 2 * sum(client.nthreads().values()))
     under_way: dict[Future[Any], Tag] = {}

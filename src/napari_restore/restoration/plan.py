@@ -694,7 +694,7 @@ def find_motion(
     RestoreError
         If the model does not find motion.
     """
-    if plan.spec.gauge != "motion":
+    if plan.spec.estimator != "motion":
         raise RestoreError(
             f"Model '{plan.spec.name}' does not say how things moved. Choose 'auto', or one that "
             "was trained for motion_deblur with estimates."
@@ -773,7 +773,7 @@ def estimate_blur(
     Returns
     -------
     BlurEstimate or None
-        None if the model has no gauge, or there is too little structure to tell.
+        None if the model has no estimator, or there is too little structure to tell.
     """
     if not predictor.estimates_blur or source.layout.pixels == 0:
         return None

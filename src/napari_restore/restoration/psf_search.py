@@ -191,7 +191,7 @@ def make_tools(inverter: ModelSpec, restorer: ModelSpec, device: str) -> Tools:
         restored: torch.Tensor = torch.cat(results)
         return restored
 
-    def gauge(samples: Samples) -> tuple[float, float]:
+    def estimator(samples: Samples) -> tuple[float, float]:
         mean, log_variance = window_estimates(samples, deblur)
         precision = np.exp(-log_variance)
         log = float((precision * mean).sum() / precision.sum())
@@ -210,4 +210,4 @@ def make_tools(inverter: ModelSpec, restorer: ModelSpec, device: str) -> Tools:
         result: Samples = restored[0].permute(1, 2, 0).numpy()
         return result
 
-    return Tools(invert, gauge, direction, plain)
+    return Tools(invert, estimator, direction, plain)

@@ -117,7 +117,7 @@ class Run:
         in_order: bool = False,
         done: int = 0,
     ) -> Iterator[Iterator[Done]]:
-        """Restore blocks. On the way out, what is under way is cancelled.
+        """Restore blocks. On the way out, what is under way is canceled.
 
         Parameters
         ----------

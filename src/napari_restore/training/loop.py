@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +21,7 @@ from napari_restore.models.catalog import (
     save_weights,
     sha256,
 )
+from napari_restore.runtime import whole_file
 
 from .data import CropSource, as_scene, center_crop, load_folder
 from .objectives import batch_loss, estimation_error, forward, truth_of
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         tuple[torch.Tensor, torch.Tensor | None],
     ]
 
-LICENCE = "BSD-3-Clause"
+LICENSE = "BSD-3-Clause"
 
 
 @dataclass(frozen=True)
@@ -195,9 +195,8 @@ class Trainer:
             "elapsed": self.elapsed,
             "best": self.best,
         }
-        temporary = self._checkpoint.with_suffix(".part")
-        torch.save(state, temporary)
-        os.replace(temporary, self._checkpoint)
+        with whole_file(self._checkpoint) as temporary:
+            torch.save(state, temporary)
         row = {"step": self.step, "minutes": round(self.elapsed / 60, 2), **figures}
         with self._log.open("a", encoding="utf-8") as log:
             log.write(json.dumps(row) + "\n")
@@ -221,7 +220,7 @@ class Trainer:
             "task": self.recipe.task,
             "architecture": self.recipe.architecture,
             "options": dict(self.recipe.options),
-            "licence": LICENCE,
+            "license": LICENSE,
             "training_images": self.counts["train"],
             "started_from": _origin(self.options.init),
             "seed": self.options.seed,

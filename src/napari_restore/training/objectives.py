@@ -42,21 +42,21 @@ def _reduced(device: torch.device) -> torch.autocast:
 
 
 def log_sigmas(kernels: Sequence[NDArray[np.float32] | None]) -> torch.Tensor:
-    """Find what a gauge has to find for each kernel, (N, 1); NaN where there is none."""
+    """Find what an estimator has to find for each kernel, (N, 1); NaN where there is none."""
     return torch.tensor(
         [[math.nan if k is None else math.log(equivalent_sigma(k))] for k in kernels]
     )
 
 
 def truth_of(pair: Pair) -> torch.Tensor | None:
-    """Find what a gauge has to find in a batch, (N, E, h, w); None where nothing is known."""
+    """Find what an estimator has to find in a batch, (N, E, h, w); None where nothing is known."""
     if pair.motion is not None:
         return pair.motion / MOTION_UNIT
     return log_sigmas(pair.kernels)[..., None, None] if pair.kernels else None
 
 
 def as_if_found(truth: torch.Tensor) -> torch.Tensor:
-    """Say what moved as a gauge would that is well calibrated, from nearly sure to ignorant.
+    """Say what moved as an estimator would that is well calibrated, from nearly sure to ignorant.
 
     Of one image in seven it says what another's motion is: texture can look like blur, and
     restoration has to see for itself that the image is sharp. Someone who expects vectors of about

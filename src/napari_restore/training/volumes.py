@@ -21,6 +21,7 @@ from napari_restore.models.catalog import VOLUME, VOLUME_INVERTER, save_weights
 from napari_restore.networks.volume_inverter import VolumeInverter
 from napari_restore.physics.deconvolution import RichardsonLucy, Scale
 from napari_restore.physics.optics import Optics
+from napari_restore.runtime import whole_file
 
 from .blurs import log_uniform
 from .scenes import KEPT, TRAINED, Seen, around, part_of, see
@@ -265,24 +266,22 @@ def train(folder: Path, target: Path, steps: int, seed: int = 0) -> None:
                 "task": spec.task,
                 "architecture": spec.architecture,
                 "options": dict(spec.options),
-                "licence": spec.licence,
+                "license": spec.license,
                 "recorded_volumes": len(recorded),
                 "seed": seed,
                 "steps": step + 1,
             }
             save_weights(target, mean, metadata)
-            torch.save(
-                {
-                    "network": network.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "mean": mean,
-                    "step": step + 1,
-                    "rng": rng,
-                    "torch": torch.get_rng_state(),
-                },
-                state.with_suffix(".part"),
-            )
-            state.with_suffix(".part").replace(state)
+            checkpoint = {
+                "network": network.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "mean": mean,
+                "step": step + 1,
+                "rng": rng,
+                "torch": torch.get_rng_state(),
+            }
+            with whole_file(state) as temporary:
+                torch.save(checkpoint, temporary)
     state.unlink(missing_ok=True)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _COLORS = 3
-#: Keys that weights may lack: a gauge, what finds motion, and blocks of a `ResUNet`.
+#: Keys that weights may lack: an estimator, what finds motion, and blocks of a `ResUNet`.
 _ADDED = re.compile(
     r"(gauge|flow)\..*|(.*\.)?(encoders\.\d+|decoders\.\d+|middle)\.\d+\.conv[12]\.\w+"
 )
@@ -27,10 +27,10 @@ def adapt_state(state: dict[str, torch.Tensor], network: nn.Module) -> dict[str,
     """Fit a state dict to a network of more blocks, of another count of channels or of frames.
 
     From color to mono the first sums and the last averages over the colors; from mono to color
-    they share and repeat. Residual blocks that the weights do not have begin as the identity, a
-    gauge or what finds motion begins fresh if they do not have it. A network for two frames begins
-    as one for a single frame that takes no notice of the other, and that as one that lost it; both
-    as one that knows nothing of motion.
+    they share and repeat. Residual blocks that the weights do not have begin as the identity, an
+    estimator or what finds motion begins fresh if they do not have it. A network for two frames
+    begins as one for a single frame that takes no notice of the other, and that as one that lost
+    it; both as one that knows nothing of motion.
     Everything else is kept.
 
     Raises

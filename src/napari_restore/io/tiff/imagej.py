@@ -76,7 +76,7 @@ def _sizes(picture: ImageFile, meta: Mapping[str, Any], resolution: Sequence[flo
     if "spacing" in meta:
         steps["Z"] = as_size(abs(meta["spacing"]) if _is_number(meta["spacing"]) else None)
         if steps["Z"] is None:
-            picture.notes.append(f"The spacing is given as {meta['spacing']}, which is no size.")
+            picture.notes.append(f"The spacing is given as {meta['spacing']}, which is not a size.")
     for axis, step in steps.items():
         spelled = str(given[axis] or given["X"] or "")
         unit = length_unit(spelled)

@@ -75,7 +75,7 @@ def facts(xml: str) -> Facts:
         if size is not None and unit is not None:
             found.pixel_size[axis] = (size, unit)
         else:
-            found.notes.append(f"{attribute} is given as {text} {spelled}, which is no size.")
+            found.notes.append(f"{attribute} is given as {text} {spelled}, which is not a size.")
     channels = list(_children(pixels, "Channel"))
     names = [channel.get("Name", "") for channel in channels]
     found.channels = names if any(names) else []

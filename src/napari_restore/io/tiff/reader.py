@@ -81,14 +81,14 @@ def _read(tif: TiffFile, path: Path, notes: list[str], messages: list[str]) -> I
         )
     check_whole(tif, series, messages)
     if len(series.levels) > 1:
-        notes.append("The file holds a pyramid; the result holds the full size alone.")
+        notes.append("The file holds a pyramid; the result holds only the full size.")
     extras, axes = _storage(page, series), series.axes
     document = None
     if tif.is_ome and series.kind == "ome":
         extras |= {"flavor": "ome", "xml": tif.ome_metadata}
         document = ome.facts(extras["xml"])
         if not set(axes) <= set("TZCYXS"):
-            notes.append("Of the OME metadata, the result keeps axes and pixel sizes alone.")
+            notes.append("The result keeps only axes and pixel sizes of the OME metadata.")
     elif series.kind == "imagej":
         extras |= {"flavor": "imagej", "imagej": dict(tif.imagej_metadata or {})}
     elif series.kind == "shaped":
@@ -98,7 +98,7 @@ def _read(tif: TiffFile, path: Path, notes: list[str], messages: list[str]) -> I
         extras |= {"flavor": "plain"}
         if series.kind not in ("generic", "uniform"):
             notes.append(
-                f"Of the {series.kind} metadata, the result keeps axes and pixel sizes alone."
+                f"The result keeps only axes and pixel sizes of the {series.kind} metadata."
             )
     picture = ImageFile(path, _samples(tif, series, path), axes, "tiff", extras=extras, notes=notes)
     picture.orientation = tags.orientation(page)
@@ -169,7 +169,7 @@ def _look_at_other_pages(picture: ImageFile, series: Any) -> None:
         names.append("descriptions of pages")
     if names:
         picture.notes.append(
-            f"The result has these tags of the first page alone: {', '.join(names)}."
+            f"The result has these tags only for the first page: {', '.join(names)}."
         )
 
 
@@ -225,7 +225,7 @@ def _interpret(picture: ImageFile, page: Any) -> None:
     if photometric not in (*gray, PHOTOMETRIC.RGB):
         name = getattr(photometric, "name", photometric)
         raise FileError(
-            f"Its samples are stored as {name}, which are no intensities. Convert it to RGB or "
+            f"Its samples are stored as {name}, which are not intensities. Convert it to RGB or "
             "gray."
         )
     axes, data = picture.axes or "", picture.data
@@ -421,7 +421,7 @@ def tifffile_speaks(messages: list[str]) -> Iterator[None]:
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             # Without the name of the object that speaks.
-            text = f"Of the file, tifffile says: {record.getMessage().split('> ', 1)[-1]}"
+            text = f"tifffile says about the file: {record.getMessage().split('> ', 1)[-1]}"
             # Where it cannot read the value of no data, we can.
             if text not in messages and "GDAL_NODATA" not in text:
                 messages.append(text)
@@ -468,7 +468,7 @@ def find_depth(picture: ImageFile, page: Any, significant: int | None, room: int
     if picture.top is not None and _LARGEST in page.tags:
         extras["tags"].append((_LARGEST, 3, 1, picture.top, True))
     elif any(code in page.tags for code in _STATISTICS):
-        picture.notes.append("Tags with the least and the largest value are left out.")
+        picture.notes.append("Tags with the smallest and the largest value are left out.")
     if extras["photometric"] != PHOTOMETRIC.MINISWHITE:
         return
     top = white(dtype, min(bits, held))

@@ -104,7 +104,7 @@ def take_over(picture: ImageFile, page: Any, tags: Iterable[Tag]) -> None:
     software = str(page.software).strip()
     if software and not software.startswith(("tifffile", "napari-restore")):
         picture.notes.append(
-            f"The tag Software ('{software[:40]}') gives way to how the result was made."
+            f"The tag Software ('{software[:40]}') is replaced by how the result was made."
         )
 
 
