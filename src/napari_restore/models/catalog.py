@@ -97,7 +97,7 @@ class ModelSpec:
 
     @property
     def goes_by_rows(self) -> bool:
-        """Whether a processor needs no more memory for a large tile, see `models.by_rows`."""
+        """Whether a processor needs no more memory for a large tile, see `networks.cpu`."""
         return self.architecture != "nafnet" and not self.options.get("normalize")
 
     @property
