@@ -37,7 +37,7 @@ def ended(qtbot, page) -> None:
 
 
 def test_a_folder_is_restored_as_the_controls_say(page, folder, image, tmp_path, qtbot):
-    page._dock.controls.strength.value = 0.5
+    page._controls.strength.value = 0.5
     assert not page.buttons["start_button"].isEnabled()
     page.add(folder)
     page.output.setText(str(tmp_path / "out"))
