@@ -81,7 +81,7 @@ def test_psf_says_how_wide_it_is():
     "array", [np.ones((3, 5)) / 15, np.ones((4, 4)) / 16, np.ones((3, 3)), np.full((3, 3), np.nan)]
 )
 def test_what_is_no_psf(array):
-    with pytest.raises(RestoreError, match="A PSF is"):
+    with pytest.raises(RestoreError, match="A PSF must be"):
         PSF(array)
 
 

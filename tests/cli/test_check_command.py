@@ -51,7 +51,7 @@ def test_force_replaces_nothing_but_what_it_made(files, capsys, option, name):
     command = ["check", *names, "--reference", str(files / "truth.tif")]
     assert main([*command, option, str(files / name), "--force"]) == 1
     said = capsys.readouterr().err
-    assert "is an input" in said or "is no re" in said
+    assert "is an input" in said or "is not a re" in said
     assert (files / name).read_bytes() == before
 
 

@@ -157,7 +157,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "no NA": (["--wavelength", "520nm"], "numerical aperture is missing"),
     "no modality": (["--na", "0.8", "--wavelength", "520nm", "--modality", "x"], "no modality"),
     "two": (["--psf", "auto", "--na", "0.8"], "Both --psf and --na"),
-    "no size": (["--psf", "auto", "--pixel-size", "65s"], "no length"),
+    "no size": (["--psf", "auto", "--pixel-size", "65s"], "not a length"),
     "all zero": (["--psf", "zero.tif"], "0 everywhere"),
 }
 

@@ -133,7 +133,7 @@ def test_large_planes_are_looked_at_in_part(pair, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda i, r: (i, r[:-1]), r"result has shape \(95, 112\) and the image \(96, 112\)"),
+        (lambda i, r: (i, r[:-1]), r"result has the shape \(95, 112\) and the image \(96, 112\)"),
         (lambda i, r: (i, np.stack([r] * 3, -1)), "of them is color"),
         (lambda i, r: (i[:1, :1], r[:1, :1]), "1 × 1 pixels shows too little"),
         (lambda i, r: (i * 1j, r), "complex"),
@@ -152,10 +152,10 @@ def test_what_cannot_be_checked(pair, change, message):
     [
         ({"provenance": "deblur"}, "provenance must be a mapping; got str"),
         ({"strength": 0.5}, "belongs to a task"),
-        ({"index": [3]}, "no plane"),
+        ({"index": [3]}, "not a plane"),
         ({"region": (0, 0, 500, 20)}, "does not lie in the plane"),
         ({"task": "sharpen"}, "sharpen"),
-        ({"reference": np.zeros((5, 5))}, "reference has shape"),
+        ({"reference": np.zeros((5, 5))}, "reference has the shape"),
     ],
 )
 def test_options_of_no_use(pair, options, message):

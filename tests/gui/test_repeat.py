@@ -203,7 +203,7 @@ def test_again_with_a_result_of_a_script(widget, viewer, image):
     widget.more.actions["Again with the settings of the result"].trigger()
     assert widget.controls.strength.value == 0.25
     assert widget.controls.keep_range.value == "of the source"
-    assert "Its source is not here" in widget.status.text()
+    assert "Its source is not in the viewer" in widget.status.text()
 
 
 def test_undo_takes_away_what_a_run_added(widget, viewer, image, predictor, qtbot):

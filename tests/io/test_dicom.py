@@ -703,9 +703,9 @@ def sloppy(path, **values):
     ("values", "size", "note"),
     [
         ({"PixelSpacing": ("DS", b"0,5\\0,25")}, (0.5, 0.25), "read as 0.5 mm"),
-        ({"PixelSpacing": ("DS", b"0.5 ")}, None, "no two sizes"),
-        ({"PixelSpacing": ("DS", b"abc\\1 ")}, None, "no two sizes"),
-        ({"PixelSpacing": ("DS", b"0\\0 ")}, None, "no two sizes"),
+        ({"PixelSpacing": ("DS", b"0.5 ")}, None, "not two sizes"),
+        ({"PixelSpacing": ("DS", b"abc\\1 ")}, None, "not two sizes"),
+        ({"PixelSpacing": ("DS", b"0\\0 ")}, None, "not two sizes"),
         ({"PixelSpacing": ("UT", b"2.5\\2.5 ")}, (2.5, 2.5), ""),
         ({"InstanceNumber": ("IS", b"abc ")}, (0.7, 0.6), ""),
         ({"ImagePositionPatient": ("DS", b"1\\2 ")}, (0.7, 0.6), ""),

@@ -272,7 +272,7 @@ def test_a_folder_that_is_no_unfinished_result_stays(tmp_path, capsys, names_):
     before = contents(part)
     for options in ([], ["--force"], ["--resume"]):
         assert main(["deblur", str(source), "-o", str(target), *options, *KEEP]) == 1
-        assert "no unfinished result" in capsys.readouterr().err
+        assert "not an unfinished result" in capsys.readouterr().err
     assert contents(part) == before
 
 

@@ -185,7 +185,7 @@ def test_sampling_coarser_than_nyquist_is_said():
         ({"wavelength": 520}, "wavelength is 520 µm .*plain numbers are µm"),
         ({"wavelength": "520 mn"}, "'520 mn'"),
         ({"wavelength": "green"}, "'green', which is not a length"),
-        ({"wavelength": "3 s"}, "no length"),
+        ({"wavelength": "3 s"}, "not a length"),
         ({"wavelength": math.nan}, "nan"),
         ({"pixel_size": None}, "pixel size is missing"),
         ({"pixel_size": 0}, "pixel size is 0 µm"),

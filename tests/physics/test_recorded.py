@@ -73,5 +73,5 @@ def test_what_is_missing_is_named(old, new, missing):
 def test_bare_documents_and_texts():
     (empty,) = recorded_optics("<OME><Image><Pixels/></Image></OME>")
     assert empty.missing == ("numerical aperture", "emission wavelength", "pixel size")
-    with pytest.raises(PsfError, match="no OME-XML"):
+    with pytest.raises(PsfError, match="not OME-XML"):
         recorded_optics("ImageJ=1.53")

@@ -172,7 +172,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no pixel size": ({"psf": OPTICS}, "pixel size is missing"),
     "0.52 nm": ({"psf": OPTICS | {"wavelength": "0.52 nm"}}, "0.52 nm, outside"),
     "no such thing": ({"psf": OPTICS | {"lambda": 520}}, "Optics have no 'lambda'"),
-    "no size": ({"psf": KERNEL, "pixel_size": "65 s"}, "no length"),
+    "no size": ({"psf": KERNEL, "pixel_size": "65 s"}, "not a length"),
     "size of 0": ({"psf": KERNEL, "pixel_size": 0}, "pixel_size is 0"),
 }
 
