@@ -81,7 +81,7 @@ class PSF:
             )
         if not np.isfinite(array).all() or not abs(float(array.sum()) - 1) < 1e-3:
             raise PsfError(
-                f"A PSF must be finite and sum to 1; this one sums to {array.sum():.4g}. Pass the "
+                f"A PSF must be finite and sum to 1; this one sums to {array.sum():g}. Pass the "
                 "array itself as psf: it is then normalized."
             )
         array.setflags(write=False)
