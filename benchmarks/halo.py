@@ -17,8 +17,8 @@ import numpy as np
 from skimage.io import imread
 
 from napari_restore.image.intensity import find_scales
-from napari_restore.image.layout import Planes, find_layout, with_time
-from napari_restore.inference.engine import TileOptions, run
+from napari_restore.image.layout import Planes, TileOptions, find_layout, with_time
+from napari_restore.inference.engine import run
 from napari_restore.inference.predictor import AtExposure, TorchPredictor
 from napari_restore.models.catalog import CATALOG
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from napari_restore.image.intensity import find_scales
-from napari_restore.image.layout import Planes, find_layout
-from napari_restore.inference.engine import Report, TileOptions, run
+from napari_restore.image.layout import Planes, TileOptions, find_layout
+from napari_restore.inference.engine import Report, run
 from napari_restore.models.catalog import ModelSpec
 from napari_restore.restoration.plan import Options, Plan
 from napari_restore.runtime import Progress, Watch

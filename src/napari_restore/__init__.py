@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from napari_restore.analysis.point_spread import PSF
     from napari_restore.api import deblur, dehaze, estimate_psf, motion_deblur, restore
     from napari_restore.errors import RestoreError
-    from napari_restore.evaluation.check import Check, check
+    from napari_restore.evaluation.check import check
+    from napari_restore.evaluation.check_report import Check
     from napari_restore.gui.layers import restore_layer
     from napari_restore.physics.beads import psf_from_beads
     from napari_restore.physics.optics import Optics
@@ -26,7 +27,7 @@ _HOMES = {
     "motion_deblur": "api",
     "estimate_psf": "api",
     "check": "evaluation.check",
-    "Check": "evaluation.check",
+    "Check": "evaluation.check_report",
     "restore_layer": "gui.layers",
     "PSF": "analysis.point_spread",
     "Optics": "physics.optics",

@@ -20,8 +20,8 @@ from napari_restore.image.intensity import (
     find_scales,
     whole_changes,
 )
-from napari_restore.image.layout import Planes, Region, find_layout
-from napari_restore.inference.engine import Report, TileOptions, not_below, restrain, within_colors
+from napari_restore.image.layout import Planes, Region, TileOptions, find_layout
+from napari_restore.inference.engine import Report, not_below, restrain, within_colors
 
 if TYPE_CHECKING:
     from collections.abc import Callable

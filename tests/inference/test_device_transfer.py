@@ -10,8 +10,8 @@ import torch
 
 from fakes import LocalPredictor, restored
 from napari_restore.image.intensity import Scale
-from napari_restore.image.layout import Region
-from napari_restore.inference.engine import Report, TileOptions, TileQueue, are_sent
+from napari_restore.image.layout import Region, TileOptions
+from napari_restore.inference.engine import Report, TileQueue, are_sent
 
 RNG = np.random.default_rng(5)
 DTYPES = ["uint8", "int8", "uint16", "int16"]

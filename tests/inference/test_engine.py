@@ -11,8 +11,8 @@ import torch
 
 from fakes import WHOLE, LocalPredictor, restored, told
 from napari_restore.image.intensity import Scale
-from napari_restore.image.layout import Planes, Region, find_layout
-from napari_restore.inference.engine import TileOptions, default_tiles, run
+from napari_restore.image.layout import Planes, Region, TileOptions, find_layout
+from napari_restore.inference.engine import default_tiles, run
 from napari_restore.runtime import Progress, Stopped, Watch, advanced
 from waiting import LIMIT
 

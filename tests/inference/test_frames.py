@@ -19,11 +19,12 @@ from napari_restore.image.layout import (
     Planes,
     Region,
     Stacked,
+    TileOptions,
     find_layout,
     stacked,
     with_time,
 )
-from napari_restore.inference.engine import TileOptions, run
+from napari_restore.inference.engine import run
 from napari_restore.restoration.dask_graph import restore_lazily
 from napari_restore.restoration.plan import Facts
 

@@ -13,8 +13,8 @@ from napari_restore.analysis.motion import CELL, field_of_motion
 from napari_restore.analysis.transmission import transmission_of
 from napari_restore.errors import DeviceError
 from napari_restore.image.intensity import Scale
-from napari_restore.image.layout import Planes, find_layout
-from napari_restore.inference.engine import Report, TileOptions, run
+from napari_restore.image.layout import Planes, TileOptions, find_layout
+from napari_restore.inference.engine import Report, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ import torch
 
 from fakes import WHOLE, LocalPredictor, restored
 from napari_restore.image.intensity import Scale, removed_light
-from napari_restore.inference.engine import TileOptions
+from napari_restore.image.layout import TileOptions
 from napari_restore.inference.predictor import SmoothChange, halo_with
 
 UNIT = (Scale(0.0, 1.0),)

@@ -15,13 +15,13 @@ from napari_restore.errors import FileError
 from napari_restore.image.layout import (
     Layout,
     StoredArray,
+    TileOptions,
     block_shape,
     blocks,
     reading_of,
     regions_of,
 )
 from napari_restore.image.pyramid import pyramid
-from napari_restore.inference.engine import TileOptions
 from napari_restore.io import check_target, name_axes, ome_zarr, read_image, reading, write_image
 from planning import plan
 

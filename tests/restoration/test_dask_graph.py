@@ -15,8 +15,7 @@ import zarr
 
 from fakes import LocalPredictor, fake_plan, restored
 from napari_restore.image.intensity import SAMPLE_PIXELS, Scale, find_scales
-from napari_restore.image.layout import LazyStatistic, as_dask, find_layout, is_lazy
-from napari_restore.inference.engine import TileOptions
+from napari_restore.image.layout import LazyStatistic, TileOptions, as_dask, find_layout, is_lazy
 from napari_restore.restoration.dask_graph import SHARED, restore_lazily
 from napari_restore.restoration.plan import Facts
 

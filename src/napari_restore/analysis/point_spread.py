@@ -53,13 +53,13 @@ class PSF:
         Height and width of a pixel in ``unit``; for volumes, the distance of planes before them.
     unit : str or None
     by_depth : tuple of (int, ndarray)
-        Planes of the image, and the arrays that hold there, of a PSF that changes with depth; in
+        For a PSF that changes with depth: planes of the image, and the arrays that hold there. In
         between they are mixed. ``array`` is that of the middle.
 
     Raises
     ------
     PsfError
-        If the array is none of that.
+        If the array is not a PSF.
     """
 
     array: NDArray[np.float32]
@@ -107,7 +107,7 @@ class PSF:
     def fwhm(self) -> float:
         """Full width at half maximum in pixels: diameter of a circle of the same area.
 
-        Of a PSF with planes, that of the plane in the middle.
+        A PSF with planes has that of its middle plane.
         """
         from scipy import ndimage
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from napari_restore.cli import complain, progress_bar, say, shown_on
 from napari_restore.errors import FileError, RestoreError
-from napari_restore.evaluation.check import Check, check
-from napari_restore.evaluation.check_report import is_report
+from napari_restore.evaluation.check import check
+from napari_restore.evaluation.check_report import Check, is_report
 from napari_restore.io import ImageFile, Inputs, read_image, reading, write_image
 
 from .restore import pixel_size_of

@@ -25,13 +25,14 @@ from napari_restore.cli import complain, in_one_line, progress_bar, say, shown_o
 from napari_restore.errors import FileError, ModelError, PsfError, RestoreError
 from napari_restore.image.layout import (
     BLOCK_BYTES,
+    TileOptions,
     block_shape,
     block_shape_in_space,
     blocks,
     few_chunks_at_a_time,
     pixels_of,
 )
-from napari_restore.inference.engine import Report, TileOptions
+from napari_restore.inference.engine import Report
 from napari_restore.io import (
     Inputs,
     check_target,

@@ -91,7 +91,7 @@ def check(
     Parameters
     ----------
     image, result : array
-        What was restored, and what became of it; of one shape. NumPy, dask or zarr.
+        What was restored, and its result, of the same shape. NumPy, dask or zarr.
     reference : array, optional
         The truth, of the same shape: results are compared with it after registration by whole and
         parts of pixels and an affine fit of the intensities.
@@ -105,10 +105,10 @@ def check(
     index : sequence of int, optional
         Plane to look at, over the axes before it; the middle one without it.
     region : (top, left, bottom, right), optional
-        What to look at, in pixels; without it the plane, or of large ones the part of about a
-        million pixels with the most structure. Of larger regions the middle is taken.
+        What to look at, in pixels. By default the whole plane; if that is large, the part of about
+        a million pixels with the most structure. If the region is larger, its center is taken.
     pixel_size : length, optional
-        Side of a pixel, "65 nm" or 0.065 (µm): resolution is said in µm too.
+        Side of a pixel, "65 nm" or 0.065 (µm): resolution is then also given in µm.
     device : str
     progress : callable, optional
         As for `restore`.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from napari.qt.threading import GeneratorWorker
 
-    from napari_restore.evaluation.check import Check
+    from napari_restore.evaluation.check_report import Check
 
     from .session import Session
 

@@ -38,9 +38,10 @@ def python_of(jobs: Sequence[LayerJob], options: DockOptions, task: str) -> str:
             "Two selected images as neighboring frames cannot be copied. Stack them along a time "
             "axis first: Layers ▸ Merge to Stack."
         )
-    defaults = {field.name: field.default for field in fields(Options)}
+    # Those of `restore_layer`, which are not the dock's.
+    defaults = {field.name: field.default for field in fields(Options) if field.name != "task"}
     defaults |= {"channel_axis": "auto", "time_axis": None, "scheduler": None}
-    given = {name: getattr(options, name) for name in defaults if hasattr(options, name)}
+    given = {name: getattr(options, name) for name in defaults}
     if all(job.plan.dimensions == 2 for job in jobs):
         # What "auto" came to.
         given["dimensions"] = 2

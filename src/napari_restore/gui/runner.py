@@ -41,7 +41,7 @@ def notify(error: Exception, about: str) -> str:
 
 
 class Runner:
-    """At most one worker; what an earlier one still says is not listened to."""
+    """At most one worker; signals from an earlier one are ignored."""
 
     #: Work began (what), goes on (a `Progress`), ended (one sentence).
     started = Signal(str)

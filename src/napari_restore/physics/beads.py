@@ -44,7 +44,7 @@ class BeadPsf:
         How many beads were not used, by reason.
     notes : tuple of str
     pixel_size : (float, float) or length, optional
-        Of the image of beads, as it was told.
+        Pixel size of the image of beads, as it was given.
     """
 
     array: NDArray[np.float32]

@@ -44,19 +44,19 @@ class Optics:
     na : float
         Numerical aperture of the objective.
     wavelength : float
-        Of the light that is seen (emission), in vacuum.
+        Emission wavelength in vacuum.
     pixel_size : float
-        In Y and X.
+        Side of a pixel in Y and X.
     z_step : float, optional
-        Between planes, as the stage or the objective moves. Volumes need it.
+        Distance of planes, as the stage or the objective moves. Volumes need it.
     refractive_index : float, optional
-        Of all that lies before the objective, but for what the next two name.
+        Index of all that lies before the objective, except for what the next two name.
     ri_immersion, ri_sample : float, optional
-        Of the immersion and of the sample. Where nothing is said, the commonest immersion for the
-        aperture is taken, and the sample's index is the immersion's; see `notes`.
+        Indices of the immersion and of the sample. By default, the most common immersion for the
+        aperture is taken, and the sample has the index of the immersion; see `notes`.
     depth : float
-        Of what is seen below the coverslip; of a volume, its first plane. It matters where the two
-        indices differ.
+        Depth below the coverslip of what is seen; for a volume, of its first plane. It matters if
+        the two indices differ.
     modality : str
         One of ``"widefield"``, ``"confocal"``, ``"spinning disk"``, ``"light sheet"``,
         ``"two-photon"``.
@@ -146,7 +146,7 @@ class Optics:
     def axial_fwhm(self) -> float:
         """Full width at half maximum along the axis, 0.88 λ / (n - √(n² - NA²)), in µm.
 
-        Of the objective; a light sheet thinner than this makes it the sheet's.
+        The objective sets it, or a light sheet that is thinner.
         """
         n = self.immersion
         width = 0.88 * self._seen / (n - math.sqrt(n**2 - self.na**2))
@@ -157,7 +157,7 @@ class Optics:
     def nyquist(self) -> tuple[float, float]:
         """Coarsest z step and pixel size, in µm, that keep all that the objective lets pass.
 
-        Of a wide-field microscope; confocal and two-photon images can hold twice as much.
+        Confocal and two-photon images can hold twice as much as those of a wide-field microscope.
         """
         n, share = self.immersion, 1 if self.modality in ("widefield", "light sheet") else 2
         lateral = self._seen / (4 * self.na)

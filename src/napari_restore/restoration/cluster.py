@@ -9,7 +9,7 @@ from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_restore.errors import ClusterError, RestoreError
-from napari_restore.inference.engine import TileOptions, default_tiles
+from napari_restore.inference.engine import default_tiles
 from napari_restore.runtime import autocast_dtype, check, installed_version, resolve_device
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import dask.array as da
     import numpy as np
     from distributed import Client, Future
+
+    from napari_restore.image.layout import TileOptions
 
 _ADDRESS = re.compile(r"([a-z]+://)?(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
 _INSTALL = 'pip install "napari-restore[distributed]"'

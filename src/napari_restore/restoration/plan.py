@@ -21,6 +21,7 @@ from napari_restore.image.layout import (
     LazyStatistic,
     Planes,
     Region,
+    TileOptions,
     find_layout,
     read_together,
     reflect,
@@ -28,7 +29,7 @@ from napari_restore.image.layout import (
     with_depth,
     with_time,
 )
-from napari_restore.inference.engine import TileOptions, default_tiles, halo_with
+from napari_restore.inference.engine import default_tiles, halo_with
 from napari_restore.models.catalog import INVERTERS, VOLUME_INVERTER, find_model
 from napari_restore.runtime import resolve_device, torch
 

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_restore.image.intensity import Scale
-    from napari_restore.image.layout import Block, Layout
-    from napari_restore.inference.engine import Predictor, TileOptions
+    from napari_restore.image.layout import Block, Layout, TileOptions
+    from napari_restore.inference.engine import Predictor
     from napari_restore.inference.predictor import TorchPredictor
     from napari_restore.models.catalog import ModelSpec
 
@@ -193,7 +193,7 @@ def find_facts(
     Parameters
     ----------
     image : array
-        What the plan was made for; NumPy, dask or zarr. Of large ones a bounded sample is read.
+        What the plan was made for; NumPy, dask or zarr. If it is large, a bounded sample is read.
     plan : Plan
     scales : tuple of Scale, optional
         Intensity scales, if they are known.
@@ -340,7 +340,7 @@ def restore_array(
     Parameters
     ----------
     image : array
-        What the plan was made for. Of lazy arrays, only what is restored is read.
+        What the plan was made for. If it is lazy, only what is restored is read.
     plan : Plan
     facts : Facts, optional
         What all blocks of the image have in common, if it is known.
