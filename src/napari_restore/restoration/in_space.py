@@ -383,7 +383,7 @@ def _steps(plan: Plan, momenta: tuple[float, ...] | None = None) -> RichardsonLu
     return RichardsonLucy(momenta=momenta)
 
 
-def find_in_space(planes: Planes, plan: Plan, scales: tuple[Scale, ...]) -> Facts:
+def find_in_space(planes: Planes, plan: Plan, scales: tuple[IntensityScale, ...]) -> Facts:
     """Find noise and light of each channel, for volumes and classical methods."""
     layout, blurs, lights = planes.layout, [], []
     for channel in range(layout.groups):
