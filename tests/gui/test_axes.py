@@ -127,4 +127,4 @@ def test_what_looks_like_color_is_said_in_the_dock_and_by_the_library(session, v
     with pytest.warns(UserWarning, match="read as planes that are 3 pixels wide"):
         restore_layer(layer, "deblur")
     viewer.layers.selection = {viewer.add_image(np.zeros((40, 50, 3), dtype), rgb=True)}
-    assert "taken for" not in describe(session.jobs(DockOptions()), session.rates)
+    assert "read as planes" not in describe(session.jobs(DockOptions()), session.rates)
