@@ -29,7 +29,7 @@ def planes(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         found = PSF(psf.disk(len(seen)), "disk", {"radius": len(seen)}, 0.1, "Found: a disk")
         return Finding("found", found, 0.01, "Found: a disk; it explains the image.")
 
-    monkeypatch.setattr("napari_restore.analysis.find.find_psf", find)
+    monkeypatch.setattr("napari_restore.restoration.psf_search.find_psf", find)
     return seen
 
 

@@ -31,7 +31,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
         answers.append(answers[0])
         return answers[0]
 
-    monkeypatch.setattr("napari_restore.analysis.find.find_psf", find)
+    monkeypatch.setattr("napari_restore.restoration.psf_search.find_psf", find)
     return answers
 
 

@@ -89,7 +89,7 @@ def test_found_is_searched_for_once_and_explained(viewer, qtbot, monkeypatch):
             "Found: a Gaussian; it explains the image.",
         )
 
-    monkeypatch.setattr("napari_restore.analysis.find.find_psf", find)
+    monkeypatch.setattr("napari_restore.restoration.psf_search.find_psf", find)
     dock = DeblurWidget(viewer)
     qtbot.addWidget(dock)
     cells = viewer.add_image(blurred(), name="cells", **UNITS)
