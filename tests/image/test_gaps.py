@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from fakes import LocalPredictor, restored
@@ -208,6 +210,19 @@ def test_the_color_of_bars_changes_nothing(dtype: str, task: str) -> None:
     for result in results[1:]:
         # No sample gets the value of a fill, but the next to it.
         np.testing.assert_allclose(result, results[0], rtol=0, atol=0 if dtype == "u1" else 1)
+
+
+@pytest.mark.parametrize("value", [0, 128])
+def test_a_compressed_bar_ends_where_it_did(value: int) -> None:
+    """Not at the block of JPEG that it shares with the picture."""
+    picture = np.stack([scene("u1", 120, 96) // 4 + 150] * 3, -1)
+    picture[:27] = value
+    file = BytesIO()
+    Image.fromarray(picture).save(file, "jpeg", quality=60)
+    seen = np.asarray(Image.open(file))
+    assert np.ptp(seen[24:27]) > 4
+    (scale,) = find_scales(Planes(seen, find_layout(seen)))
+    assert scale.bars == (27 / 120, 0, 0, 0)
 
 
 @pytest.mark.parametrize("shape", ["photons", "blurred disk", "disk", "checkers"])

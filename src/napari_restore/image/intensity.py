@@ -419,6 +419,9 @@ _APART_IN_AREAS, _RAGGED = 1.0, 0.15
 #: Rows or columns of one value that make a bar at least. Of 8-bit photographs black bars may have
 #: been compressed: levels that they have at most.
 _BAR, _BLACK = 2, 4
+#: Rows of a block of JPEG with colors at half the resolution, and levels that nearly all samples
+#: differ from the bar by in them.
+_RIPPLED, _RIPPLE = 16, 24
 #: Share of the rows or columns that can be defects.
 _FEW_LINES = 0.05
 
@@ -628,6 +631,12 @@ def edge_bars(block: NDArray[Any]) -> tuple[int, int, int, int]:
             if block.dtype == np.uint8:
                 same |= (high[::step] <= _BLACK).all(-1)
             count = len(same) if same.all() else int(same.argmin())
+            if block.dtype == np.uint8 and _RIPPLED // 2 <= count < len(same):
+                # The last rows of a compressed bar share blocks with the picture.
+                beside = part[::step][count : count + _RIPPLED].astype(int)
+                like = np.abs(beside - low[::step][0].astype(int)) <= _RIPPLE
+                most = like.mean((1, 2)) > 1 - _FEW_LINES
+                count += len(most) if most.all() else int(most.argmin())
             ends.append(count if count >= _BAR else 0)
     top, bottom, left, right = ends
     return top, left, bottom, right
