@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scenes import blurred, scene
 
-from napari_restore.analysis.free_form import search
+from napari_restore.analysis.free_form import refined, search
 from napari_restore.physics import motion, psf
 
 
@@ -35,6 +35,18 @@ def test_finds_the_path_of_a_camera(path):
     assert middle == pytest.approx((9, 9), abs=0.6)
     straight = motion.kernel(motion.line(11, 0.8 + np.pi / 2))
     assert likeness(found, kernel) > 0.75 > likeness(straight, kernel)
+
+
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+def test_a_sharp_image_tells_the_kernel(path):
+    kernel = psf.combine(motion.kernel(path), psf.gaussian(0.4))
+    sharp = scene(176, 176)
+    first = psf.gaussian(1.2)
+    found = refined(blurred(sharp, kernel, 0.004), sharp, np.pad(first, 9 - len(first) // 2))
+    assert found.sum() == pytest.approx(1, abs=1e-4) and found.min() >= 0
+    # It may grow by a third.
+    assert found.shape == (25, 25)
+    assert likeness(found, kernel) > 0.95
 
 
 def test_gain_and_offset_change_nothing():

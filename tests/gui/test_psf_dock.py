@@ -29,7 +29,7 @@ def blurred(points=False) -> np.ndarray:
     if points:
         scene = np.zeros((90, 90))
         scene[[20, 20, 70, 70], [20, 70, 20, 70]] = 1000
-    light = psf.convolve(torch.from_numpy(scene)[None, None], torch.from_numpy(KERNEL)[None])
+    light = psf.convolve(torch.from_numpy(scene)[None, None], torch.tensor(KERNEL)[None])
     return (light[0, 0].numpy() + rng.normal(1, 0.01, scene.shape)).astype(np.float32)
 
 

@@ -181,13 +181,13 @@ def test_bank_is_bit_for_bit_that_of_planes(shape, side):
     psf /= psf.sum((1, 2), keepdim=True)
     noise = torch.rand(shape[0], 1, 1, 1, generator=random) * 0.05
     expected = planar_bank(y, psf, noise, (6, 100), x)
-    for mine, other in zip(WienerBank(y, psf, noise, (6, 100))(x), expected, strict=True):
+    for mine, other in zip(WienerBank(y, psf, noise)(x, (6, 100)), expected, strict=True):
         assert torch.equal(mine, other)
 
 
 def test_bank_of_a_flat_volume_is_that_of_its_plane():
     y = torch.rand(1, 1, 30, 32, generator=torch.Generator().manual_seed(0))
     psf, noise = torch.from_numpy(kernel(1.5, 1.5))[None], torch.tensor([0.01])
-    (plane,) = WienerBank(y, psf, noise, (25,))(y)
-    (volume,) = WienerBank(y[:, :, None], psf[:, None], noise, (25,))(y[:, :, None])
+    (plane,) = WienerBank(y, psf, noise)(y, (25,))
+    (volume,) = WienerBank(y[:, :, None], psf[:, None], noise)(y[:, :, None], (25,))
     torch.testing.assert_close(volume[:, :, 0], plane, atol=1e-5, rtol=1e-4)

@@ -18,7 +18,7 @@ from napari_restore.physics.camera import to_linear
 from napari_restore.physics.inverse import LEAST_NOISE, WienerBank
 from napari_restore.physics.psf import convolve, stack
 
-from .free_form import search
+from .free_form import refined, search
 from .point_spread import PSF
 
 if TYPE_CHECKING:
@@ -460,8 +460,8 @@ def re_blur(blurred: Tensor, restored: Tensor, psf: Tensor, noise: float) -> ReB
     noise : float
         Its standard deviation.
     """
-    bank = WienerBank(blurred, psf[None], torch.full((1, 1, 1, 1), noise), (_STRENGTH,))
-    rest = blurred - convolve(bank(restored)[0], psf[None])
+    bank = WienerBank(blurred, psf[None], torch.full((1, 1, 1, 1), noise))
+    rest = blurred - convolve(bank(restored, (_STRENGTH,))[0], psf[None])
     edge = min(psf.shape[-1] // 2 + 4, *(length // 4 for length in rest.shape[-2:]))
     rest = rest[..., edge : rest.shape[-2] - edge, edge : rest.shape[-1] - edge]
     rest = rest - rest.mean((-2, -1), keepdim=True)
@@ -480,6 +480,8 @@ def re_blur(blurred: Tensor, restored: Tensor, psf: Tensor, noise: float) -> ReB
 SEARCHED, TRIED = 256, 192
 #: Supports of free kernels, and what a sharp edge costs, of those that are tried.
 SUPPORTS, COSTS = (15, 23, 31), (2e-3, 8e-3)
+#: How many of the best kernels are found again from what they restore, and how often at most.
+REFINED, REFINEMENTS = 3, 3
 #: Below this equivalent sigma an image is sharp, if the estimator is sure within this standard
 #: deviation of its logarithm.
 _SHARP, _SURE = 0.42, 0.12
@@ -548,14 +550,32 @@ class _Trial:
     def __init__(self, measure: Callable[[Candidate], float]) -> None:
         self._measure = measure
         self.nothing = measure(NOTHING)
-        self.least, self.best = self.nothing, NOTHING
+        self._tried: list[tuple[float, Candidate]] = []
 
-    def add(self, candidate: Candidate, bonus: float = 0.0) -> None:
-        """Try one more, for which something speaks from the start."""
+    @property
+    def ranking(self) -> list[tuple[float, Candidate]]:
+        """Scores and candidates, the best first; nothing if there are none.
+
+        Nothing is no candidate: whether one is enough better than that is asked at the end.
+        """
+        return self._tried or [(self.nothing, NOTHING)]
+
+    @property
+    def least(self) -> float:
+        """Score of the best."""
+        return self.ranking[0][0]
+
+    @property
+    def best(self) -> Candidate:
+        """That candidate."""
+        return self.ranking[0][1]
+
+    def add(self, candidate: Candidate, bonus: float = 0.0) -> float:
+        """Try one more, for which something speaks from the start; its score."""
         there = self._measure(candidate) - bonus
-        # Nothing is no candidate: whether one is enough better than that is asked at the end.
-        if there < self.least or self.best is NOTHING:
-            self.least, self.best = there, candidate
+        self._tried.append((there, candidate))
+        self._tried.sort(key=lambda tried: tried[0])
+        return there
 
     def around(self, sizes: Sequence[float]) -> None:
         """Try the best in other sizes."""
@@ -615,6 +635,8 @@ class Looked:
         trial = _Trial(self._score)
         for candidate in self._moving(progress) if free_form else ():
             trial.add(candidate, self._bonus(candidate))
+        if free_form and trial.best is not NOTHING:
+            self._refine(trial, progress)
         if not free_form and self.unsure < _UNSURE and self.sigma > 0.4:
             self._out_of_focus(trial, progress)
         nothing, best = trial.nothing, trial.best
@@ -683,6 +705,23 @@ class Looked:
             kernels = search(light, support, COSTS, partial(progress, share))
             yield from (Candidate("free", kernel) for kernel in kernels)
 
+    def _refine(self, trial: _Trial, progress: Callable[[float], None]) -> None:
+        """Find the best kernels again, from the images that are restored with them."""
+        height, width = (length // 16 * 16 for length in self._searched.shape[:2])
+        part = self._searched[:height, :width]
+        image, light = self._tensor(part), self._light(part).mean(2)
+        for start, candidate in trial.ranking[:REFINED]:
+            least = start
+            for _ in range(REFINEMENTS):
+                progress(0.75)
+                sharp = self._in_light(self._undone(image, candidate))
+                kernel = refined(light, sharp[0].mean(0).numpy(), candidate.array)
+                candidate = Candidate("free", kernel)
+                there = trial.add(candidate)
+                if there > least:
+                    break
+                least = there
+
     def agrees(self, choice: Choice, first: Looked) -> PSF | None:
         """Whether the PSF of another window holds here too: that, or the one that does."""
         candidate = choice.candidate
@@ -713,8 +752,11 @@ class Looked:
         return torch.from_numpy(np.ascontiguousarray(samples)).permute(2, 0, 1)[None]
 
     def _restored(self, candidate: Candidate) -> torch.Tensor:
+        return self._undone(self._image, candidate)
+
+    def _undone(self, image: torch.Tensor, candidate: Candidate) -> torch.Tensor:
         kernel = stack([candidate.array])
-        return self._tools.invert(self._image, kernel, self.noise, self._linear)
+        return self._tools.invert(image, kernel, self.noise, self._linear)
 
     def _in_light(self, image: torch.Tensor) -> torch.Tensor:
         return to_linear(image) if self._linear else image

@@ -33,6 +33,8 @@ _RIDGE = 2.0
 _EDGES = 20
 #: Parts of a kernel with less of the light are dust, and samples below this share of the peak.
 _DUST, _FAINT = 0.1, 0.05
+#: Largest side in pixels that a kernel grows to when it is refined.
+_LARGEST = 35
 #: Standard deviation to which images are brought, so that the cost of an edge means the same.
 _CONTRAST = 0.22
 
@@ -86,11 +88,37 @@ def search(
             edges = problem.sharp_edges(kernels, costs)
             kernels = _clean(problem.kernels(edges))
             costs = (costs / _MORE_EDGES).clamp(min=1e-4)
-    found = []
-    for kernel in kernels.numpy():
-        faint = np.where(kernel < _FAINT * kernel.max(), 0, kernel)
-        found.append(_of_size(centered(faint), support))
-    return found
+    return [_finished(kernel, support) for kernel in kernels.numpy()]
+
+
+def refined(image: NDArray[np.float32], restored: NDArray[np.float32], kernel: Kernel) -> Kernel:
+    """Find a kernel again, from the edges of an image that was restored with a first one.
+
+    Parameters
+    ----------
+    image, restored : ndarray
+        (H, W), about [0, 1], proportional to light.
+    kernel : ndarray
+        (k, k); what is found may be a third larger.
+
+    Returns
+    -------
+    ndarray
+        As from `search`.
+    """
+    side = kernel.shape[0]
+    side = max(side, min(_LARGEST, side + 2 * (side // 6)))
+    gain = _CONTRAST / max(float(image.std()), 1e-6)
+    both = np.stack([image, restored]).astype(np.float32)
+    blurred, sharp = torch.from_numpy((both - image.mean()) * gain)[:, None]
+    level = _Level(blurred, side)
+    found = _clean(level.kernels(_periodic(sharp, level.size)))
+    return _finished(found.numpy()[0], side)
+
+
+def _finished(kernel: Kernel, side: int) -> Kernel:
+    faint = np.where(kernel < _FAINT * kernel.max(), 0, kernel)
+    return _of_size(centered(faint), side)
 
 
 def _shrunk(image: Tensor, scale: float) -> Tensor:
@@ -165,7 +193,7 @@ class _Level:
         height, width = blurred.shape[-2:]
         self._inner = height, width
         size = [fast_length(length + side) for length in (height, width)]
-        self._size = size
+        self.size = size
         self._image = _periodic(blurred, size)
         self._spectrum = torch.fft.rfft2(self._image)
         fy = torch.fft.fftfreq(size[0])[:, None]
@@ -181,7 +209,7 @@ class _Level:
 
     def sharp_edges(self, kernels: Tensor, costs: Tensor) -> Tensor:
         """Images (N, H, W) of few edges that explain the blurred one."""
-        transfer = torch.fft.rfft2(_wrapped(kernels, self._size))
+        transfer = torch.fft.rfft2(_wrapped(kernels, self.size))
         data, power = transfer.conj() * self._spectrum, transfer.abs().square()
         edges = self._image.expand(len(kernels), -1, -1)
         coupling = 2 * costs
@@ -192,7 +220,7 @@ class _Level:
             gx = gx.masked_fill(small, 0)
             back = torch.fft.rfft2(_divergence(gy, gx))
             edges = torch.fft.irfft2(
-                (data + coupling * back) / (power + coupling * self._gradient), s=self._size
+                (data + coupling * back) / (power + coupling * self._gradient), s=self.size
             )
             coupling = coupling * _COUPLING_GROWS
         return edges
@@ -203,8 +231,8 @@ class _Level:
         spectra = [torch.fft.rfft2(part * self._weight) for part in gradients]
         own = torch.stack([s.abs().square() for s in spectra]).sum(0)
         both = sum(s.conj() * seen for s, seen in zip(spectra, self._seen, strict=True))
-        lags = torch.fft.irfft2(own, s=self._size)
-        right = torch.fft.irfft2(both, s=self._size)
+        lags = torch.fft.irfft2(own, s=self.size)
+        right = torch.fft.irfft2(both, s=self.size)
         half = self._side // 2
         right = right.roll((half, half), (-2, -1))[:, : self._side, : self._side]
         return conjugate_gradients(lags, right, self._ridge)

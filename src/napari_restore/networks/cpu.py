@@ -546,7 +546,6 @@ class ByRows(Protocol):
     features that it had on the way down.
     """
 
-    channels: int
     unshuffle: int
     intro: nn.Conv2d
     encoders: nn.ModuleList
@@ -613,9 +612,10 @@ def stream_change(network: ByRows, rows: Callable[[int, int], Tensor], image: Te
     Returns
     -------
     Tensor
-        (N, C, H, W), float32, channels last.
+        (N, C, H, W), float32, channels last; with what comes out beside.
     """
-    shape = len(image), network.channels, *image.shape[2:]
+    channels = network.ending.out_channels // network.unshuffle**2
+    shape = len(image), channels, *image.shape[2:]
     change = torch.empty(shape, memory_format=torch.channels_last)
     top, step = 0, _step(network, image)
 

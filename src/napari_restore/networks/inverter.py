@@ -1,4 +1,4 @@
-"""Restoration with a point spread function that is known: data steps and one network by turns."""
+"""Restoration with a point spread function that is known: inverse filters around one network."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from .resunet import ResUNet
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Channels beside the bank: logarithm of the noise level, and which round it is.
-_FACTS = 2
 #: Pixels of the neighborhoods whose mean the physics alone decides.
 _WIDE = 40
 
@@ -25,19 +23,19 @@ _WIDE = 40
 class Inverter(nn.Module):
     """Invert y = Hx + n for a given point spread function.
 
-    Each round begins with an estimate of the image, first the blurred image itself. What it leaves
-    unexplained of the blurred image is inverted by Wiener filters of several strengths. A network,
-    the same in all rounds, sees the blurred image and these candidates, and gives the next
-    estimate. Where the point spread function is wrong the candidates contradict each other, and the
-    network is left with the image.
+    Wiener filters of several strengths invert the blurred image. A network sees the blurred image
+    and these candidates, and gives an estimate. What this leaves unexplained of the blurred image
+    is inverted once more, again with several strengths. The network says for each pixel how much
+    each of these steps counts, and the estimate itself. Where the point spread function is wrong,
+    the candidates contradict the image, and the network can leave the steps out.
 
     Parameters
     ----------
     channels : int
         Channels of the image, in and out.
-    rounds : int
-    strengths : sequence of float
-        Regularization of the Wiener filters, in units of the noise's variance.
+    strengths, steps : sequence of float
+        Regularization of the Wiener filters before and after the network, in units of the noise's
+        variance.
     keep_light : bool
         Take means over some 40 pixels from the data step, so that light is moved but neither made
         nor lost. Not for images whose samples are no measure of light (with a tone curve).
@@ -46,16 +44,17 @@ class Inverter(nn.Module):
 
     Notes
     -----
-    Unrolled splitting after Zhang, Van Gool and Timofte, "Deep Unfolding Network for Image
-    Super-Resolution", CVPR 2020; several regularized inverses as input after Dong, Roth and
-    Schiele, "Deep Wiener Deconvolution", NeurIPS 2020.
+    Several regularized inverses as input after Dong, Roth and Schiele, "Deep Wiener Deconvolution",
+    NeurIPS 2020; data steps and a network by turns after Zhang, Van Gool and Timofte, "Deep
+    Unfolding Network for Image Super-Resolution", CVPR 2020. The data step comes last: the network
+    alone loses coarse structure that the image shows for certain.
     """
 
     def __init__(
         self,
         channels: int = 1,
-        rounds: int = 2,
         strengths: Sequence[float] = (6, 25, 100, 400, 1600),
+        steps: Sequence[float] = (30, 250, 2000),
         keep_light: bool = False,
         widths: Sequence[int] = (48, 96, 192),
         encoder_blocks: Sequence[int] = (1, 4),
@@ -64,8 +63,8 @@ class Inverter(nn.Module):
         unshuffle: int = 2,
     ) -> None:
         super().__init__()
-        self.channels, self.rounds, self.keep_light = channels, rounds, keep_light
-        self.strengths = tuple(strengths)
+        self.channels, self.keep_light = channels, keep_light
+        self.strengths, self.steps = tuple(strengths), tuple(steps)
         self.network = ResUNet(
             channels,
             widths,
@@ -73,25 +72,16 @@ class Inverter(nn.Module):
             middle_blocks,
             decoder_blocks,
             unshuffle,
-            extra=len(self.strengths) * channels + _FACTS,
+            # The candidates and the noise level; the estimate and each step have a weight.
+            extra=len(self.strengths) * channels + 1,
+            beside=1 + len(self.steps),
         )
         self.multiple_of = self.network.multiple_of
 
     def forward(
         self, image: Tensor, psf: Tensor, noise: Tensor, linear: Tensor | None = None
     ) -> Tensor:
-        """Restore a batch; see `rounds_of`."""
-        return self.rounds_of(image, psf, noise, linear)[-1]
-
-    def rounds_of(
-        self,
-        image: Tensor,
-        psf: Tensor,
-        noise: Tensor,
-        linear: Tensor | None = None,
-        rounds: int | None = None,
-    ) -> list[Tensor]:
-        """Estimates of the first rounds, or of all.
+        """Restore a batch.
 
         Parameters
         ----------
@@ -104,32 +94,28 @@ class Inverter(nn.Module):
         linear : Tensor, optional
             (N, 1, 1, 1), True where the blur acted on light before the sRGB tone curve of the
             image. Nowhere by default.
-        rounds : int, optional
-            How many; all by default.
 
         Returns
         -------
-        list of Tensor
+        Tensor
             (N, C, H, W), float32.
         """
         image = image.float()
         curve = _ToneCurve(linear)
         light = curve.light(image)
-        bank = WienerBank(light, psf, noise, self.strengths, trusted=curve.trusted(image))
+        bank = WienerBank(light, psf, noise, trusted=curve.trusted(image))
+        candidates = [curve.image(part) for part in bank(light, self.strengths)]
         level = (noise.clamp(min=1e-4).log10() / 2 + 1).expand(-1, 1, *image.shape[-2:])
-        estimate, known, estimates = image, light, []
-        for index in range(rounds or self.rounds):
-            candidates = bank(known)
-            facts = torch.cat([level, torch.full_like(level, float(index))], 1)
-            seen = [image, *(curve.image(part) for part in candidates), facts]
-            change = self.network(torch.cat(seen, 1)).float() - image
-            if self.keep_light:
-                middle = candidates[len(candidates) // 2]
-                change = change - wide_mean(change) + wide_mean(middle - image)
-            estimate = image + change
-            known = curve.light(estimate)
-            estimates.append(estimate)
-        return estimates
+        out = self.network.change(torch.cat([image, *candidates, level], 1)).float()
+        estimate, weights = image + out[:, : self.channels], out[:, self.channels :].softmax(1)
+        restored = weights[:, :1] * estimate
+        steps = bank(curve.light(estimate), self.steps)
+        for index, step in enumerate(steps):
+            restored = restored + weights[:, index + 1 : index + 2] * curve.image(step)
+        if self.keep_light:
+            middle = candidates[len(candidates) // 2]
+            restored = restored + wide_mean(middle - restored)
+        return restored
 
 
 def wide_mean(x: Tensor) -> Tensor:

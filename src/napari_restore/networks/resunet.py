@@ -77,6 +77,8 @@ class ResUNet(nn.Module):
         Quantities of the degradation that are estimated from the lowest level, see `estimate`.
     extra : int
         Further channels that help and are not restored; they follow those of the image.
+    beside : int
+        Further channels that come out after those of the change, see `change`.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class ResUNet(nn.Module):
         normalize: bool = False,
         estimates: int = 0,
         extra: int = 0,
+        beside: int = 0,
     ) -> None:
         super().__init__()
         levels = len(widths) - 1
@@ -104,7 +107,7 @@ class ResUNet(nn.Module):
         self.by_rows = not normalize
         inside = channels * unshuffle**2
         self.intro = nn.Conv2d(inside + extra * unshuffle**2, widths[0], 3, padding=1)
-        self.ending = nn.Conv2d(widths[0], inside, 3, padding=1)
+        self.ending = nn.Conv2d(widths[0], inside + beside * unshuffle**2, 3, padding=1)
 
         def blocks(width: int, count: int) -> nn.Sequential:
             return nn.Sequential(*(ResidualBlock(width, normalize) for _ in range(count)))
@@ -164,9 +167,27 @@ class ResUNet(nn.Module):
             part = image[:, :, top:bottom]
             return part if further is None else torch.cat([part, further(top, bottom)], 1)
 
+        return self._restored(image, self._change_of(rows, image))
+
+    def change(self, image: Tensor) -> Tensor:
+        """Find what is added to a batch, and what comes out beside it.
+
+        Parameters
+        ----------
+        image : Tensor
+            As for `forward`, with the extra channels.
+
+        Returns
+        -------
+        Tensor
+            (N, C + ``beside``, H, W), float32.
+        """
+        return self._change_of(lambda top, bottom: image[:, :, top:bottom], image)
+
+    def _change_of(self, rows: Callable[[int, int], Tensor], image: Tensor) -> Tensor:
         if self._goes_by_rows(image):
-            return self._restored(image, stream_change(self, rows, image))
-        return self._restored(image, self._change(*self.encode(rows(0, image.shape[2]))))
+            return stream_change(self, rows, image)
+        return self._change(*self.encode(rows(0, image.shape[2])))
 
     def estimate(self, image: Tensor) -> Tensor:
         """Estimate what degraded a batch, without restoring it.

@@ -193,8 +193,8 @@ class Wiener:
         noise = torch.tensor([self.noise], device=image.device)
         if trusted is not None:
             trusted = trusted[None, None]
-        bank = WienerBank(scaled, psf[None], noise, (self.strength,), trusted)
-        return bank(scaled)[0][0, 0] * scale.level
+        bank = WienerBank(scaled, psf[None], noise, trusted)
+        return bank(scaled, (self.strength,))[0][0, 0] * scale.level
 
 
 class _Blur:

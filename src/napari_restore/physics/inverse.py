@@ -31,7 +31,6 @@ class WienerBank:
         (N, h, w) or (N, d, h, w), or one for all, of odd sides and sum 1.
     noise : Tensor
         (N, 1, 1, 1) or (N,), standard deviation σ of the noise.
-    strengths : sequence of float
     trusted : Tensor, optional
         As the blurred image, 0 where that says nothing.
 
@@ -47,7 +46,6 @@ class WienerBank:
         blurred: torch.Tensor,
         psf: torch.Tensor,
         noise: torch.Tensor,
-        strengths: Sequence[float],
         trusted: torch.Tensor | None = None,
     ) -> None:
         dimensions = psf.ndim - 1
@@ -67,7 +65,6 @@ class WienerBank:
         variance = noise.to(blurred.device).float().clamp(min=LEAST_NOISE) ** 2
         self._transfer = transfer
         self._power, self._gradient, self._variance = power, gradient, variance
-        self._strengths = tuple(strengths)
 
     def _padded(self, x: torch.Tensor) -> torch.Tensor:
         # Few planes cannot be reflected as far as a PSF is deep: from there on they repeat.
@@ -86,13 +83,13 @@ class WienerBank:
         rest: torch.Tensor = self._blurred - seen[(..., *self._inside)]
         return rest if self._trusted is None else rest * self._trusted
 
-    def __call__(self, estimate: torch.Tensor) -> list[torch.Tensor]:
+    def __call__(self, estimate: torch.Tensor, strengths: Sequence[float]) -> list[torch.Tensor]:
         """Improve an estimate of the blurred image's shape: one for each strength."""
         rest = self._padded(self.unexplained(estimate))
         rest = rest * _fading(rest.shape[-len(self._axes) :], self._margin, rest)
         spectrum = torch.fft.rfftn(rest, s=self._size, dim=self._axes) * self._transfer.conj()
         candidates = []
-        for strength in self._strengths:
+        for strength in strengths:
             gain = 1 / (self._power + strength * self._variance * self._gradient + 1e-8)
             change = torch.fft.irfftn(spectrum * gain, s=self._size, dim=self._axes)
             candidates.append(estimate + change[(..., *self._inside)])

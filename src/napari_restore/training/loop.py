@@ -164,8 +164,7 @@ class Trainer:
         told = self.recipe.oracle_motion_until
         # To the end of every other batch: what is found is seldom as wrong as it may be told.
         motion_told = self._share < told or (told > 0 and self.step % 2 == 0)
-        rounds = 1 if self._share < self.recipe.one_round_until else None
-        loss = batch_loss(self.network, pair, self._loss(), motion_alone, motion_told, rounds)
+        loss = batch_loss(self.network, pair, self._loss(), motion_alone, motion_told)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 0.5)

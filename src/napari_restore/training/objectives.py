@@ -31,8 +31,6 @@ OPTICS_WEIGHT = 0.5
 FLOW_WEIGHT = 0.2
 #: Of the images whose motion is told wrong.
 WRONG_SHARE = 0.15
-#: Of the loss of earlier rounds of an unrolled network, beside that of the last.
-EARLIER_WEIGHT = 0.3
 
 
 def _reduced(device: torch.device) -> torch.autocast:
@@ -89,7 +87,6 @@ def batch_loss(
     loss: Loss,
     motion_alone: bool = False,
     motion_told: bool = False,
-    rounds: int | None = None,
 ) -> torch.Tensor:
     """Loss of a batch.
 
@@ -104,8 +101,6 @@ def batch_loss(
         Train only what finds the motion.
     motion_told : bool
         Train only what restores along it.
-    rounds : int, optional
-        Of an unrolled network, train these first rounds; all by default.
 
     Returns
     -------
@@ -116,11 +111,7 @@ def batch_loss(
     image = pair.image.contiguous(memory_format=torch.channels_last)
     with _reduced(device):
         if pair.told is not None:
-            *earlier, result = network.rounds_of(image, *pair.told, rounds)  # type: ignore[operator]
-            beside = EARLIER_WEIGHT * sum(
-                (loss(part.float(), pair.target) for part in earlier),
-                torch.zeros((), device=device),
-            )
+            result, beside = network(image, *pair.told), torch.zeros((), device=device)
         elif pair.exposure is not None:
             assert pair.motion is not None
             if motion_alone:

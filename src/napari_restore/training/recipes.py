@@ -58,8 +58,6 @@ class Recipe:
     oracle_motion_until : float
         Share of the time until which such a network is told the motion in one frame about as well
         as it could find it; then it is for every other batch.
-    one_round_until : float
-        Share of the time until which unrolled networks are trained for their first round alone.
     start_from : str or None
         Recipe whose weights begin this one; channel counts may differ.
     minutes : float
@@ -81,7 +79,6 @@ class Recipe:
     clearness: Mapping[str, float] = field(default_factory=dict)
     motion_share: float = 0.0
     oracle_motion_until: float = 0.0
-    one_round_until: float = 0.0
     start_from: str | None = None
     minutes: float = 28.0
 
@@ -127,7 +124,6 @@ RECIPES: tuple[Recipe, ...] = (
         # Photographs are large and in many groups; a third of the crops is enough.
         emphasis={"em": 3.0, "photo": 0.6, "tissue": 0.4},
         learning_rate=6e-4,
-        one_round_until=0.45,
         start_from="deblur-mono",
         minutes=240,
     ),
@@ -140,7 +136,6 @@ RECIPES: tuple[Recipe, ...] = (
         crops=((0.0, 96, 10), (0.3, 128, 6), (0.7, 192, 3)),
         losses=((0.0, log_error),),
         learning_rate=6e-4,
-        one_round_until=0.45,
         start_from="deblur-color",
         minutes=240,
     ),

@@ -19,8 +19,9 @@ _ADDED = re.compile(
 )
 #: Where an image and what is known of its blur come in, of networks that restore along motion.
 _ALONG_INTRO = "restorer.network.intro.weight"
-#: The same of networks that invert a known blur.
+#: The same of networks that invert a known blur; and where their result and weights come out.
 _INVERTER_INTRO = "network.intro.weight"
+_INVERTER_ENDING = re.compile(r"network\.ending\.(weight|bias)")
 
 
 def adapt_state(state: dict[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
@@ -58,7 +59,10 @@ def adapt_state(state: dict[str, torch.Tensor], network: nn.Module) -> dict[str,
             out[key] = _fit_along(weight, target, int(network.channels))  # type: ignore[arg-type]
             continue
         if key == _INVERTER_INTRO:
-            out[key] = _fit_inverter(weight, target)
+            out[key] = _begin_with(weight, target, axis=1)
+            continue
+        if _INVERTER_ENDING.fullmatch(key):
+            out[key] = _begin_with(weight, target, axis=0)
             continue
         for axis, length in enumerate(target.shape[:2]):
             if weight.shape[axis] != length:
@@ -100,11 +104,10 @@ def _fit_along(weight: torch.Tensor, target: torch.Tensor, colors: int) -> torch
     raise ValueError(f"{_ALONG_INTRO} has {weight.shape[1]} channels and not {target.shape[1]}")
 
 
-def _fit_inverter(weight: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Let the first convolution of an inverter begin with the image alone."""
-    if weight.shape == target.shape:
-        return weight
-    return torch.cat([weight, torch.zeros_like(target[:, weight.shape[1] :])], 1)
+def _begin_with(weight: torch.Tensor, target: torch.Tensor, axis: int) -> torch.Tensor:
+    """Let further channels of a convolution begin at zero: an inverter begins with the image."""
+    missing = target.shape[axis] - weight.shape[axis]
+    return torch.cat([weight, torch.zeros_like(target.narrow(axis, 0, missing))], axis)
 
 
 def _fit(weight: torch.Tensor, axis: int, length: int, key: str) -> torch.Tensor:
