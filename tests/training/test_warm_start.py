@@ -72,6 +72,28 @@ def test_a_network_of_other_kind_is_refused(
         adapt_state(state, build_network("resunet", options))
 
 
+def test_an_inverter_begins_with_the_estimate_of_a_network_that_is_told_nothing(
+    scramble: Callable[[torch.nn.Module], torch.nn.Module],
+) -> None:
+    options = {"channels": 1, "widths": [8, 12], "encoder_blocks": [1], "decoder_blocks": [1]}
+    source = scramble(build_network("resunet", options)).eval()
+    target = build_network("inverter", options).eval()
+    target.load_state_dict(adapt_state(source.state_dict(), target))
+    image, further = torch.rand(1, 1, 16, 24), torch.rand(1, 6, 16, 24)
+    with torch.no_grad():
+        out = target.network.change(torch.cat([image, further], 1))
+        torch.testing.assert_close(image + out[:, :1], source(image))
+    assert not out[:, 1:].any()
+
+
+def test_weights_of_a_network_with_more_channels_are_refused() -> None:
+    options = {"channels": 1, "widths": [8, 12], "encoder_blocks": [1], "decoder_blocks": [1]}
+    state = build_network("inverter", {**options, "strengths": [1, 2, 3]}).state_dict()
+    smaller = build_network("inverter", {**options, "strengths": [1, 2]})
+    with pytest.raises(ValueError, match=r"network\.intro\.weight has 20 channels .* not 16"):
+        adapt_state(state, smaller)
+
+
 PAIR = {
     "flow": {"widths": [4, 6, 8], "decoder": [8, 8], "radius": 2},
     "restorer": {"widths": [8, 12], "encoder_blocks": [1], "decoder_blocks": [1]},

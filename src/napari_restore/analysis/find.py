@@ -550,31 +550,25 @@ class _Trial:
     def __init__(self, measure: Callable[[Candidate], float]) -> None:
         self._measure = measure
         self.nothing = measure(NOTHING)
-        self._tried: list[tuple[float, Candidate]] = []
-
-    @property
-    def ranking(self) -> list[tuple[float, Candidate]]:
-        """Scores and candidates, the best first; nothing if there are none.
-
-        Nothing is no candidate: whether one is enough better than that is asked at the end.
-        """
-        return self._tried or [(self.nothing, NOTHING)]
+        #: Scores and candidates, the best first. Nothing is no candidate: whether one is enough
+        #: better than that is asked at the end.
+        self.ranking: list[tuple[float, Candidate]] = []
 
     @property
     def least(self) -> float:
         """Score of the best."""
-        return self.ranking[0][0]
+        return self.ranking[0][0] if self.ranking else self.nothing
 
     @property
     def best(self) -> Candidate:
         """That candidate."""
-        return self.ranking[0][1]
+        return self.ranking[0][1] if self.ranking else NOTHING
 
     def add(self, candidate: Candidate, bonus: float = 0.0) -> float:
         """Try one more, for which something speaks from the start; its score."""
         there = self._measure(candidate) - bonus
-        self._tried.append((there, candidate))
-        self._tried.sort(key=lambda tried: tried[0])
+        self.ranking.append((there, candidate))
+        self.ranking.sort(key=lambda tried: tried[0])
         return there
 
     def around(self, sizes: Sequence[float]) -> None:
@@ -633,11 +627,11 @@ class Looked:
         if free_form and self._is_still:
             return Choice("plain" if self.sigma > _STILL_SIGMA else "sharp")
         trial = _Trial(self._score)
-        for candidate in self._moving(progress) if free_form else ():
-            trial.add(candidate, self._bonus(candidate))
-        if free_form and trial.best is not NOTHING:
+        if free_form:
+            for candidate in self._moving(progress):
+                trial.add(candidate, self._bonus(candidate))
             self._refine(trial, progress)
-        if not free_form and self.unsure < _UNSURE and self.sigma > 0.4:
+        elif self.unsure < _UNSURE and self.sigma > 0.4:
             self._out_of_focus(trial, progress)
         nothing, best = trial.nothing, trial.best
         rival = math.inf

@@ -512,7 +512,7 @@ def _in_bars(scale: Scale, rows: range, columns: range, size: tuple[int, int]) -
     return bars if bars.any() else None
 
 
-def beyond(seen: NDArray[Any], scale: Scale, gaps: Mask | None, company: int = 1) -> Mask | None:
+def beyond(seen: NDArray[Any], scale: Scale, gaps: Mask | None) -> Mask | None:
     """Find outliers: single samples far from their surroundings, and values that none can have.
 
     Parameters

@@ -59,10 +59,10 @@ def adapt_state(state: dict[str, torch.Tensor], network: nn.Module) -> dict[str,
             out[key] = _fit_along(weight, target, int(network.channels))  # type: ignore[arg-type]
             continue
         if key == _INVERTER_INTRO:
-            out[key] = _begin_with(weight, target, axis=1)
+            out[key] = _begin_with(weight, target, 1, key)
             continue
         if _INVERTER_ENDING.fullmatch(key):
-            out[key] = _begin_with(weight, target, axis=0)
+            out[key] = _begin_with(weight, target, 0, key)
             continue
         for axis, length in enumerate(target.shape[:2]):
             if weight.shape[axis] != length:
@@ -104,9 +104,14 @@ def _fit_along(weight: torch.Tensor, target: torch.Tensor, colors: int) -> torch
     raise ValueError(f"{_ALONG_INTRO} has {weight.shape[1]} channels and not {target.shape[1]}")
 
 
-def _begin_with(weight: torch.Tensor, target: torch.Tensor, axis: int) -> torch.Tensor:
-    """Let further channels of a convolution begin at zero: an inverter begins with the image."""
+def _begin_with(weight: torch.Tensor, target: torch.Tensor, axis: int, key: str) -> torch.Tensor:
+    """Let further channels of a convolution begin at zero."""
     missing = target.shape[axis] - weight.shape[axis]
+    if missing < 0:
+        raise ValueError(
+            f"{key} has {weight.shape[axis]} channels on axis {axis} and not "
+            f"{target.shape[axis]} or fewer"
+        )
     return torch.cat([weight, torch.zeros_like(target.narrow(axis, 0, missing))], axis)
 
 
