@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from scipy import ndimage
 
 from napari_restore import api
 from napari_restore.cli import main, restore
@@ -42,6 +43,31 @@ def folder(tmp_path):
     picture(images / "c.jpg", (24, 33, 3))
     (images / "notes.txt").write_text("no image")
     return images
+
+
+@pytest.mark.parametrize("name", ["in.png", "in.tif"])
+def test_gray_under_alpha_0_stays_and_decides_nothing(tmp_path, name):
+    rng = np.random.default_rng(0)
+    gray = ndimage.gaussian_filter(rng.random((64, 72)), 2)
+    gray = (100 + 100 * (gray - gray.min()) / np.ptp(gray)).astype(np.uint8)
+    alpha = np.full_like(gray, 255)
+    alpha[20:50, 30:60] = 0
+    shown = []
+    for hidden in (0, 255):
+        both = np.stack([np.where(alpha == 0, hidden, gray).astype(np.uint8), alpha], -1)
+        source, target = tmp_path / f"{hidden}-{name}", tmp_path / f"{hidden}-out-{name}"
+        if name.endswith("png"):
+            Image.fromarray(both, "LA").save(source)
+        else:
+            alone = {"photometric": "minisblack", "planarconfig": "contig", "metadata": None}
+            tifffile.imwrite(source, both, extrasamples=["unassalpha"], **alone)
+        assert main(["dehaze", str(source), "-o", str(target), "--device", "cpu"]) == 0
+        result = np.asarray(Image.open(target))
+        np.testing.assert_array_equal(result[alpha == 0], both[alpha == 0])
+        np.testing.assert_array_equal(result[..., 1], alpha)
+        shown.append(result[alpha > 0])
+    np.testing.assert_array_equal(*shown)
+    assert (shown[0][:, 0] != gray[alpha > 0]).any()
 
 
 @pytest.mark.parametrize("command", ["deblur", "dehaze", "motion-deblur"])

@@ -166,15 +166,16 @@ def test_no_measured_sample_gets_the_value_of_a_gap(dtype: str, value: float) ->
 
 
 @pytest.mark.parametrize("hidden", [0, 255])
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
-def test_hidden_color_stays_and_does_not_count(dtype: str, hidden: int) -> None:
-    color = np.stack([scene(dtype)] * 3 + [np.full((80, 96), 255, dtype)], -1)
+def test_hidden_color_stays_and_does_not_count(dtype: str, channels: int, hidden: int) -> None:
+    color = np.stack([scene(dtype)] * channels + [np.full((80, 96), 255, dtype)], -1)
     color[..., 0] //= 2
-    color[30:50, 30:60, 3] = 0
+    color[30:50, 30:60, -1] = 0
     images = [color.copy(), color.copy()]
-    images[1][30:50, 30:60, :3] = hidden
+    images[1][30:50, 30:60, :-1] = hidden
     first, second = (restored(image, LocalPredictor(), axes="YXS") for image in images)
-    visible = color[..., 3] > 0
+    visible = color[..., -1] > 0
     np.testing.assert_array_equal(first[visible], second[visible])
     np.testing.assert_array_equal(second[~visible], images[1][~visible])
 

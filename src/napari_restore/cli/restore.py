@@ -60,7 +60,7 @@ from napari_restore.io.files import (
     sample_hash,
     unfinished,
 )
-from napari_restore.io.image_file import stored_axes
+from napari_restore.io.image_file import stored_axes, with_alpha
 from napari_restore.io.ome_zarr import OmeZarr
 from napari_restore.io.tiff.writer import TILE, Tiles, add_provenance, can_be_tiled, write_tiff
 from napari_restore.models.catalog import find_model
@@ -285,7 +285,12 @@ def _restore(
         found, notes = args.source.options(picture)
         _note(source, notes)
         options = replace(options, **found)
-    plan = make_plan(picture.data, options, axes=axes, rgb=rgb)
+    image = picture.data
+    if picture.alpha is not None and not rgb:
+        # What is hidden under it is kept from the network, as in RGBA.
+        image, axes = with_alpha(image, axes or "", picture)
+        rgb = None
+    plan = make_plan(image, options, axes=axes, rgb=rgb)
     name_axes(picture, plan.layout, named_by_user=args.axes is not None)
     done = args.resume and not args.force
     if done and _was_finished(target, picture, plan, client is not None):
@@ -377,6 +382,8 @@ def _carry_out(
         and can_be_tiled(target.name, picture)
     ):
         return restore_into_tiff(picture, plan, place, client=client)
+    if picture.alpha is not None:
+        image, _ = with_alpha(image, picture.axes or "", picture)
     with (
         _room(image, target.parent) as room,
         progress_bar(plan.layout.pixels, picture.path.name) as bar,
@@ -386,7 +393,8 @@ def _carry_out(
         record = result.provenance
         if picture.fit is not None:
             record["clipped_samples"] += picture.fit(result.data)
-        data, above = clip(picture, result.data)
+        data = result.data if picture.alpha is None else result.data[..., 0]
+        data, above = clip(picture, data)
         record["clipped_samples"] += above
         options = {"force": args.force, "inputs": inputs}
         write_image(target, data, picture, json.dumps(record), **options)

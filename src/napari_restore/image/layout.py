@@ -55,17 +55,22 @@ class Layout:
     shape : tuple of int
         Shape of the array.
     axes : str
-        One letter for each axis: Y and X the plane, S the RGB(A) samples, C channels, any other
-        letter a stack, a series or the like.
+        One letter for each axis: Y and X the plane, S the samples of a pixel (gray with alpha, RGB
+        or RGBA), C channels, any other letter a stack, a series or the like.
     """
 
     shape: tuple[int, ...]
     axes: str
 
     @property
+    def samples(self) -> int:
+        """Samples of a pixel along S, alpha among them; 0 without that axis."""
+        return self.shape[self.axes.index("S")] if "S" in self.axes else 0
+
+    @property
     def color(self) -> bool:
         """Whether the array holds RGB or RGBA samples."""
-        return "S" in self.axes
+        return self.samples > 2
 
     @property
     def channels(self) -> int:
@@ -135,7 +140,7 @@ def find_layout(array: ArrayLike, axes: str | None = None, rgb: bool | None = No
         At least two-dimensional; NumPy, zarr or dask.
     axes : str, optional
         One letter for each axis, for example "TZCYX" or "YXS". Without it the plane is the last two
-        axes, before the color axis.
+        axes, before the color axis. Two samples along S are gray and alpha.
     rgb : bool, optional
         Whether the last axis holds RGB(A) samples. Without it, a last axis of 3 or 4 on uint8 does.
 
@@ -208,10 +213,11 @@ def find_layout(array: ArrayLike, axes: str | None = None, rgb: bool | None = No
         if rgb is not None and rgb != ("S" in axes):
             raise ImageError(f"axes '{axes}' and rgb={rgb} disagree: S is the axis of RGB samples.")
     layout = Layout(shape, axes)
-    if layout.color and shape[axes.index("S")] not in (3, 4):
+    if "S" in axes and layout.samples not in ((3, 4) if rgb else (2, 3, 4)):
         raise ImageError(
-            f"A color axis holds 3 or 4 samples; this one holds {shape[axes.index('S')]} (shape "
-            f"{shape}). Pass rgb=False, or name that axis C for separate channels."
+            f"The axis S holds 3 or 4 samples of color, or gray and alpha; this one holds "
+            f"{layout.samples} (shape {shape}). Pass rgb=False, or name that axis C for separate "
+            "channels."
         )
     return layout
 
@@ -327,11 +333,11 @@ class Planes:
     def canonical(self, block: Any) -> NDArray[Any]:
         """Bring a block of one plane from the array's order to (h, w, S)."""
         plane: NDArray[Any] = np.asarray(block).transpose(self.layout.plane_order)
-        return plane if self.layout.color else plane[..., None]
+        return plane if self.layout.samples else plane[..., None]
 
     def write(self, index: tuple[int, ...], region: Region, block: NDArray[Any]) -> None:
         """Write what `read` would return."""
-        if not self.layout.color:
+        if not self.layout.samples:
             block = block[..., 0]
         inverse = np.argsort(self.layout.plane_order)
         self.array[self.key(index, region)] = block.transpose(inverse)
@@ -521,8 +527,8 @@ def block_shape(
     shape = layout.shape
     out = [min(a, b) for a, b in zip(chunks, shape, strict=True)]
     y, x = layout.axes.index("Y"), layout.axes.index("X")
-    if layout.color:
-        out[layout.axes.index("S")] = shape[layout.axes.index("S")]
+    if layout.samples:
+        out[layout.axes.index("S")] = layout.samples
     samples = int(np.prod([n for axis, n in enumerate(out) if axis not in (y, x)], dtype=np.int64))
     side = tiles.side
     several = (BLOCK_TILES if tiles.small > 1 else 1) * side**2
@@ -619,8 +625,8 @@ def block_shape_in_space(
     """
     shape = layout.shape
     out = [min(a, b) for a, b in zip(chunks, shape, strict=True)]
-    if layout.color:
-        out[layout.axes.index("S")] = shape[layout.axes.index("S")]
+    if layout.samples:
+        out[layout.axes.index("S")] = layout.samples
     if full_width:
         for letter in "YX":
             out[layout.axes.index(letter)] = shape[layout.axes.index(letter)]

@@ -137,7 +137,9 @@ def name_axes(picture: ImageFile, layout: Layout, named_by_user: bool) -> None:
     named = picture.format != "tiff" or picture.extras.get("photometric") == _RGB
     picture.color |= named and layout.color and "S" in picture.axes
     if named_by_user and unsure:
-        picture.axes, picture.color = layout.axes, layout.color
+        # Alpha that is kept apart is no axis of the samples.
+        axes = layout.axes if picture.alpha is None else layout.axes.replace("S", "")
+        picture.axes, picture.color = axes, layout.color
 
 
 def _spare(taken: str) -> str:

@@ -96,8 +96,8 @@ def restore_lazily(image: Any, plan: Plan, facts: Facts | None = None) -> da.Arr
     if plan.in_space:
         reach = {a: r for a, r in zip("ZYX", plan.margins, strict=True) if r}
     chunks = list(source.chunks)
-    if layout.color:
-        chunks[layout.axes.index("S")] = (source.shape[layout.axes.index("S")],)
+    if layout.samples:
+        chunks[layout.axes.index("S")] = (layout.samples,)
     for letter, margin in reach.items():
         axis = layout.axes.index(letter)
         if source.shape[axis] < margin:
