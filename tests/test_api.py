@@ -8,6 +8,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from scipy import ndimage
 
 import napari_restore
 from napari_restore.image.intensity import Scale
@@ -292,3 +293,22 @@ def test_lazy_arrays_may_share_a_scale(
     lazy = restore_lazily(da.from_array(image, chunks=20), decided, Facts(scales))
     known = restore_array(image, decided, facts=Facts(scales))
     np.testing.assert_allclose(lazy.compute(), known.data, atol=2 * small_rounding)
+
+
+@pytest.mark.parametrize("color", [0, 128, 255])
+@pytest.mark.parametrize("sides", [(40, 0, 40, 0), (0, 30, 0, 0), (24, 24, 24, 24)], ids=str)
+def test_fog_between_bars_goes_as_it_goes_without(sides: tuple[int, ...], color: int) -> None:
+    """What a network sees of the whole plane, and of its places there, is the picture alone."""
+    rng = np.random.default_rng(2)
+    field = ndimage.gaussian_filter(rng.random((96, 120, 3)), (2, 2, 0))
+    clear = (field - field.min()) / np.ptp(field)
+    through = np.linspace(0.2, 0.7, 96)[:, None, None]
+    fog = (255 * (clear * through + 0.9 * (1 - through))).astype(np.uint8)
+    top, left, bottom, right = sides
+    boxed = np.pad(fog, ((top, bottom), (left, right), (0, 0)), constant_values=color)
+    alone, result = napari_restore.dehaze(fog), napari_restore.dehaze(boxed)
+    assert np.abs(alone.astype(int) - fog).mean() > 10
+    inside = result[top : top + 96, left : left + 120]
+    assert np.abs(inside.astype(int) - alone).max() <= 1
+    result[top : top + 96, left : left + 120] = fog
+    np.testing.assert_array_equal(result, boxed)

@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_restore.image.intensity import as_seen
 from napari_restore.image.layout import Layout, Planes, Region
-from napari_restore.inference.engine import Contexts, for_each_tile
+from napari_restore.inference.engine import Contexts, for_each_tile, place_in_view
 from napari_restore.runtime import torch
 
 if TYPE_CHECKING:
@@ -64,10 +64,9 @@ def transmission_of(
     regions = ((index, whole) for index in layout.indices()) if regions is None else regions
 
     def find(job: Job, predictor: Predictor) -> NDArray[np.float32]:
-        block, scale = source.read(job.index, job.tile), scales[layout.group(job.index)]
-        context = contexts.get(job.index, predictor)
+        block, context = source.read(job.index, job.tile), contexts.get(job.index, predictor)
         contexts.trim()
-        return _of_tile(block, layout, job.tile, context, predictor, scale)
+        return _of_tile(block, layout, job, context, predictor, scales)
 
     for job, plane in for_each_tile(
         regions,
@@ -85,16 +84,17 @@ def transmission_of(
 def _of_tile(
     block: NDArray[Any],
     layout: Layout,
-    tile: Region,
+    job: Job,
     context: torch.Tensor,
     predictor: Predictor,
-    scale: Scale,
+    scales: Sequence[Scale],
 ) -> NDArray[np.float32]:
     """Share of the light that came through in one tile, (h, w, 1), from its samples (h, w, S)."""
+    tile = job.tile
     rows, columns = range(tile.top, tile.bottom), range(tile.left, tile.right)
+    scale = scales[layout.group(job.index)]
     normal, _ = as_seen(block, scale, layout, rows, columns)
-    height, width = layout.size
-    edges = [tile.top / height, tile.left / width, tile.bottom / height, tile.right / width]
+    edges = place_in_view(tile, scales, layout.size)
     tensor = torch.from_numpy(normal).permute(2, 0, 1)[None]
     result = predictor.transmission(tensor, context, torch.tensor([edges]))
     plane: NDArray[np.float32] = result[0].permute(1, 2, 0).numpy()

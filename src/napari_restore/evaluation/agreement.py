@@ -18,7 +18,7 @@ from scipy import ndimage
 from napari_restore.analysis.find import noise_level
 from napari_restore.image.intensity import normalized
 from napari_restore.image.layout import Grid, Planes, Region, reflect
-from napari_restore.inference.engine import common_context, plane_view, restrain
+from napari_restore.inference.engine import common_context, place_in_view, plane_view, restrain
 from napari_restore.runtime import tell, torch
 
 if TYPE_CHECKING:
@@ -136,13 +136,7 @@ class Restorer:
         if predictor.view:
             self._view = plane_view(planes, index, facts.scales, predictor.view)
             self._common = common_context(planes, facts.scales, predictor)
-        height, width = layout.size
-        self._box = (
-            window.top / height,
-            window.left / width,
-            window.bottom / height,
-            window.right / width,
-        )
+        self._box = place_in_view(window, facts.scales, layout.size)
 
     def __call__(
         self, symmetry: tuple[int, bool] = (0, False), extra: torch.Tensor | None = None

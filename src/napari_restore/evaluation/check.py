@@ -301,9 +301,11 @@ def _region(
     if region is None:
         if height * width <= MOST:
             return Region(0, 0, height, width)
-        window = rich_windows(SeenPlane(planes, index, scale), side, 1, look)[0]
+        plane = SeenPlane(planes, index, scale)
+        window = rich_windows(plane, side, 1, look)[0]
+        top, left = plane.inside.top + window.top, plane.inside.left + window.left
         tall, wide = window.samples.shape[:2]
-        return Region(window.top, window.left, window.top + tall, window.left + wide)
+        return Region(top, left, top + tall, left + wide)
     top, left, bottom, right = (int(value) for value in region)
     if not (0 <= top < bottom <= height and 0 <= left < right <= width):
         raise ImageError(

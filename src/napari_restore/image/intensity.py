@@ -13,7 +13,7 @@ from napari_restore.errors import ImageError
 from .layout import Region
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -500,14 +500,29 @@ def either(first: Mask | None, second: Mask | None, shape: tuple[int, ...]) -> M
     return np.broadcast_to(first | second, shape)
 
 
+def between_bars(scales: Sequence[Scale], size: tuple[int, int]) -> Region:
+    """Find the picture between bars along the borders.
+
+    Parameters
+    ----------
+    scales : sequence of Scale
+        Only what is a bar in all of these channels counts.
+    size : (int, int)
+        Height and width of the plane.
+    """
+    height, width = size
+    top, left, bottom, right = (min(ends) for ends in zip(*(s.bars for s in scales), strict=True))
+    below, aside = round(bottom * height), round(right * width)
+    return Region(round(top * height), round(left * width), height - below, width - aside)
+
+
 def _in_bars(scale: Scale, rows: range, columns: range, size: tuple[int, int]) -> Mask | None:
     if not any(scale.bars):
         return None
-    top, left, bottom, right = scale.bars
-    height, width = size
+    inside = between_bars((scale,), size)
     row, column = np.array(rows), np.array(columns)
-    outside = (row < round(top * height)) | (row >= height - round(bottom * height))
-    aside = (column < round(left * width)) | (column >= width - round(right * width))
+    outside = (row < inside.top) | (row >= inside.bottom)
+    aside = (column < inside.left) | (column >= inside.right)
     bars = outside[:, None, None] | aside[None, :, None]
     return bars if bars.any() else None
 

@@ -23,6 +23,7 @@ from napari_restore.image.intensity import (
     add_residual,
     as_seen,
     as_they_are,
+    between_bars,
     find_gaps,
     fit_float32,
     is_even,
@@ -540,7 +541,6 @@ def read_batch(
 ) -> Batch:
     """Read tiles with what is around them, as the network wants them."""
     layout, batch = source.layout, Batch(jobs)
-    height, width = layout.size
     grid = Grid(layout.size, predictor.multiple_of, predictor.halo)
     windows, seen = [grid.window(job.tile) for job in jobs], []
     places = [grid.inside(window) for window in windows]
@@ -571,12 +571,7 @@ def read_batch(
         if predictor.view:
             context = torch.cat([contexts.get(jobs[i].index, predictor) for i in group])
             places = [windows[i] for i in group]
-            boxes = torch.tensor(
-                [
-                    [w.top / height, w.left / width, w.bottom / height, w.right / width]
-                    for w in places
-                ]
-            )
+            boxes = torch.tensor([place_in_view(w, scales, layout.size) for w in places])
         batch.groups.append((group, (frames, context, boxes)))
     return batch
 
@@ -1017,15 +1012,14 @@ def common_context(
 def plane_view(
     source: Planes, index: tuple[int, ...], scales: Sequence[Scale], longest: int
 ) -> torch.Tensor:
-    """Low-resolution view of one whole plane, normalized: (1, C, h, w).
+    """Low-resolution view of one plane between its bars, normalized: (1, C, h, w).
 
     Very large planes are first sampled at a regular stride, so that the memory stays bounded.
     """
     layout = source.layout
     key = view_key(layout, index, longest)
-    return view_of(
-        source.canonical(source.array[key]), layout, scales[layout.group(index)], longest
-    )
+    group = layout.group(index)
+    return view_of(source.canonical(source.array[key]), layout, scales, group, longest)
 
 
 def view_key(layout: Layout, index: tuple[int, ...], longest: int) -> tuple[Any, ...]:
@@ -1038,18 +1032,43 @@ def view_key(layout: Layout, index: tuple[int, ...], longest: int) -> tuple[Any,
     return layout.key(index, rows, columns)
 
 
-def view_of(block: NDArray[Any], layout: Layout, scale: Scale, longest: int) -> torch.Tensor:
+def view_of(
+    block: NDArray[Any], layout: Layout, scales: Sequence[Scale], group: int, longest: int
+) -> torch.Tensor:
     """View of a plane from the samples of `view_key`, (h, w, S), as `plane_view` returns it."""
     key = view_key(layout, (0,) * len(layout.leading), longest)
     rows, columns = (
         range(length)[key[layout.axes.index(letter)]]
         for letter, length in zip("YX", layout.size, strict=True)
     )
-    normal, _ = as_seen(block, scale, layout, rows, columns)
-    height, width = layout.size
+    normal, _ = as_seen(block, scales[group], layout, rows, columns)
+    inside = between_bars(scales, layout.size)
+    kept = tuple(
+        [first <= place < last for place in places]
+        for places, first, last in (
+            (rows, inside.top, inside.bottom),
+            (columns, inside.left, inside.right),
+        )
+    )
+    if all(map(any, kept)):
+        normal = normal[np.ix_(*kept)]
+    height, width = inside.height, inside.width
     tensor: torch.Tensor = torch.from_numpy(normal).permute(2, 0, 1)[None]
     shrink = longest / max(height, width)
     if shrink < 1:
         size = [max(1, round(length * shrink)) for length in (height, width)]
         tensor = torch.nn.functional.interpolate(tensor, size, mode="area")
     return tensor
+
+
+def place_in_view(
+    part: Region, scales: Sequence[Scale], size: tuple[int, int]
+) -> tuple[float, float, float, float]:
+    """Place of a part of a plane in its `plane_view`: top, left, bottom, right as shares of it."""
+    view = between_bars(scales, size)
+    return (
+        (part.top - view.top) / view.height,
+        (part.left - view.left) / view.width,
+        (part.bottom - view.top) / view.height,
+        (part.right - view.left) / view.width,
+    )

@@ -203,8 +203,9 @@ def _encode(samples: NDArray[Any], shared: _Chunks, *, block_id: tuple[int, ...]
             block[axis].start + number for axis, number in zip(layout.leading, local, strict=True)
         )
         plane = planes.canonical(samples[layout.key(local, everything, everything)])
-        scale = task.found().scales[layout.group(index)]
-        context = predictor.encode(view_of(plane, layout, scale, task.plan.spec.view), common)
+        scales, group = task.found().scales, layout.group(index)
+        view = view_of(plane, layout, scales, group, task.plan.spec.view)
+        context = predictor.encode(view, common)
         place = tuple(
             0 if isinstance(part, slice) else part
             for part in layout.key(local, everything, everything)

@@ -394,7 +394,8 @@ def find_in_space(planes: Planes, plan: Plan, scales: tuple[IntensityScale, ...]
         psf = plan.psf(channel)
         # One that was looked for and not found changes nothing.
         blurs.append(Blur(psf, noise, "given" if psf else "unknown", psf.found))
-        lights.append(find_light(planes, plan, scales, channel, (window.top, window.left)))
+        near = plane.inside.top + window.top, plane.inside.left + window.left
+        lights.append(find_light(planes, plan, scales, channel, near))
     return Facts(scales, blurs=tuple(blurs), lights=tuple(lights))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_restore.analysis.find import Tools, find_psf, noise_level, re_blur, rich_windows
-from napari_restore.image.intensity import as_seen
+from napari_restore.image.intensity import as_seen, between_bars
 from napari_restore.image.layout import Region
 from napari_restore.inference.predictor import KnownBlur, find_predictor
 from napari_restore.models.catalog import find_model
@@ -38,17 +38,23 @@ LOOKED_AT = 256
 
 
 class SeenPlane:
-    """One plane of an image as a network sees it, read in parts."""
+    """One plane of an image as a network sees it, between its bars, read in parts.
+
+    Attributes
+    ----------
+    inside : Region
+        Where it lies in the plane.
+    """
 
     def __init__(self, planes: Planes, index: tuple[int, ...], scale: Scale) -> None:
         self._planes, self._index, self._scale = planes, index, scale
-        self._channels = planes.layout.channels
-        height, width = planes.layout.size
-        self.shape = (height, width, self._channels)
+        self.inside = between_bars((scale,), planes.layout.size)
+        self.shape = (self.inside.height, self.inside.width, planes.layout.channels)
 
     def __getitem__(self, key: tuple[slice, ...]) -> NDArray[np.float32]:
         rows, columns = (
-            range(length)[part] for part, length in zip(key, self.shape[:2], strict=False)
+            range(first, first + length)[part]
+            for part, first, length in zip(key, self.inside, self.shape, strict=False)
         )
         region = Region(rows.start, columns.start, rows.stop, columns.stop)
         block = self._planes.read(self._index, region)
