@@ -407,6 +407,9 @@ FAR = 1e5
 #: rise over the ground a sample beside it has to have to be like it; and how many of those an
 #: outlier may have: the others of two, three in a corner, or a line of defects.
 _OUTSIDE, _ALIKE, _COMPANY = 0.5, 0.25, 2
+#: Samples that a clump of defects has at most, and what share of their rise may show beside it: a
+#: spot of a lens shows a fifth or more.
+_CLUMP, _SHARP = 9, 0.15
 #: Places beside a sample, and those around them, which show the ground that it rises from.
 _BESIDE = np.array([(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)])
 _RING = np.array([(y, x) for y in range(-2, 3) for x in range(-2, 3) if max(abs(y), abs(x)) == 2])
@@ -559,7 +562,8 @@ def beyond(seen: NDArray[Any], scale: Scale, gaps: Mask | None) -> Mask | None:
     normal = (seen.astype(np.float64) - least) / span
     far = suspects & (np.abs(normal) > FAR)
     out_of_sight = far if gaps is None else far | gaps
-    out = far | isolated(np.where(out_of_sight, np.nan, normal), suspects & ~far)
+    normal, suspects = np.where(out_of_sight, np.nan, normal), suspects & ~far
+    out = far | isolated(normal, suspects) | _clumps(normal, suspects)
     return out if out.any() else None
 
 
@@ -598,6 +602,36 @@ def isolated(normal: NDArray[np.float64], suspects: Mask, company: int = _COMPAN
     rise = up * (normal[y, x, c] - ground)
     alike = up[:, None] * (around(_BESIDE) - ground[:, None]) >= _ALIKE * rise[:, None]
     out[y, x, c] = (rise > _OUTSIDE) & (alike.sum(1) <= company)
+    return out
+
+
+def _clumps(normal: NDArray[np.float64], suspects: Mask) -> Mask:
+    """Tell which suspects are clumps of defects, or hits of cosmic rays.
+
+    Their few samples are about alike, and what is beside them shows nothing of them: a lens draws
+    no such edge. Parameters as for `isolated`.
+    """
+    from scipy import ndimage
+
+    out = np.zeros(suspects.shape, bool)
+    for channel in range(suspects.shape[-1]):
+        for up in (True, False):
+            plane = np.nan_to_num(normal[..., channel], nan=0.5)
+            plane = plane if up else 1 - plane
+            here = suspects[..., channel] & (plane > 1)
+            labels, _ = ndimage.label(here, np.ones((3, 3)))
+            sizes = np.bincount(labels.ravel())
+            few = np.flatnonzero((sizes > 1) & (sizes <= _CLUMP))
+            few = few[few > 0]
+            if not few.size:
+                continue
+            beside = np.where(here, 0, ndimage.maximum_filter(labels, 3))
+            ground = np.asarray(ndimage.median(plane, beside, few))
+            edge = np.asarray(ndimage.maximum(plane, beside, few)) - ground
+            least = np.asarray(ndimage.minimum(plane, labels, few)) - ground
+            most = np.asarray(ndimage.maximum(plane, labels, few)) - ground
+            sharp = (least > _OUTSIDE) & (least > 0.5 * most) & (edge <= _SHARP * least)
+            out[..., channel] |= np.isin(labels, few[sharp])
     return out
 
 
