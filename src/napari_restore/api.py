@@ -85,7 +85,8 @@ def restore(
 def _restored(image: Any, plan: Plan) -> Any:
     result = restore_array(np.asarray(image), plan, blur=False)
     if "light" in result.provenance:
-        warnings.warn(f"{light_note(result.provenance['light'])}.", stacklevel=6)
+        said = light_note(result.provenance["light"], plan.dimensions == 3)
+        warnings.warn(f"{said}.", stacklevel=6)
     return result.data
 
 

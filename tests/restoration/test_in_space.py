@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import dask.array as da
@@ -262,3 +263,23 @@ def test_aberrations_change_with_depth() -> None:
         same = deblur(blurred, psf=PointSpread(array, "optics"), **options)
         np.testing.assert_allclose(changing[plane], same[plane], atol=5e-3 * np.ptp(same))
         assert np.abs(changing[15 - plane] - same[15 - plane]).max() > 0.02 * np.ptp(same)
+
+
+def test_light_that_optics_took_out_of_a_volume_is_estimated_and_it_is_said() -> None:
+    """Few counts, seen with a wide PSF: the sum of the image is far below that of the scene."""
+    rng = np.random.default_rng(0)
+    scene = np.zeros((12, 48, 48))
+    scene[1:11, 8:40, 8:40] = ndimage.gaussian_filter(1.0 * (rng.random((10, 32, 32)) > 0.97), 1)
+    wide = gaussian(5.0, 1.5, 1.5)
+    light = signal.fftconvolve(scene, wide, "same").clip(0)
+    counts = rng.poisson(light * 0.2 / light.mean()).astype(np.uint16)
+    true = scene.sum() / light.sum()
+    assert true > 1.2
+    with pytest.warns(UserWarning, match="out of it") as said:
+        result = deblur(counts, psf=wide, dimensions=3, method="richardson-lucy")
+    found = result.sum() / counts.sum()
+    # Nearer to that of the scene than the image is, not all of it.
+    assert abs(found - true) < abs(1 - true)
+    # Samples that stay as they are, outliers, are not counted.
+    share = float(re.search(r"has ([0-9.]+)%", str(said[0].message))[1])
+    assert share == pytest.approx(100 * found, abs=1)

@@ -752,7 +752,8 @@ def provenance(
         # To take away light is what Dehaze is for, but not where a pixel has few counts.
         if abs(report.light - 1) > LIGHT and (few or options.task != "dehaze"):
             record["light"] = round(report.light, 4)
-            record["notes"].append(light_note(report.light))
+            outside = plan.dimensions == 3
+            record["notes"].append(light_note(report.light, outside))
     if record.get("frames_used") == 1:
         record["notes"] = [*record.get("notes", []), ALONE]
     if facts is not None and facts.scales:
@@ -767,11 +768,18 @@ def provenance(
     return record
 
 
-def light_note(share: float) -> str:
-    """Say that the sum of a result is not that of its image."""
-    return (
+def light_note(share: float, outside: bool = False) -> str:
+    """Say that the sum of a result is not that of its image; ``outside``, as a volume has it."""
+    said = (
         f"The result has {share:.1%} of the light of the image: take sums and means from the image"
     )
+    if outside:
+        # What the optics take out of the stack is more than noise and rounding ever change.
+        said += (
+            ". The point spread function carries light into the volume from beyond its borders, "
+            "and out of it, and the result estimates what was there"
+        )
+    return said
 
 
 def _model(spec: ModelSpec) -> str:
