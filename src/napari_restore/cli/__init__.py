@@ -25,6 +25,7 @@ _TASK_HELP = {
     "deblur": "remove defocus and optical blur",
     "dehaze": "remove haze, smoke or out-of-focus light",
     "motion_deblur": "remove motion blur",
+    "denoise": "remove noise",
 }
 
 _RESTORE_NOTES = """\

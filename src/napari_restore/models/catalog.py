@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 #: What can be asked for.
-TASKS = ("deblur", "dehaze", "motion_deblur")
+TASKS = ("deblur", "dehaze", "motion_deblur", "denoise")
 
 #: Architectures by name; the module is imported when the first network is built.
 ARCHITECTURES = {
@@ -150,8 +150,11 @@ DEBLURRER: dict[str, object] = {
     "estimates": 1,
 }
 
+#: Options of the networks that remove noise, but for their channels: the same network.
+DENOISER: dict[str, object] = {key: DEBLURRER[key] for key in DEBLURRER if key != "estimates"}
+
 #: Options of the networks that invert a known blur, but for their channels.
-INVERTER: dict[str, object] = {key: DEBLURRER[key] for key in DEBLURRER if key != "estimates"}
+INVERTER: dict[str, object] = DENOISER
 
 #: Options of the network that restores volumes: steps after which it sees an estimate.
 VOLUME_STAGES = (3, 7, 14, 28)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from napari_restore.errors import ModelError
 from napari_restore.models.catalog import (
     DEBLURRER,
+    DENOISER,
     FRAME_PAIR,
     HAZE,
     INVERTER,
@@ -17,7 +18,7 @@ from napari_restore.models.catalog import (
 )
 
 from .blurs import KernelBlur, MotionBlur, random_defocus, random_psf
-from .degradations import ColorBlur, Degradation, KnownBlur, MonoBlur
+from .degradations import ColorBlur, ColorNoise, Degradation, KnownBlur, MonoBlur, MonoNoise
 from .frames import FramePairBlur
 from .haze_degradations import Haze, OutOfFocusLight
 from .losses import log_error, restoration_loss
@@ -112,6 +113,30 @@ RECIPES: tuple[Recipe, ...] = (
         emphasis={"em": 3.0},
         start_from="deblur-color",
         minutes=90,
+    ),
+    Recipe(
+        "denoise-color",
+        "denoise",
+        "resunet",
+        ColorNoise(),
+        {"channels": 3, **DENOISER},
+        crops=((0.0, 96, 8), (0.6, 128, 6), (0.9, 192, 3)),
+        losses=((0.0, log_error),),
+        start_from="deblur-color",
+        minutes=90,
+    ),
+    Recipe(
+        "denoise-mono",
+        "denoise",
+        "resunet",
+        MonoNoise(),
+        {"channels": 1, "keep_mean": True, **DENOISER},
+        crops=((0.0, 96, 8), (0.6, 128, 6), (0.9, 192, 3)),
+        losses=((0.0, log_error),),
+        # What is noisy itself teaches noise.
+        emphasis={"em": 0.5},
+        start_from="denoise-color",
+        minutes=60,
     ),
     Recipe(
         "invert-mono",
