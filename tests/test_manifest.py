@@ -18,12 +18,13 @@ def test_manifest_is_valid_and_every_name_in_it_exists():
     manifest().validate_imports()
 
 
-def test_three_docks_stand_in_the_plugins_and_the_filter_menu():
+def test_docks_stand_in_the_plugins_and_the_filter_menu():
     found = manifest().contributions
     assert [widget.display_name for widget in found.widgets] == [
         "Deblur",
         "Dehaze",
         "Motion deblur",
+        "Denoise",
     ]
     commands = {widget.command for widget in found.widgets}
     assert {item.command for item in found.menus["napari/layers/filter"]} == commands

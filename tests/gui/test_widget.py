@@ -8,10 +8,15 @@ import pytest
 from qtpy.QtCore import Qt
 
 from napari_restore.gui.options import DOCKS
-from napari_restore.gui.widget import DeblurWidget, DehazeWidget, MotionDeblurWidget
+from napari_restore.gui.widget import DeblurWidget, DehazeWidget, DenoiseWidget, MotionDeblurWidget
 from waiting import LIMIT_MS
 
-WIDGETS = {"Deblur": DeblurWidget, "Dehaze": DehazeWidget, "Motion deblur": MotionDeblurWidget}
+WIDGETS = {
+    "Deblur": DeblurWidget,
+    "Dehaze": DehazeWidget,
+    "Motion deblur": MotionDeblurWidget,
+    "Denoise": DenoiseWidget,
+}
 
 
 @pytest.fixture(params=WIDGETS.values(), ids=WIDGETS.keys())
@@ -178,7 +183,7 @@ def test_preview_follows_the_canvas(make_napari_viewer, qtbot):
     assert left <= 400 <= right
 
 
-def test_legacy_hook_offers_the_same_three():
+def test_legacy_hook_offers_the_same_docks():
     from napari_plugin_engine import PluginManager
 
     from napari_restore import _npe1

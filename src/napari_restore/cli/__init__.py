@@ -81,7 +81,7 @@ def _run(args: argparse.Namespace) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     parser = argparse.ArgumentParser(
-        "napari-restore", description="Remove blur, haze and motion blur from images."
+        "napari-restore", description="Remove blur, haze, motion blur and noise from images."
     )
     version = f"napari-restore {installed_version()}"
     parser.add_argument("--version", action="version", version=version)
@@ -159,7 +159,7 @@ def _add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
             metavar="PX",
             help="single-channel images: structures up to this many pixels stay",
         )
-    if task != "dehaze":
+    if task in ("deblur", "motion_deblur"):
         add(
             "--psf",
             metavar="none|auto|optics|FILE",
@@ -183,7 +183,7 @@ def _add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
             default="network",
             help="how the PSF is inverted; default: network",
         )
-    if task != "dehaze":
+    if task in ("deblur", "motion_deblur"):
         _add_optics(parser)
     if task == "motion_deblur":
         add(

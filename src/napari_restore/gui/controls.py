@@ -75,7 +75,7 @@ class Controls:
     Parameters
     ----------
     face : DockConfig
-        Which of the three docks this is.
+        Which of the docks this is.
     devices : sequence of str
         That are known already.
     """

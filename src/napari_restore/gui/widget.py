@@ -33,7 +33,7 @@ from .controls import Controls
 from .describe import describe, title
 from .jobs import LayerJob
 from .more import More, lasting
-from .options import DEBLUR, DEHAZE, MOTION_DEBLUR
+from .options import DEBLUR, DEHAZE, DENOISE, MOTION_DEBLUR
 from .psf_controls import PsfPicture, psf_layer
 from .remembered import known_settings
 from .session import Session, end
@@ -58,7 +58,7 @@ class RestoreWidget(QWidget):
     viewer : napari.viewer.Viewer
         Or a ``ViewerModel`` where there is no window.
     face : DockConfig
-        Which of the three docks this is.
+        Which of the docks this is.
     """
 
     #: Devices, once torch has been imported: that takes a second, in a thread.
@@ -89,7 +89,7 @@ class RestoreWidget(QWidget):
         return self._try(self.session.preview)
 
     def preview_docks(self) -> GeneratorWorker[Any, Any, Any] | None:
-        """Start a preview of what the canvas shows in each of the three docks; as `restore`."""
+        """Start a preview of what the canvas shows in each of the docks; as `restore`."""
         return self._try(self.session.preview_docks)
 
     def compare(self, look: Callable[[Comparison], Any]) -> None:
@@ -222,7 +222,7 @@ class RestoreWidget(QWidget):
         looks: tuple[tuple[str, str, Callable[[], Any]] | None, ...] = (
             ("Swipe line", "swipe", lambda: self.compare(Comparison.swipe)),
             ("Side by side", "side by side", lambda: self.compare(Comparison.side_by_side)),
-            ("Preview of all three docks", "docks", self.preview_docks),
+            ("Preview of all docks", "docks", self.preview_docks),
             None,
             ("Difference as a layer", "", lambda: self.compare(Comparison.difference)),
             ("Line profile", "", lambda: self.compare(Comparison.profile)),
@@ -472,3 +472,10 @@ class MotionDeblurWidget(RestoreWidget):
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer, MOTION_DEBLUR)
+
+
+class DenoiseWidget(RestoreWidget):
+    """Dock that removes noise."""
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__(viewer, DENOISE)

@@ -57,7 +57,7 @@ class Options:
 
     Attributes
     ----------
-    task : {"deblur", "dehaze", "motion_deblur"}
+    task : {"deblur", "dehaze", "motion_deblur", "denoise"}
     model : str
         "auto", a name of the catalog, or a file of weights.
     device : str
