@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from npe2 import PluginManifest
 
+from napari_restore.models.catalog import TASKS
 from napari_restore.samples import SAMPLES
 
 PACKAGE = Path(__file__).parents[1] / "src" / "napari_restore"
@@ -25,8 +26,9 @@ def test_docks_stand_in_the_plugins_and_the_filter_menu():
         "Dehaze",
         "Motion deblur",
         "Denoise",
+        "Model library",
     ]
-    commands = {widget.command for widget in found.widgets}
+    commands = {f"napari-restore.{task}" for task in TASKS}
     assert {item.command for item in found.menus["napari/layers/filter"]} == commands
 
 

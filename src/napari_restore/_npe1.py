@@ -8,6 +8,7 @@ from napari_plugin_engine import napari_hook_implementation
 @napari_hook_implementation
 def napari_experimental_provide_dock_widget():  # type: ignore[no-untyped-def]
     """Offer the docks."""
+    from napari_restore.gui.models import ModelsWidget
     from napari_restore.gui.widget import (
         DeblurWidget,
         DehazeWidget,
@@ -20,4 +21,5 @@ def napari_experimental_provide_dock_widget():  # type: ignore[no-untyped-def]
         (DehazeWidget, {"name": "Dehaze"}),
         (MotionDeblurWidget, {"name": "Motion deblur"}),
         (DenoiseWidget, {"name": "Denoise"}),
+        (ModelsWidget, {"name": "Model library"}),
     ]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
+from napari_restore.gui.models import ModelsWidget
 from napari_restore.gui.options import DOCKS
 from napari_restore.gui.widget import DeblurWidget, DehazeWidget, DenoiseWidget, MotionDeblurWidget
 from waiting import LIMIT_MS
@@ -191,7 +192,10 @@ def test_legacy_hook_offers_the_same_docks():
     manager = PluginManager("napari", discover_entry_point="")
     manager.register(_npe1, "napari-restore")
     offered = _npe1.napari_experimental_provide_dock_widget()
-    assert {options["name"]: cls for cls, options in offered} == WIDGETS
+    assert {options["name"]: cls for cls, options in offered} == {
+        **WIDGETS,
+        "Model library": ModelsWidget,
+    }
     assert [face.title for face in DOCKS] == list(WIDGETS)
 
 

@@ -88,8 +88,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for task in TASKS:
         _add_restore(commands, task)
-    models = commands.add_parser("models", help="list the models that ship")
-    models.set_defaults(module="models")
+    _add_models(commands)
     _add_psf(commands)
     _add_train(commands)
     _add_evaluate(commands)
@@ -130,7 +129,7 @@ def _add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
         "--model",
         default="auto",
         metavar="NAME",
-        help=f"auto, {names}, or a .safetensors/.pth file",
+        help=f"auto, {names}, one of your library, or a .safetensors/.pth file",
     )
     add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, xpu, mps")
     add(
@@ -284,6 +283,39 @@ def _add_psf(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     add("--series", metavar="N", help="number or UID of the series, in a folder (DICOM)")
     add("--force", action="store_true", help="replace an earlier result")
     add("--verbose", action="store_true", help="show where in the program an error arose")
+
+
+def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "models",
+        help="list the models, and keep your own",
+        description="List what ships and your own models, or change your library. Files are read "
+        "without running anything in them.",
+    )
+    parser.set_defaults(module="models", action="list")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION")
+
+    def action(name: str, text: str, model: bool = True) -> argparse.ArgumentParser:
+        made = actions.add_parser(name, help=text, description=text.capitalize() + ".")
+        made.set_defaults(module="models", action=name)
+        if model:
+            made.add_argument("name", metavar="NAME", help="name of the model")
+        return made
+
+    action("list", "list all models", model=False)
+    action("show", "print the card of a model")
+    add = action("import", "take a file of weights into the library", model=False).add_argument
+    add("file", metavar="FILE", help="weights: .safetensors or .pth")
+    add("--name", metavar="NAME", help="name to keep it under; default: that of the file")
+    add("--task", type=_task, choices=TASKS, help="what it does, if the file does not say so")
+    add("--license", metavar="TEXT", help="its license, for the card")
+    add("--notes", metavar="TEXT", help="anything else for the card")
+    action("rename", "give a model another name").add_argument("new", metavar="NEW")
+    action("remove", "delete a model")
+    add = action("export", "copy a model and its card into a file").add_argument
+    add("-o", "--output", required=True, metavar="OUT", help="a folder, or a .safetensors file")
+    add("--force", action="store_true", help="replace files that are there")
+    action("default", "let auto take a model for its kind of image; a bundled one ends that")
 
 
 def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -32,6 +32,7 @@ from .compare import HOLD_KEY, Comparison, comparison_of, hold_key
 from .controls import Controls
 from .describe import describe, title
 from .jobs import LayerJob
+from .models import LIBRARY
 from .more import More, lasting
 from .options import DEBLUR, DEHAZE, DENOISE, MOTION_DEBLUR
 from .psf_controls import PsfPicture, psf_layer
@@ -325,6 +326,7 @@ class RestoreWidget(QWidget):
         self.controls.strength.changed.connect(lambda _: self._strength_timer.start(20))
         session, runner = self.session, self.session.runner
         session.changed.connect(self.refresh)
+        LIBRARY.changed.connect(self.refresh)
         comparison = comparison_of(session.viewer)
         comparison.changed.connect(self._show_mode)
         self._show_mode()
@@ -345,6 +347,7 @@ class RestoreWidget(QWidget):
             for signal in (session.changed, runner.started, runner.progressed, runner.ended):
                 signal.disconnect()
             comparison.changed.disconnect(self._show_mode)
+            LIBRARY.changed.disconnect(self.refresh, missing_ok=True)
             more.close()
             live.switched.disconnect()
             live.said.disconnect()
