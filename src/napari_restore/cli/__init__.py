@@ -322,41 +322,70 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "train",
         help="train a model on your images",
-        description="Train a model on sharp images; they are degraded on the fly. If the output "
-        "folder holds a checkpoint, the same command continues from it.",
+        description="Train a model further on your own images (--model), from sharp ones that are "
+        "degraded, or from pairs of low and high quality; the result goes to your library. Or make "
+        "the weights of a recipe from nothing (--recipe). The same command continues what was "
+        "broken off.",
     )
     parser.set_defaults(module="train")
     add = parser.add_argument
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", metavar="NAME", help="train this model of the library further")
+    what.add_argument("--continue", dest="going", metavar="NAME", help="go on with a training")
     names = ", ".join(spec.name for spec in CATALOG)
-    add("--recipe", required=True, metavar="NAME", help=f"one of {names}")
-    add("--images", required=True, nargs="+", type=_folder, metavar="DIR", help="sharp images")
+    what.add_argument("--recipe", metavar="NAME", help=f"one of {names}")
+    add("--name", metavar="NAME", help="what the new model is called (with --model)")
+    add("--images", nargs="+", type=_folder, metavar="DIR", default=[], help="sharp images")
+    add("--low", nargs="+", type=_folder, metavar="DIR", default=[], help="pairs: low quality")
+    add("--high", nargs="+", type=_folder, metavar="DIR", default=[], help="pairs: high quality")
+    add(
+        "--blur",
+        type=_between,
+        metavar="LOW:HIGH",
+        help="blur that sharp images get, standard deviation in pixels; default: the model's",
+    )
+    add(
+        "--noise",
+        type=_between,
+        metavar="LOW:HIGH",
+        help="noise that sharp images get, in percent of the range; default: the model's",
+    )
     add(
         "--validation",
         nargs="+",
         type=_folder,
         default=[],
         metavar="DIR",
-        help="sharp images to validate on; default: every twentieth of --images",
+        help="sharp images to validate a recipe on; default: every twentieth of --images",
     )
     add(
         "--out",
         type=Path,
         default=Path("napari-restore-training"),
         metavar="DIR",
-        help="where weights, checkpoint and log go (default: %(default)s)",
+        help="where weights, checkpoint and log of a recipe go (default: %(default)s)",
     )
-    add("--minutes", type=_positive, metavar="M", help="time to train; default: the recipe's")
+    add(
+        "--minutes", type=_positive, metavar="M", help="time to train; default: 15, or the recipe's"
+    )
     add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, xpu, mps")
     add(
         "--init",
         type=Path,
         metavar="FILE",
-        help="weights to start from. Some recipes are meant to start from another's: they do so "
-        "only if you name its weights here",
+        help="weights that a recipe starts from. Some recipes are meant to start from another's: "
+        "they do so only if you name its weights here",
     )
     add("--seed", type=int, default=0, metavar="N", help="seed of everything random (default: 0)")
     add("--threads", type=_count, metavar="N", help="processor threads; default: PyTorch's choice")
     add("--quiet", action="store_true", help="no progress bar")
+
+
+def _between(text: str) -> tuple[float, float]:
+    low, colon, high = text.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(f"give two numbers, such as 1:3; got {text}")
+    return float(low), float(high)
 
 
 def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -21,9 +21,9 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
 
 @dataclass(frozen=True)
 class SharpImage:
-    """One image, uint8 (H, W, C), and the group that its file name puts it in."""
+    """One image, (H, W, C) in [0, 255], and the group that its file name puts it in."""
 
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[Any]
     group: str
     name: str
 
@@ -48,7 +48,7 @@ def load_folder(folders: Iterable[str | Path], channels: int) -> list[SharpImage
         for path in sorted(Path(folder).rglob("*")):
             if path.suffix.lower() not in SUFFIXES:
                 continue
-            pixels = _read(path)
+            pixels = read_plane(path)
             if channels == 3 and pixels.ndim == 2:
                 continue
             pixels = _color(pixels) if channels == 3 else _gray(pixels)
@@ -66,7 +66,7 @@ def load_folder(folders: Iterable[str | Path], channels: int) -> list[SharpImage
     return images
 
 
-def _read(path: Path) -> NDArray[Any]:
+def read_plane(path: Path) -> NDArray[Any]:
     """One image, (H, W) or (H, W, 3), without alpha."""
     from skimage.io import imread
 
@@ -121,6 +121,14 @@ def sharpness(pixels: NDArray[np.uint8]) -> float:
     fine = np.abs(np.diff(gray, axis=0)).mean()
     coarse = np.abs(gray[2::2] - gray[:-2:2]).mean()
     return float(2 * fine / max(coarse, 1e-6)) - 1
+
+
+class Crops(Protocol):
+    """Gives batches to learn from."""
+
+    def batch(self, rng: np.random.Generator, count: int, size: int) -> torch.Tensor:
+        """Draw crops: (count, C, size, size)."""
+        ...
 
 
 class CropSource:

@@ -170,6 +170,8 @@ class ColorBlur:
     margin : int
     photons : (float, float)
         Fewest and most that make the brightest pixel.
+    read : (float, float)
+        Least and most read noise, as a share of full scale.
     clean_share : float
         Of the images without noise.
     """
@@ -177,6 +179,7 @@ class ColorBlur:
     blur: Blur
     margin: int
     photons: tuple[float, float] = (150, 3e4)
+    read: tuple[float, float] = (3e-4, 1.5e-2)
     clean_share: float = 0.12
 
     def __call__(
@@ -199,7 +202,7 @@ class ColorBlur:
         sharp = torch.where(linear, camera.to_srgb(sharp), sharp.clamp(0, 1))
         noiseless = [rng.random() < self.clean_share for _ in range(count)]
         photons = [1e7 if skip else log_uniform(rng, *self.photons) for skip in noiseless]
-        read = [0.0 if skip else log_uniform(rng, 3e-4, 1.5e-2) for skip in noiseless]
+        read = [0.0 if skip else log_uniform(rng, *self.read) for skip in noiseless]
         noisy = camera.add_noise(
             seen, column(photons, sharp), column(read, sharp), generator
         ).clamp(0, 1)
@@ -220,10 +223,20 @@ class ColorBlur:
 
 @dataclass
 class MonoBlur:
-    """Blur, Poisson and Gaussian noise of a linear detector, then any gain and offset."""
+    """Blur, Poisson and Gaussian noise of a linear detector, then any gain and offset.
+
+    Attributes
+    ----------
+    blur : Blur
+    margin : int
+    photons, read : (float, float)
+        As for `ColorBlur`.
+    """
 
     blur: Blur
     margin: int
+    photons: tuple[float, float] = (25, 2e4)
+    read: tuple[float, float] = (5e-4, 3e-2)
 
     def __call__(
         self, sharp: torch.Tensor, rng: np.random.Generator, generator: torch.Generator
@@ -234,8 +247,8 @@ class MonoBlur:
         blurred = self.blur(sharp, rng)
         seen, sharp = trim(blurred.light, self.margin), trim(blurred.sharp, self.margin)
         noiseless = [rng.random() < 0.12 for _ in range(count)]
-        photons = [1e7 if skip else log_uniform(rng, 25, 2e4) for skip in noiseless]
-        read = [0.0 if skip else log_uniform(rng, 5e-4, 3e-2) for skip in noiseless]
+        photons = [1e7 if skip else log_uniform(rng, *self.photons) for skip in noiseless]
+        read = [0.0 if skip else log_uniform(rng, *self.read) for skip in noiseless]
         image = camera.add_noise(seen, column(photons, seen), column(read, seen), generator)
         for index in range(count):
             if rng.random() < 0.4:
@@ -274,10 +287,13 @@ class ColorNoise:
     margin : int
     identity_share : float
         Of the images that come back as they were.
+    sigmas : (float, float)
+        Least and largest standard deviation, as a share of full scale.
     """
 
     margin: int = 0
     identity_share: float = 0.12
+    sigmas: tuple[float, float] = NOISE
 
     def __call__(
         self, sharp: torch.Tensor, rng: np.random.Generator, generator: torch.Generator
@@ -292,7 +308,7 @@ class ColorNoise:
         middle = light.mean((1, 2, 3), keepdim=True).clamp(min=0.02)
         # Noise of the light is as strong on the screen as elsewhere: the tone curve raises it.
         curve = (camera.to_srgb(middle + 1e-3) - camera.to_srgb(middle - 1e-3)) / 2e-3
-        sigma = column(_random_sigmas(count, rng, self.identity_share), light)
+        sigma = column(_random_sigmas(count, rng, self.identity_share, self.sigmas), light)
         noisy = _with_noise(light, torch.where(linear, sigma / curve, sigma), rng, generator)
         image = camera.quantize(torch.where(linear, camera.to_srgb(noisy), noisy))
         for index in range(count):
@@ -311,10 +327,13 @@ class MonoNoise:
     margin : int
     identity_share : float
         Of the images that come back as they were.
+    sigmas : (float, float)
+        As for `ColorNoise`.
     """
 
     margin: int = 0
     identity_share: float = 0.12
+    sigmas: tuple[float, float] = NOISE
 
     def __call__(
         self, sharp: torch.Tensor, rng: np.random.Generator, generator: torch.Generator
@@ -322,7 +341,7 @@ class MonoNoise:
         """Degrade a batch of crops in [0, 1]."""
         count = len(sharp)
         sharp = _random_polarity(sharp, rng)
-        sigma = column(_random_sigmas(count, rng, self.identity_share), sharp)
+        sigma = column(_random_sigmas(count, rng, self.identity_share, self.sigmas), sharp)
         image = _with_noise(sharp, sigma, rng, generator)
         for index in range(count):
             kind = rng.random()
@@ -338,9 +357,11 @@ class MonoNoise:
         return Pair(image * gain + offset, sharp * gain + offset, noise=noise * gain)
 
 
-def _random_sigmas(count: int, rng: np.random.Generator, without: float) -> list[float]:
+def _random_sigmas(
+    count: int, rng: np.random.Generator, without: float, between: tuple[float, float]
+) -> list[float]:
     """Draw standard deviations of noise, 0 for a share of them."""
-    return [0.0 if rng.random() < without else log_uniform(rng, *NOISE) for _ in range(count)]
+    return [0.0 if rng.random() < without else log_uniform(rng, *between) for _ in range(count)]
 
 
 def _with_noise(

@@ -53,6 +53,8 @@ class Recipe:
     emphasis : mapping
     clearness : mapping
         See `CropSource`.
+    warm_up : int
+        Steps of the rise.
     motion_share : float
         Of the time, from the start, in which networks that restore along motion only learn to find
         it.
@@ -78,6 +80,7 @@ class Recipe:
     scenes: tuple[int, ...] = ()
     emphasis: Mapping[str, float] = field(default_factory=dict)
     clearness: Mapping[str, float] = field(default_factory=dict)
+    warm_up: int = 200
     motion_share: float = 0.0
     oracle_motion_until: float = 0.0
     start_from: str | None = None
@@ -86,7 +89,7 @@ class Recipe:
     @property
     def channels(self) -> int:
         """Channels of the images it learns from."""
-        return 3 if self.name.endswith("color") else 1
+        return int(self.options.get("channels", 3))  # type: ignore[call-overload,no-any-return]
 
 
 RECIPES: tuple[Recipe, ...] = (
