@@ -26,6 +26,7 @@ def test_docks_stand_in_the_plugins_and_the_filter_menu():
         "Dehaze",
         "Motion deblur",
         "Denoise",
+        "Train a model",
         "Model library",
     ]
     commands = {f"napari-restore.{task}" for task in TASKS}

@@ -9,6 +9,7 @@ from qtpy.QtCore import Qt
 
 from napari_restore.gui.models import ModelsWidget
 from napari_restore.gui.options import DOCKS
+from napari_restore.gui.train import TrainWidget
 from napari_restore.gui.widget import DeblurWidget, DehazeWidget, DenoiseWidget, MotionDeblurWidget
 from waiting import LIMIT_MS
 
@@ -194,6 +195,7 @@ def test_legacy_hook_offers_the_same_docks():
     offered = _npe1.napari_experimental_provide_dock_widget()
     assert {options["name"]: cls for cls, options in offered} == {
         **WIDGETS,
+        "Train a model": TrainWidget,
         "Model library": ModelsWidget,
     }
     assert [face.title for face in DOCKS] == list(WIDGETS)

@@ -59,11 +59,50 @@ def load_folder(folders: Iterable[str | Path], channels: int) -> list[SharpImage
                 words.append(word)
             images.append(SharpImage(pixels, "_".join(words), path.name))
     if not images:
-        raise RestoreError(
-            f"No {'color ' if channels == 3 else ''}image in {', '.join(map(str, folders))}. "
-            f"Give folders that hold files ending in {', '.join(sorted(SUFFIXES))}."
-        )
+        raise _none(folders, channels)
     return images
+
+
+def as_training_image(pixels: NDArray[Any], name: str, channels: int) -> SharpImage:
+    """Make an image to learn from of an array (H, W) or (H, W, 3).
+
+    Raises
+    ------
+    RestoreError
+        If it is gray and has to be color.
+    """
+    if channels == 3 and pixels.ndim == 2:
+        raise RestoreError(f"'{name}' is gray, and the model is for color. Choose a mono model.")
+    return SharpImage(_color(pixels) if channels == 3 else _gray(pixels), "", name)
+
+
+def load_first(folders: Iterable[str | Path], channels: int, number: int = 0) -> SharpImage:
+    """Load one image of some folders, the first or another one.
+
+    Raises
+    ------
+    RestoreError
+        If there is none.
+    """
+    files = [
+        path
+        for folder in folders
+        for path in sorted(Path(folder).rglob("*"))
+        if path.suffix.lower() in SUFFIXES
+    ]
+    for place in range(len(files)):
+        path = files[(number + place) % len(files)]
+        pixels = read_plane(path)
+        if channels == 1 or pixels.ndim == 3:
+            return as_training_image(pixels, path.name, channels)
+    raise _none(folders, channels)
+
+
+def _none(folders: Iterable[str | Path], channels: int) -> RestoreError:
+    return RestoreError(
+        f"No {'color ' if channels == 3 else ''}image in {', '.join(map(str, folders))}. "
+        f"Give folders that hold files ending in {', '.join(sorted(SUFFIXES))}."
+    )
 
 
 def read_plane(path: Path) -> NDArray[Any]:

@@ -285,7 +285,8 @@ class FineTuning:
         """
         lock = self.project.lock()
         try:
-            lock.acquire(timeout=0)
+            # Whoever looks whether it runs holds the lock for a moment.
+            lock.acquire(timeout=3)
         except TimeoutError:
             raise RestoreError(
                 f"'{self.project.settings.name}' is being trained already, by another window or "
@@ -293,7 +294,8 @@ class FineTuning:
             ) from None
         with lock:
             before = self.project.status
-            self.project.forget_wish()
+            if self.project.wished() == PAUSE:
+                self.project.forget_wish()
             self.status = replace(before, message="", warning="")
             try:
                 return self._run()
@@ -343,11 +345,11 @@ class FineTuning:
             best=trainer.best,
             last=trainer.start if self.status.last is None else self.status.last,
         )
-        self._steps(trainer)
+        if self.project.wished() != KEEP:
+            self._steps(trainer)
         wish = self.project.wished()
         if wish == PAUSE and trainer.elapsed < trainer.budget:
             trainer.save()
-            self.project.forget_wish()
             return self._say(state="paused", message="Paused. It continues from here.")
         return self._keep(trainer, stopped=wish == KEEP)
 
@@ -394,6 +396,7 @@ class FineTuning:
 
     def _keep(self, trainer: Trainer, stopped: bool) -> Status:
         settings = self.project.settings
+        self.project.forget_wish()
         if stopped and not trainer.weights.is_file():
             trainer.judge()
         if not trainer.weights.is_file():

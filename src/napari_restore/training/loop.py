@@ -273,8 +273,9 @@ class Trainer:
         with _written(self._checkpoint), whole_file(self._checkpoint) as temporary:
             torch.save(state, temporary)
 
-    def _note(self, figures: dict[str, float]) -> None:
-        row = {"step": self.step, "minutes": round(self.elapsed / 60, 2), **figures}
+    def _note(self, figures: dict[str, float], loss: float) -> None:
+        minutes = round(self.elapsed / 60, 2)
+        row = {"step": self.step, "minutes": minutes, **figures, "loss": round(loss, 4)}
         with _written(self._log), self._log.open("a", encoding="utf-8") as log:
             log.write(json.dumps(row) + "\n")
 
@@ -337,19 +338,21 @@ class Trainer:
         FileError
             If a checkpoint cannot be written; the last one stays.
         """
-        since = 0.0
+        since, losses = 0.0, list[float]()
         while self.elapsed < self.budget:
             start = time.monotonic()
             loss = self.train_step()
             seconds = time.monotonic() - start
             self.elapsed += seconds
             since += seconds
+            losses.append(loss)
             figures, best = None, False
             if since >= self.options.checkpoint_seconds or self.elapsed >= self.budget:
                 since = 0.0
                 figures, best = self.judge()
                 self.save()
-                self._note(figures)
+                self._note(figures, float(np.mean(losses)))
+                losses.clear()
             yield Stand(self.step, self.elapsed, loss, figures, best)
 
     def run(self, progress: bool = True) -> Path:
