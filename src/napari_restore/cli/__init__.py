@@ -305,7 +305,11 @@ def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     action("list", "list all models", model=False)
     action("show", "print the card of a model")
     add = action("import", "take a file of weights into the library", model=False).add_argument
-    add("file", metavar="FILE", help="weights: .safetensors or .pth")
+    add(
+        "file",
+        metavar="FILE",
+        help="weights: .safetensors, .pth, or a package of bioimage.io (.zip)",
+    )
     add("--name", metavar="NAME", help="name to keep it under; default: that of the file")
     add("--task", type=_task, choices=TASKS, help="what it does, if the file does not say so")
     add("--license", metavar="TEXT", help="its license, for the card")
@@ -313,7 +317,13 @@ def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     action("rename", "give a model another name").add_argument("new", metavar="NEW")
     action("remove", "delete a model")
     add = action("export", "copy a model and its card into a file").add_argument
-    add("-o", "--output", required=True, metavar="OUT", help="a folder, or a .safetensors file")
+    add(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="a folder, a .safetensors file, or a .zip for bioimage.io",
+    )
     add("--force", action="store_true", help="replace files that are there")
     action("default", "let auto take a model for its kind of image; a bundled one ends that")
 

@@ -89,7 +89,8 @@ def _remove(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    print(f"Wrote {library.export(args.name, Path(args.output), force=args.force)} and its card.")
+    path = library.export(args.name, Path(args.output), force=args.force)
+    print(f"Wrote {path}" + (" for bioimage.io." if path.suffix == ".zip" else " and its card."))
     return 0
 
 

@@ -201,12 +201,13 @@ class ModelsWidget(QWidget):
 
     def ask_import(self) -> str:
         """Ask for a file, and for what it does not say."""
-        kinds = "Weights (*.safetensors *.pth *.pt)"
+        kinds = "Models (*.safetensors *.pth *.pt *.zip)"
         path, _ = QFileDialog.getOpenFileName(self, "Import a model", "", kinds)
         if not path:
             return ""
         task = None
-        if "task" not in _said(Path(path)):
+        # A package says it itself.
+        if Path(path).suffix != ".zip" and "task" not in _said(Path(path)):
             tasks = [task.replace("_", " ") for task in TASKS]
             chosen, agreed = QInputDialog.getItem(
                 self, "Import a model", "The file does not say what it does:", tasks, 0, False
@@ -224,14 +225,15 @@ class ModelsWidget(QWidget):
     def ask_export(self) -> str:
         """Ask where to, and write the model and its card."""
         entry = self._chosen()
+        kinds = "Weights (*.safetensors);;Package of bioimage.io (*.zip)"
         path, _ = QFileDialog.getSaveFileName(
-            self, "Export a model", f"{entry.name}.safetensors", "Weights (*.safetensors)"
+            self, "Export a model", f"{entry.name}.safetensors", kinds
         )
         if not path:
             return ""
         target = Path(path)
         # The dialog has asked whether to replace the file.
-        return f"Wrote {library.export(entry.name, target, force=target.exists())} and its card."
+        return f"Wrote {library.export(entry.name, target, force=target.exists())}."
 
     def toggle_default(self) -> str:
         """Let auto take the model, or not any more."""

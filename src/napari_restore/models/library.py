@@ -7,6 +7,7 @@ import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from napari_restore.errors import FileError, ModelError
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 #: Where the cards of what ships are.
 CARDS = "https://napari-restore.github.io/napari-restore/models/"
-_ENDINGS = (".safetensors", ".pth", ".pt")
+_ENDINGS = (".safetensors", ".pth", ".pt", ".zip")
 
 
 @dataclass(frozen=True)
@@ -209,13 +210,14 @@ def add(
 ) -> Entry:
     """Import a file of weights into the library. Nothing in it is run.
 
-    Weights of this program are copied as they are and keep their hash. Other known ones (a NAFNet's
-    state dict) are written anew as safetensors.
+    Weights of this program are copied as they are and keep their hash, also those in a package of
+    bioimage.io. Other known ones (a NAFNet's state dict) are written anew as safetensors.
 
     Parameters
     ----------
     source : path
-        ``.safetensors``, or ``.pth`` of which only tensors are read.
+        ``.safetensors``, ``.pth`` of which only tensors are read, or a package of bioimage.io
+        (``.zip``) of a network that is known here.
     name : str, optional
         Without it that of the file.
     task : str, optional
@@ -237,6 +239,8 @@ def add(
         )
     if task is not None:
         check_task(task)
+    if source.suffix.lower() == ".zip":
+        return _add_package(source, name, task, license, notes)
     metadata = read_metadata(source) if source.suffix == ".safetensors" else {}
     if "task" not in metadata and task is None:
         raise ModelError(
@@ -278,6 +282,22 @@ def add(
     except OSError as error:
         raise FileError(f"{source.name} cannot be kept in {target.parent} ({error}).") from error
     return find_entry(name)
+
+
+def _add_package(
+    source: Path, name: str | None, task: str | None, license: str | None, notes: str | None
+) -> Entry:
+    from .bioimageio import weights_in
+
+    with TemporaryDirectory() as folder:
+        path, said = weights_in(source, Path(folder))
+        if path.suffix != ".safetensors":
+            state, path = load_state(path), path.with_suffix(".safetensors")
+            origin = f"imported from {source.name}, SHA-256 {shelf.file_hash(source)}"
+            if task is not None:
+                said["task"] = task
+            save_weights(path, state, {**said, "origin": origin}, half=False)
+        return add(path, source.stem if name is None else name, license=license, notes=notes)
 
 
 def rename(old: str, new: str) -> Entry:
@@ -323,7 +343,8 @@ def export(name: str, target: Path, *, force: bool = False) -> Path:
     ----------
     name : str
     target : path
-        A folder, or a file that ends in ``.safetensors``. The card gets the ending ``.md``.
+        A folder, or a file that ends in ``.safetensors``; the card gets the ending ``.md``. A file
+        that ends in ``.zip`` becomes a package of bioimage.io, with TorchScript.
     force : bool
         Replace a model that is there.
 
@@ -335,15 +356,21 @@ def export(name: str, target: Path, *, force: bool = False) -> Path:
     entry, target = find_entry(name), Path(target).expanduser()
     if target.is_dir():
         target = target / f"{name}{shelf.SUFFIX}"
-    if target.suffix != shelf.SUFFIX:
-        raise FileError(f"{target} has to end in {shelf.SUFFIX}.")
+    package = target.suffix == ".zip"
+    if target.suffix != shelf.SUFFIX and not package:
+        raise FileError(f"{target} has to end in {shelf.SUFFIX}, or in .zip for bioimage.io.")
     card = target.with_suffix(".md")
-    for path in (target, card):
+    for path in (target,) if package else (target, card):
         if path.exists() and not force:
             raise FileError(f"{path} exists already. Choose another name, or --force.")
     if target.exists() and target.samefile(entry.spec.path):
         raise FileError(f"{target} is the model itself.")
     try:
+        if package:
+            from .bioimageio import write_package
+
+            write_package(entry.spec, entry.card(), target)
+            return target
         with whole_file(target) as temporary:
             shutil.copyfile(entry.spec.path, temporary)
         with whole_file(card) as temporary:
