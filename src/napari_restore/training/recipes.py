@@ -123,8 +123,11 @@ RECIPES: tuple[Recipe, ...] = (
         "resunet",
         ColorNoise(),
         {"channels": 3, **DENOISER},
-        crops=((0.0, 96, 8), (0.6, 128, 6), (0.9, 192, 3)),
-        losses=((0.0, log_error),),
+        # Noise is seen in small crops, and there are more of them in the same time.
+        crops=((0.0, 64, 10), (0.6, 96, 6), (0.92, 160, 3)),
+        # Faint noise is below the floor of the other recipes.
+        losses=((0.0, partial(log_error, floor=2e-5)),),
+        learning_rate=5e-4,
         start_from="deblur-color",
         minutes=90,
     ),
@@ -134,8 +137,9 @@ RECIPES: tuple[Recipe, ...] = (
         "resunet",
         MonoNoise(),
         {"channels": 1, "keep_mean": True, **DENOISER},
-        crops=((0.0, 96, 8), (0.6, 128, 6), (0.9, 192, 3)),
-        losses=((0.0, log_error),),
+        crops=((0.0, 64, 10), (0.6, 96, 6), (0.92, 160, 3)),
+        losses=((0.0, partial(log_error, floor=2e-5)),),
+        learning_rate=5e-4,
         # What is noisy itself teaches noise.
         emphasis={"em": 0.5},
         start_from="denoise-color",
