@@ -30,7 +30,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Settings and speeds of docks are not those of whoever runs the tests; programs inherit it."""
     folder = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
-        for kind in ("CONFIG", "CACHE"):
+        for kind in ("CONFIG", "CACHE", "DATA"):
             patch.setenv(f"XDG_{kind}_HOME", str(folder / kind.lower()))
         yield folder
 

@@ -13,6 +13,7 @@ import torch
 
 import napari_restore
 from napari_restore.errors import DeviceError, ImageError, ModelError, RestoreError
+from napari_restore.models.catalog import TASKS
 from napari_restore.restoration.run import light_note, restore_array
 from napari_restore.runtime import Stopped, Watch
 from planning import plan
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("full_precision")
 
 
-@pytest.mark.parametrize("task", ["deblur", "dehaze", "motion_deblur"])
+@pytest.mark.parametrize("task", TASKS)
 def test_each_task_has_a_function(task: str, rng: np.random.Generator) -> None:
     image = rng.integers(0, 255, (40, 48, 3)).astype(np.uint8)
     np.testing.assert_array_equal(

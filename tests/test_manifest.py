@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from npe2 import PluginManifest
 
+from napari_restore.models.catalog import TASKS
 from napari_restore.samples import SAMPLES
 
 PACKAGE = Path(__file__).parents[1] / "src" / "napari_restore"
@@ -18,14 +19,17 @@ def test_manifest_is_valid_and_every_name_in_it_exists():
     manifest().validate_imports()
 
 
-def test_three_docks_stand_in_the_plugins_and_the_filter_menu():
+def test_docks_stand_in_the_plugins_and_the_filter_menu():
     found = manifest().contributions
     assert [widget.display_name for widget in found.widgets] == [
         "Deblur",
         "Dehaze",
         "Motion deblur",
+        "Denoise",
+        "Train a model",
+        "Model library",
     ]
-    commands = {widget.command for widget in found.widgets}
+    commands = {f"napari-restore.{task}" for task in TASKS}
     assert {item.command for item in found.menus["napari/layers/filter"]} == commands
 
 

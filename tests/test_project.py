@@ -19,6 +19,7 @@ COMMANDS = (
     "deblur",
     "dehaze",
     "motion-deblur",
+    "denoise",
     "psf",
     "evaluate",
     "check",

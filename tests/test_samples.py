@@ -32,10 +32,12 @@ def test_readme_tells_of_every_file():
 
 
 def test_there_is_one_for_every_dock_and_every_kind_of_user():
-    assert {sample.task for sample in SAMPLES} == set(TASKS)
+    # Noise is in all of them.
+    tasks = set(TASKS) - {"denoise"}
+    assert {sample.task for sample in SAMPLES} == tasks
     assert {sample.subject for sample in SAMPLES} == {"microscopy", "medical", "photograph"}
     assert {(sample.task, sample.rgb) for sample in SAMPLES} == {
-        (task, rgb) for task in TASKS for rgb in (True, False)
+        (task, rgb) for task in tasks for rgb in (True, False)
     }
     assert any(load_sample(sample.key)[0].ndim - sample.rgb > 2 for sample in SAMPLES)
 

@@ -1,4 +1,4 @@
-"""Remove blur, haze and motion blur from images with CNNs.
+"""Remove blur, haze, motion blur and noise from images with CNNs.
 
 Public names are resolved on first use: importing the package loads neither torch nor napari.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from napari_restore.analysis.point_spread import PSF
-    from napari_restore.api import deblur, dehaze, estimate_psf, motion_deblur, restore
+    from napari_restore.api import deblur, dehaze, denoise, estimate_psf, motion_deblur, restore
     from napari_restore.errors import RestoreError
     from napari_restore.evaluation.check import check
     from napari_restore.evaluation.check_report import Check
@@ -24,6 +24,7 @@ _HOMES = {
     "restore": "api",
     "deblur": "api",
     "dehaze": "api",
+    "denoise": "api",
     "motion_deblur": "api",
     "estimate_psf": "api",
     "check": "evaluation.check",
@@ -44,6 +45,7 @@ __all__ = [
     "check",
     "deblur",
     "dehaze",
+    "denoise",
     "estimate_psf",
     "motion_deblur",
     "psf_from_beads",

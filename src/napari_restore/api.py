@@ -43,7 +43,7 @@ def restore(
     ----------
     image : array
         Two or more dimensions; integers, floats or booleans. NumPy, dask or zarr.
-    task : {"deblur", "dehaze", "motion_deblur"}
+    task : {"deblur", "dehaze", "motion_deblur", "denoise"}
     axes : str, optional
         One letter for each axis, for example "TZCYX" or "YXS" (S: RGB samples, C: channels, each
         with its own intensity scale). Without it the plane is the last two axes, before the color
@@ -100,6 +100,12 @@ def deblur(image: Any, **options: Any) -> Any:
 def dehaze(image: Any, **options: Any) -> Any:
     """Remove haze, smoke or out-of-focus light; options as for `restore`."""
     return restore(image, "dehaze", **options)
+
+
+@takes_options
+def denoise(image: Any, **options: Any) -> Any:
+    """Remove noise alone, and leave blur as it is; options as for `restore`."""
+    return restore(image, "denoise", **options)
 
 
 @takes_options

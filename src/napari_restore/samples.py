@@ -27,7 +27,7 @@ class Sample:
     file : str
         Name in the folder of samples.
     task : str
-        What it wants: "deblur", "dehaze" or "motion_deblur".
+        What it wants most: "deblur", "dehaze" or "motion_deblur".
     subject : str
         "microscopy", "medical" or "photograph".
     source, license : str

@@ -74,6 +74,18 @@ def test_a_result_that_does_not_explain_the_image(pair):
     assert found.figures["re-blur"]["ratio_to_noise"] > 3
 
 
+def test_denoising_has_taken_away_noise_and_nothing_else(network):
+    noise = np.random.default_rng(1).normal(0, 4, SHARP.shape)
+    image = (SHARP + noise).round().clip(0, 255).astype(np.uint8)
+    found = check(image, SHARP.round().astype(np.uint8), task="denoise")
+    assert "explains the image" in found.sentences[1]
+    assert "noise alone" in found.figures["re-blur"]["how"]
+    # What a wide Gaussian takes away is structure, though its noise is gone too.
+    soft = ndimage.gaussian_filter(SHARP, 2.5).round().astype(np.uint8)
+    found = check(image, soft, task="denoise")
+    assert "does not explain the image" in found.sentences[1]
+
+
 def test_light_range_and_ends(pair):
     image, result = pair
     brighter = result.astype(int) + 20

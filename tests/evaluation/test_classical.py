@@ -7,6 +7,7 @@ from scipy.ndimage import convolve, gaussian_filter
 from napari_restore.evaluation import classical
 from napari_restore.evaluation.classical import classical_methods
 from napari_restore.evaluation.metrics import affine_fit, psnr
+from napari_restore.models.catalog import TASKS
 
 
 def scene(size=96, seed=0):
@@ -84,7 +85,7 @@ def test_guided_filter_follows_the_edges_of_its_guide():
     assert np.abs(smooth - guide).max() < 0.15
 
 
-@pytest.mark.parametrize("task", ["deblur", "dehaze", "motion_deblur"])
+@pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("kind", ["color", "mono"])
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_every_method_survives_an_even_image(task, kind, value):

@@ -125,16 +125,16 @@ def test_difference_of_unlike_shapes_is_refused():
         difference_layer(Image(np.zeros((4, 5)), name="a"), Image(np.zeros((5, 5)), name="b"))
 
 
-def test_preview_of_all_three_docks(session, viewer, predictor, image, qtbot):
+def test_preview_of_all_docks(session, viewer, predictor, image, qtbot):
     source = viewer.add_image(image, name="cells")
     session.preview_docks(DockOptions())
     qtbot.waitUntil(lambda: not session.running, timeout=LIMIT_MS)
     names = [layer.name for layer in viewer.layers if layer.visible]
-    done = ("deblurred", "dehazed", "motion deblurred")
+    done = ("deblurred", "dehazed", "motion deblurred", "denoised")
     assert names == ["cells", *(f"{each}: cells [preview]" for each in done)]
     grid = grid_of(viewer)
-    places = {grid.position(place, viewer.layers) for place in range(4)}
-    assert places == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    places = {grid.position(place, viewer.layers) for place in range(5)}
+    assert places == {(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)}
     assert np.abs(viewer.layers[-1].data.astype(int) - image).max() > 0
     comparison_of(viewer).stop()
     assert list(viewer.layers) == [source]

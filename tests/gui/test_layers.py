@@ -13,6 +13,7 @@ from napari_restore.gui.canvas import visible_block
 from napari_restore.gui.jobs import plan_layer, side_of_pixel
 from napari_restore.gui.layers import METADATA_KEY
 from napari_restore.gui.preview import Preview
+from napari_restore.models.catalog import TASKS
 
 PLACE = {"scale": (0.5, 0.25), "translate": (3, -7), "rotate": 30, "units": "um"}
 LOOKS = {
@@ -73,7 +74,7 @@ def test_result_says_how_it_was_made_and_can_be_made_again(image):
     [((40, 50), False), ((3, 40, 50), False), ((2, 3, 40, 50), False), ((40, 50, 3), True),
      ((4, 40, 50, 4), True), ((1, 1), False)],
 )  # fmt: skip
-@pytest.mark.parametrize("task", ["deblur", "dehaze", "motion_deblur"])
+@pytest.mark.parametrize("task", TASKS)
 def test_layer_equals_array(shape, rgb, task):
     data = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
     result = restore_layer(Image(data, rgb=rgb), task)

@@ -12,6 +12,7 @@ from napari_restore.gui.describe import blur_text, describe, title
 from napari_restore.gui.layers import METADATA_KEY
 from napari_restore.gui.options import DockOptions
 from napari_restore.gui.session import Session
+from napari_restore.models.catalog import TASKS
 from napari_restore.restoration.plan import BlurEstimate
 from waiting import LIMIT_MS
 
@@ -289,7 +290,7 @@ def preview_of(viewer) -> Image:
     return next(layer for layer in viewer.layers if "[preview]" in layer.name)
 
 
-@pytest.mark.parametrize("task", ["deblur", "dehaze", "motion_deblur"])
+@pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("rgb", [False, True])
 def test_preview_equals_that_region_of_the_full_run(viewer, qtbot, task, rgb):
     shape = (3, 150, 170, 3) if rgb else (3, 150, 170)

@@ -7,11 +7,18 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
+from napari_restore.gui.models import ModelsWidget
 from napari_restore.gui.options import DOCKS
-from napari_restore.gui.widget import DeblurWidget, DehazeWidget, MotionDeblurWidget
+from napari_restore.gui.train import TrainWidget
+from napari_restore.gui.widget import DeblurWidget, DehazeWidget, DenoiseWidget, MotionDeblurWidget
 from waiting import LIMIT_MS
 
-WIDGETS = {"Deblur": DeblurWidget, "Dehaze": DehazeWidget, "Motion deblur": MotionDeblurWidget}
+WIDGETS = {
+    "Deblur": DeblurWidget,
+    "Dehaze": DehazeWidget,
+    "Motion deblur": MotionDeblurWidget,
+    "Denoise": DenoiseWidget,
+}
 
 
 @pytest.fixture(params=WIDGETS.values(), ids=WIDGETS.keys())
@@ -178,7 +185,7 @@ def test_preview_follows_the_canvas(make_napari_viewer, qtbot):
     assert left <= 400 <= right
 
 
-def test_legacy_hook_offers_the_same_three():
+def test_legacy_hook_offers_the_same_docks():
     from napari_plugin_engine import PluginManager
 
     from napari_restore import _npe1
@@ -186,7 +193,11 @@ def test_legacy_hook_offers_the_same_three():
     manager = PluginManager("napari", discover_entry_point="")
     manager.register(_npe1, "napari-restore")
     offered = _npe1.napari_experimental_provide_dock_widget()
-    assert {options["name"]: cls for cls, options in offered} == WIDGETS
+    assert {options["name"]: cls for cls, options in offered} == {
+        **WIDGETS,
+        "Train a model": TrainWidget,
+        "Model library": ModelsWidget,
+    }
     assert [face.title for face in DOCKS] == list(WIDGETS)
 
 

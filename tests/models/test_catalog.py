@@ -50,7 +50,7 @@ def test_weights_are_small_sealed_and_say_how_they_were_made(spec: ModelSpec) ->
     metadata = read_metadata(spec.path)
     assert (metadata["name"], metadata["task"]) == (spec.name, spec.task)
     assert metadata["architecture"] == spec.architecture
-    assert metadata["licence"] == spec.license
+    assert metadata.get("license", metadata.get("licence")) == spec.license
     assert {"training_images", "seed", "steps", "validation"} <= metadata.keys()
     figures = json.loads(metadata["validation"])
     assert {"input", "output", "identity"} <= figures.keys()

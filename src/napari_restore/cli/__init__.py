@@ -25,6 +25,7 @@ _TASK_HELP = {
     "deblur": "remove defocus and optical blur",
     "dehaze": "remove haze, smoke or out-of-focus light",
     "motion_deblur": "remove motion blur",
+    "denoise": "remove noise",
 }
 
 _RESTORE_NOTES = """\
@@ -80,15 +81,14 @@ def _run(args: argparse.Namespace) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     parser = argparse.ArgumentParser(
-        "napari-restore", description="Remove blur, haze and motion blur from images."
+        "napari-restore", description="Remove blur, haze, motion blur and noise from images."
     )
     version = f"napari-restore {installed_version()}"
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for task in TASKS:
         _add_restore(commands, task)
-    models = commands.add_parser("models", help="list the models that ship")
-    models.set_defaults(module="models")
+    _add_models(commands)
     _add_psf(commands)
     _add_train(commands)
     _add_evaluate(commands)
@@ -129,7 +129,7 @@ def _add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
         "--model",
         default="auto",
         metavar="NAME",
-        help=f"auto, {names}, or a .safetensors/.pth file",
+        help=f"auto, {names}, one of your library, or a .safetensors/.pth file",
     )
     add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, xpu, mps")
     add(
@@ -158,7 +158,7 @@ def _add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
             metavar="PX",
             help="single-channel images: structures up to this many pixels stay",
         )
-    if task != "dehaze":
+    if task in ("deblur", "motion_deblur"):
         add(
             "--psf",
             metavar="none|auto|optics|FILE",
@@ -182,7 +182,7 @@ def _add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
             default="network",
             help="how the PSF is inverted; default: network",
         )
-    if task != "dehaze":
+    if task in ("deblur", "motion_deblur"):
         _add_optics(parser)
     if task == "motion_deblur":
         add(
@@ -285,45 +285,117 @@ def _add_psf(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     add("--verbose", action="store_true", help="show where in the program an error arose")
 
 
+def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "models",
+        help="list the models, and keep your own",
+        description="List what ships and your own models, or change your library. Files are read "
+        "without running anything in them.",
+    )
+    parser.set_defaults(module="models", action="list")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION")
+
+    def action(name: str, text: str, model: bool = True) -> argparse.ArgumentParser:
+        made = actions.add_parser(name, help=text, description=text.capitalize() + ".")
+        made.set_defaults(module="models", action=name)
+        if model:
+            made.add_argument("name", metavar="NAME", help="name of the model")
+        return made
+
+    action("list", "list all models", model=False)
+    action("show", "print the card of a model")
+    add = action("import", "take a file of weights into the library", model=False).add_argument
+    add(
+        "file",
+        metavar="FILE",
+        help="weights: .safetensors, .pth, or a package of bioimage.io (.zip)",
+    )
+    add("--name", metavar="NAME", help="name to keep it under; default: that of the file")
+    add("--task", type=_task, choices=TASKS, help="what it does, if the file does not say so")
+    add("--license", metavar="TEXT", help="its license, for the card")
+    add("--notes", metavar="TEXT", help="anything else for the card")
+    action("rename", "give a model another name").add_argument("new", metavar="NEW")
+    action("remove", "delete a model")
+    add = action("export", "copy a model and its card into a file").add_argument
+    add(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="a folder, a .safetensors file, or a .zip for bioimage.io",
+    )
+    add("--force", action="store_true", help="replace files that are there")
+    action("default", "let auto take a model for its kind of image; a bundled one ends that")
+
+
 def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "train",
         help="train a model on your images",
-        description="Train a model on sharp images; they are degraded on the fly. If the output "
-        "folder holds a checkpoint, the same command continues from it.",
+        description="Train a model further on your own images (--model), from sharp ones that are "
+        "degraded, or from pairs of low and high quality; the result goes to your library. Or make "
+        "the weights of a recipe from nothing (--recipe). The same command continues what was "
+        "broken off.",
     )
     parser.set_defaults(module="train")
     add = parser.add_argument
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", metavar="NAME", help="train this model of the library further")
+    what.add_argument("--continue", dest="going", metavar="NAME", help="go on with a training")
     names = ", ".join(spec.name for spec in CATALOG)
-    add("--recipe", required=True, metavar="NAME", help=f"one of {names}")
-    add("--images", required=True, nargs="+", type=_folder, metavar="DIR", help="sharp images")
+    what.add_argument("--recipe", metavar="NAME", help=f"one of {names}")
+    add("--name", metavar="NAME", help="what the new model is called (with --model)")
+    add("--images", nargs="+", type=_folder, metavar="DIR", default=[], help="sharp images")
+    add("--low", nargs="+", type=_folder, metavar="DIR", default=[], help="pairs: low quality")
+    add("--high", nargs="+", type=_folder, metavar="DIR", default=[], help="pairs: high quality")
+    add(
+        "--blur",
+        type=_between,
+        metavar="LOW:HIGH",
+        help="blur that sharp images get, standard deviation in pixels; default: the model's",
+    )
+    add(
+        "--noise",
+        type=_between,
+        metavar="LOW:HIGH",
+        help="noise that sharp images get, in percent of the range; default: the model's",
+    )
     add(
         "--validation",
         nargs="+",
         type=_folder,
         default=[],
         metavar="DIR",
-        help="sharp images to validate on; default: every twentieth of --images",
+        help="sharp images to validate a recipe on; default: every twentieth of --images",
     )
     add(
         "--out",
         type=Path,
         default=Path("napari-restore-training"),
         metavar="DIR",
-        help="where weights, checkpoint and log go (default: %(default)s)",
+        help="where weights, checkpoint and log of a recipe go (default: %(default)s)",
     )
-    add("--minutes", type=_positive, metavar="M", help="time to train; default: the recipe's")
+    add(
+        "--minutes", type=_positive, metavar="M", help="time to train; default: 15, or the recipe's"
+    )
     add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, xpu, mps")
     add(
         "--init",
         type=Path,
         metavar="FILE",
-        help="weights to start from. Some recipes are meant to start from another's: they do so "
-        "only if you name its weights here",
+        help="weights that a recipe starts from. Some recipes are meant to start from another's: "
+        "they do so only if you name its weights here",
     )
     add("--seed", type=int, default=0, metavar="N", help="seed of everything random (default: 0)")
     add("--threads", type=_count, metavar="N", help="processor threads; default: PyTorch's choice")
     add("--quiet", action="store_true", help="no progress bar")
+
+
+def _between(text: str) -> tuple[float, float]:
+    low, colon, high = text.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(f"give two numbers, such as 1:3; got {text}")
+    return float(low), float(high)
 
 
 def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

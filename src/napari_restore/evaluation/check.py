@@ -438,6 +438,8 @@ def _explain(
             seen - _hazed(seen, restored),
             "hazed again, by a gain and an offset around each place",
         )
+    elif plan is not None and plan.spec.task == "denoise":
+        rest, how = seen - restored, "as it is: what was taken away should be noise alone"
     elif blur is not None and blur.psf is not None:
         rest, how = (
             seen - _convolved(restored, blur.psf.array),

@@ -188,6 +188,44 @@ def white_tophat(image: Image, radius: int = 15) -> Image:
     return narrow
 
 
+def smooth(image: Image, sigma: float = 1.0) -> Image:
+    """Smooth with a Gaussian of a standard deviation in pixels; (Y, X) or (Y, X, C)."""
+    from scipy.ndimage import gaussian_filter
+
+    soft: Image = gaussian_filter(image, sigma, axes=(0, 1))
+    return soft
+
+
+def non_local_means(image: Image) -> Image:
+    """Average places whose surroundings look alike (Buades, Coll and Morel, 2005).
+
+    With our estimate of the noise, and the parameters of scikit-image's example: patches of 5
+    pixels, places up to 6 pixels away, h = 0.8 σ.
+
+    Parameters
+    ----------
+    image : ndarray
+        (Y, X) or (Y, X, C) in [0, 1].
+    """
+    from skimage.restoration import denoise_nl_means
+
+    from napari_restore.analysis.find import noise_level
+
+    sigma = float(noise_level(image.reshape(*image.shape[:2], -1).astype(np.float32)))
+    if not sigma > 0:
+        return image
+    means: Image = denoise_nl_means(
+        image,
+        patch_size=5,
+        patch_distance=6,
+        h=0.8 * sigma,
+        sigma=sigma,
+        fast_mode=False,
+        channel_axis=-1 if image.ndim == 3 else None,
+    )
+    return means
+
+
 def to_linear(image: Image) -> Image:
     """Undo the tone curve of sRGB; see `napari_restore.physics.camera.to_linear`."""
     import torch
@@ -232,6 +270,11 @@ def classical_methods(task: str, kind: str) -> tuple[ClassicalMethod, ...]:
         return (
             ClassicalMethod("rolling ball", lambda image, _: rolling_ball(image)),
             ClassicalMethod("white top-hat", lambda image, _: white_tophat(image)),
+        )
+    if task == "denoise":
+        return (
+            ClassicalMethod("Gaussian σ 1", lambda image, _: smooth(image)),
+            ClassicalMethod("non-local means", lambda image, _: non_local_means(image)),
         )
     name, guess = _guess(task)
     return (

@@ -54,11 +54,11 @@ def find_recipe(task: str, kind: str) -> Recipe:
     ModelError
         If there is none.
     """
-    from napari_restore.models.catalog import find_model
+    from napari_restore.models.catalog import bundled_model
     from napari_restore.training.recipes import get_recipe
 
     # That of the model that "auto" takes.
-    return get_recipe(find_model(task, 3 if kind == "color" else 1).name)
+    return get_recipe(bundled_model(task, 3 if kind == "color" else 1).name)
 
 
 class DegradedPair(NamedTuple):

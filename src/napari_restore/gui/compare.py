@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -151,7 +152,7 @@ class Comparison:
         insert_on_top(self.viewer, previews)
         self._temporary = list(previews)
         self._begin("docks", [source, *previews])
-        self._use_grid((2, 2), 1)
+        self._use_grid((2, math.ceil((len(previews) + 1) / 2)), 1)
         self.changed.emit()
 
     def difference(self) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from magicgui.widgets import CheckBox, ComboBox, FloatSlider, FloatSpinBox, LineEdit
 from qtpy.QtWidgets import QFormLayout, QLabel, QPushButton
 
-from napari_restore.models.catalog import CATALOG
+from napari_restore.models.catalog import CATALOG, own_names
 
 from .jobs import side_of_pixel
 from .options import DockOptions
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 _TIPS = {
     "strength": "0 keeps the image as it is, 1 is the full restoration.",
-    "model": "auto: the color model for RGB layers, the mono model for all others.",
+    "model": "auto: the color model for RGB layers, the mono model for all others, or the one of "
+    "your library that is the default for such images.",
     "place": "Where Restore computes. Previews are computed on this computer.",
     "address": "What 'dask scheduler' says when it starts. The workers need this version of "
     "napari-restore, and choose their devices themselves if Device is auto.",
@@ -75,7 +76,7 @@ class Controls:
     Parameters
     ----------
     face : DockConfig
-        Which of the three docks this is.
+        Which of the docks this is.
     devices : sequence of str
         That are known already.
     """
@@ -85,9 +86,8 @@ class Controls:
 
     def __init__(self, face: DockConfig, devices: Sequence[str]) -> None:
         self._face = face
-        models = [spec for spec in CATALOG if spec.task == face.task]
         self.strength = FloatSlider(value=1.0, min=0.0, max=1.0, step=0.05)
-        self.model = ComboBox(choices=["auto", *(spec.name for spec in models)])
+        self.model = ComboBox(choices=self._models())
         self.place = ComboBox(choices=["this computer", _CLUSTER])
         self.address = LineEdit(value=Controls._last_address)
         self.address.native.setPlaceholderText("tcp://HOST:8786")
@@ -228,8 +228,16 @@ class Controls:
         more.addRow("", self.hide_source.native)
         more.addRow("", self.replace_earlier.native)
 
+    def _models(self) -> list[str]:
+        task = self._face.task
+        return ["auto", *(spec.name for spec in CATALOG if spec.task == task), *own_names(task)]
+
     def suit(self, sources: Sequence[Image], layers: Sequence[Layer]) -> None:
         """Fit units, and what can be set, to the selected layers among all."""
+        models = self._models()
+        if list(self.model.choices) != models:
+            # The library has changed.
+            self.model.choices = models
         if self._face.undoes_blur:
             deep = self._face.in_space and self.dimensions.value != 2
             self.psf.suit(sources, layers, deep)

@@ -30,7 +30,12 @@ if TYPE_CHECKING:
     from napari_restore.runtime import Progress
 
 #: What a result is called after its source.
-SUFFIXES = {"deblur": "deblurred", "dehaze": "dehazed", "motion_deblur": "motion deblurred"}
+SUFFIXES = {
+    "deblur": "deblurred",
+    "dehaze": "dehazed",
+    "motion_deblur": "motion deblurred",
+    "denoise": "denoised",
+}
 #: Key of the provenance in a layer's metadata.
 METADATA_KEY = "napari_restore"
 #: Where a layer lies: arguments of ``Image`` and of other layers.
@@ -182,7 +187,7 @@ def restore_layer(
     ----------
     layer : napari.layers.Image
         2D, stack, series, RGB, multiscale, in memory or lazy.
-    task : {"deblur", "dehaze", "motion_deblur"}
+    task : {"deblur", "dehaze", "motion_deblur", "denoise"}
     time_axis : int, optional
         Axis of the frames, where two of them are used and the labels do not say it.
     channel_axis : int, "auto" or None

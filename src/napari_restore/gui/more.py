@@ -29,7 +29,12 @@ if TYPE_CHECKING:
     from .session import Session
 
 GUIDE = "https://napari-restore.github.io/napari-restore/"
-_HOMES = {"deblur": "deblur", "dehaze": "dehaze", "motion_deblur": "motion-deblur"}
+_HOMES = {
+    "deblur": "deblur",
+    "dehaze": "dehaze",
+    "motion_deblur": "motion-deblur",
+    "denoise": "denoise",
+}
 #: Controls that say something of one image.
 _OF_ONE_IMAGE = ("channels", "time_axis", "region", "slices")
 

@@ -64,7 +64,13 @@ MOTION_DEBLUR = DockConfig(
     undoes_blur=True,
     sample="raccoon",
 )
-DOCKS = (DEBLUR, DEHAZE, MOTION_DEBLUR)
+DENOISE = DockConfig(
+    "denoise",
+    "Denoise",
+    "Removes noise alone; what is blurred stays as it is.",
+    sample="nuclei",
+)
+DOCKS = (DEBLUR, DEHAZE, MOTION_DEBLUR, DENOISE)
 
 
 @dataclass(frozen=True)

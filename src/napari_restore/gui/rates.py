@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _FIRST_GUESS = {
     "deblur-mono": 4.5,
     "deblur-color": 6.0,
+    "denoise-mono": 4.5,
+    "denoise-color": 6.0,
     "dehaze-mono": 2.1,
     "dehaze-color": 0.3,
     "motion-mono": 5.6,

@@ -276,14 +276,14 @@ class Session:
         )
 
     def preview_docks(self, options: DockOptions) -> GeneratorWorker[Any, Any, Any]:
-        """Start a preview of what is seen by each of the three docks, beside each other.
+        """Start a preview of what is seen by each of the docks, beside each other.
 
         The other docks' own controls are at their defaults.
 
         Returns
         -------
         GeneratorWorker
-            Started; when it returns, a grid shows the source and three previews.
+            Started; when it returns, a grid shows the source and a preview of each.
 
         Raises
         ------
@@ -320,7 +320,7 @@ class Session:
 
         return self.runner.start(
             work,
-            f"Previewing {layer.name} in all three docks",
+            f"Previewing {layer.name} in all docks",
             len(jobs) * pixels,
             partial(self._show_docks, jobs, block),
         )

@@ -32,8 +32,9 @@ from .compare import HOLD_KEY, Comparison, comparison_of, hold_key
 from .controls import Controls
 from .describe import describe, title
 from .jobs import LayerJob
+from .models import LIBRARY
 from .more import More, lasting
-from .options import DEBLUR, DEHAZE, MOTION_DEBLUR
+from .options import DEBLUR, DEHAZE, DENOISE, MOTION_DEBLUR
 from .psf_controls import PsfPicture, psf_layer
 from .remembered import known_settings
 from .session import Session, end
@@ -58,7 +59,7 @@ class RestoreWidget(QWidget):
     viewer : napari.viewer.Viewer
         Or a ``ViewerModel`` where there is no window.
     face : DockConfig
-        Which of the three docks this is.
+        Which of the docks this is.
     """
 
     #: Devices, once torch has been imported: that takes a second, in a thread.
@@ -89,7 +90,7 @@ class RestoreWidget(QWidget):
         return self._try(self.session.preview)
 
     def preview_docks(self) -> GeneratorWorker[Any, Any, Any] | None:
-        """Start a preview of what the canvas shows in each of the three docks; as `restore`."""
+        """Start a preview of what the canvas shows in each of the docks; as `restore`."""
         return self._try(self.session.preview_docks)
 
     def compare(self, look: Callable[[Comparison], Any]) -> None:
@@ -222,7 +223,7 @@ class RestoreWidget(QWidget):
         looks: tuple[tuple[str, str, Callable[[], Any]] | None, ...] = (
             ("Swipe line", "swipe", lambda: self.compare(Comparison.swipe)),
             ("Side by side", "side by side", lambda: self.compare(Comparison.side_by_side)),
-            ("Preview of all three docks", "docks", self.preview_docks),
+            ("Preview of all docks", "docks", self.preview_docks),
             None,
             ("Difference as a layer", "", lambda: self.compare(Comparison.difference)),
             ("Line profile", "", lambda: self.compare(Comparison.profile)),
@@ -325,6 +326,7 @@ class RestoreWidget(QWidget):
         self.controls.strength.changed.connect(lambda _: self._strength_timer.start(20))
         session, runner = self.session, self.session.runner
         session.changed.connect(self.refresh)
+        LIBRARY.changed.connect(self.refresh)
         comparison = comparison_of(session.viewer)
         comparison.changed.connect(self._show_mode)
         self._show_mode()
@@ -345,6 +347,7 @@ class RestoreWidget(QWidget):
             for signal in (session.changed, runner.started, runner.progressed, runner.ended):
                 signal.disconnect()
             comparison.changed.disconnect(self._show_mode)
+            LIBRARY.changed.disconnect(self.refresh, missing_ok=True)
             more.close()
             live.switched.disconnect()
             live.said.disconnect()
@@ -472,3 +475,10 @@ class MotionDeblurWidget(RestoreWidget):
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer, MOTION_DEBLUR)
+
+
+class DenoiseWidget(RestoreWidget):
+    """Dock that removes noise."""
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__(viewer, DENOISE)

@@ -15,7 +15,7 @@ from weakref import WeakSet
 import torch
 
 from napari_restore.errors import ModelError
-from napari_restore.models.catalog import ModelSpec, build_network, find_model, load_state
+from napari_restore.models.catalog import ModelSpec, build_network, bundled_model, load_weights
 from napari_restore.networks.cpu import with_winograd
 from napari_restore.networks.motion_estimator import MOTION_UNIT
 from napari_restore.physics.motion import half_angle
@@ -55,7 +55,7 @@ class TorchPredictor:
     def __init__(self, spec: ModelSpec, device: str) -> None:
         network = build_network(spec.architecture, spec.options)
         try:
-            network.load_state_dict(load_state(spec.path, spec.sha256))
+            network.load_state_dict(load_weights(spec))
         except RuntimeError as error:
             # Torch lists every key and shape.
             brief = " ".join(str(error).split())[:300]
@@ -240,7 +240,7 @@ class EachAlone(TorchPredictor):
 
     def __init__(self, pair: TorchPredictor) -> None:
         self.__dict__.update(pair.__dict__)
-        self._alone = load_predictor(find_model(self.spec.task, self.spec.channels), self.device)
+        self._alone = load_predictor(bundled_model(self.spec.task, self.spec.channels), self.device)
 
     def __call__(
         self, tiles: torch.Tensor, context: torch.Tensor | None, boxes: torch.Tensor

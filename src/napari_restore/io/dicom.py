@@ -908,7 +908,12 @@ def decoded(dataset: Any, path: Path) -> NDArray[Any]:
 
 #: Group of the private block that holds the provenance; its creator is "napari-restore".
 PRIVATE_GROUP = 0x0071
-_DONE = {"deblur": "deblurred", "dehaze": "dehazed", "motion_deblur": "motion deblurred"}
+_DONE = {
+    "deblur": "deblurred",
+    "dehaze": "dehazed",
+    "motion_deblur": "motion deblurred",
+    "denoise": "denoised",
+}
 #: What says something about the old pixels alone, or about how they were encoded.
 _STALE = (
     *("SmallestImagePixelValue", "LargestImagePixelValue"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 from napari_restore.errors import ModelError
 from napari_restore.runtime import torch, whole_file
 
+from . import shelf
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from torch import Tensor, nn
 
 #: What can be asked for.
-TASKS = ("deblur", "dehaze", "motion_deblur")
+TASKS = ("deblur", "dehaze", "motion_deblur", "denoise")
 
 #: Architectures by name; the module is imported when the first network is built.
 ARCHITECTURES = {
@@ -150,8 +153,11 @@ DEBLURRER: dict[str, object] = {
     "estimates": 1,
 }
 
+#: Options of the networks that remove noise, but for their channels: the same network.
+DENOISER: dict[str, object] = {key: DEBLURRER[key] for key in DEBLURRER if key != "estimates"}
+
 #: Options of the networks that invert a known blur, but for their channels.
-INVERTER: dict[str, object] = {key: DEBLURRER[key] for key in DEBLURRER if key != "estimates"}
+INVERTER: dict[str, object] = DENOISER
 
 #: Options of the network that restores volumes: steps after which it sees an estimate.
 VOLUME_STAGES = (3, 7, 14, 28)
@@ -216,6 +222,26 @@ CATALOG: tuple[ModelSpec, ...] = (
         options={"channels": 1, "keep_mean": True, **DEBLURRER},
         halo=128,
         estimator="blur",
+    ),
+    ModelSpec(
+        name="denoise-color",
+        task="denoise",
+        channels=3,
+        architecture="resunet",
+        weights="denoise-color.safetensors",
+        sha256="b4e32d9410de55c4c7df386955c9f8d9532593de0151cde96b1bd7a96c97879e",
+        options={"channels": 3, **DENOISER},
+        halo=128,
+    ),
+    ModelSpec(
+        name="denoise-mono",
+        task="denoise",
+        channels=1,
+        architecture="resunet",
+        weights="denoise-mono.safetensors",
+        sha256="941ee3bd7a9351c2fc04b6aa4f0c71f3f71b316dbb77d19548540df0ad571a96",
+        options={"channels": 1, "keep_mean": True, **DENOISER},
+        halo=128,
     ),
     ModelSpec(
         name="dehaze-color",
@@ -356,8 +382,9 @@ def find_model(task: str, channels: int, model: str = "auto", frames: int = 1) -
     channels : {1, 3}
         What the image has.
     model : str
-        "auto" for the first of the catalog that fits, a name of the catalog, or the path of
-        weights in ``.safetensors`` or of a published NAFNet checkpoint in ``.pth``.
+        "auto" for the user's default for this kind of image, else the first of the catalog that
+        fits; a name of the catalog or of the user's library; or the path of weights in
+        ``.safetensors`` or of a published NAFNet checkpoint in ``.pth``.
     frames : {1, 2}
         How many consecutive frames it looks at to restore one.
 
@@ -368,20 +395,12 @@ def find_model(task: str, channels: int, model: str = "auto", frames: int = 1) -
     """
     check_task(task)
     if model == "auto":
-        for candidate in CATALOG:
-            if (candidate.task, candidate.channels, candidate.frames) == (task, channels, frames):
-                return candidate
-        raise ModelError(f"No model for {task} looks at {frames} frames. Leave frames at 1.")
+        own = shelf.default_for(task, "color" if channels == 3 else "mono") if frames == 1 else None
+        return bundled_model(task, channels, frames) if own is None else own_model(own)
     if Path(str(model)).suffix in (".safetensors", ".pth", ".pt"):
         spec = spec_from_file(Path(str(model)), task)
     else:
-        found = [s for s in CATALOG if s.name == model]
-        if not found:
-            names = ", ".join(s.name for s in CATALOG)
-            raise ModelError(
-                f"No model '{model}'. Choose auto, one of {names}, or a .safetensors or .pth file."
-            )
-        spec = found[0]
+        spec = _named(str(model))
     if spec.task != task:
         fitting = ", ".join(s.name for s in CATALOG if s.task == task)
         raise ModelError(
@@ -399,6 +418,92 @@ def find_model(task: str, channels: int, model: str = "auto", frames: int = 1) -
             f"the image has {channels}. Choose a {other} model, or 'auto'."
         )
     return spec
+
+
+def bundled_model(task: str, channels: int, frames: int = 1) -> ModelSpec:
+    """Find the model that ships for an image; see `find_model`."""
+    for candidate in CATALOG:
+        if (candidate.task, candidate.channels, candidate.frames) == (task, channels, frames):
+            return candidate
+    raise ModelError(f"No model for {task} looks at {frames} frames. Leave frames at 1.")
+
+
+def own_model(name: str) -> ModelSpec:
+    """Describe a model of the user's library.
+
+    Raises
+    ------
+    ModelError
+        If there is none of that name, or its file is damaged.
+    """
+    path = shelf.names().get(name)
+    if path is None:
+        raise ModelError(f"No model '{name}' in {shelf.folder()}.")
+    state = path.stat()
+    return _own(name, path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=256)
+def _own(name: str, path: Path, *state: int) -> ModelSpec:
+    # In the library, the file's name is the model's.
+    return replace(spec_from_file(path, TASKS[0]), name=name, weights=str(path))
+
+
+def own_names(task: str) -> list[str]:
+    """Names of the user's models for a task, as their files say; builds no network."""
+    return [name for name, path in shelf.names().items() if _task_of(path) == task]
+
+
+def _task_of(path: Path) -> str:
+    try:
+        state = path.stat()
+        return _said_task(path, state.st_mtime_ns, state.st_size)
+    except (ModelError, OSError):
+        return ""
+
+
+@lru_cache(maxsize=256)
+def _said_task(path: Path, *state: int) -> str:
+    return read_metadata(path).get("task", "")
+
+
+def is_own(spec: ModelSpec) -> bool:
+    """Whether a model is in the user's library, here."""
+    path = Path(spec.weights)
+    return path.is_absolute() and shelf.names().get(spec.name) == path
+
+
+def _named(model: str) -> ModelSpec:
+    found = [spec for spec in CATALOG if spec.name == model]
+    if found:
+        return found[0]
+    if model in shelf.names():
+        return own_model(model)
+    names = ", ".join([*(spec.name for spec in CATALOG), *shelf.names()])
+    raise ModelError(
+        f"No model '{model}'. Choose auto, one of {names}, or a .safetensors or .pth file."
+    )
+
+
+def load_weights(spec: ModelSpec) -> dict[str, Tensor]:
+    """Read the weights of a model; on another computer than that of its file, by their hash.
+
+    Raises
+    ------
+    ModelError
+        If they are missing, damaged, or not the ones that were expected.
+    """
+    path, digest = spec.path, spec.sha256
+    if Path(spec.weights).is_absolute() and digest is not None:
+        if not path.is_file() or shelf.file_hash(path) != digest:
+            found = shelf.find_by_hash(digest)
+            if found is None:
+                raise ModelError(
+                    f"The weights of '{spec.name}' (SHA-256 {digest[:12]}…) are neither at {path} "
+                    f"nor in {shelf.folder()}. Import them there: napari-restore models import FILE"
+                )
+            path = found
+    return load_state(path, digest)
 
 
 #: Side of the crops that published NAFNet weights were trained on, which their attention averages.
@@ -554,8 +659,10 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write weights as float16 with metadata; the file appears whole or not at all.
+def save_weights(
+    path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any], *, half: bool = True
+) -> None:
+    """Write weights with metadata; the file appears whole or not at all.
 
     Parameters
     ----------
@@ -564,13 +671,15 @@ def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str,
         A state dict.
     metadata : mapping
         Anything JSON can hold; strings are kept, other values are written as JSON.
+    half : bool
+        As float16; else as they are.
     """
     import torch
     from safetensors.torch import save_file
 
-    tensors = {
-        key: value.detach().cpu().to(torch.float16).contiguous() for key, value in state.items()
-    }
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    if half:
+        tensors = {key: value.to(torch.float16) for key, value in tensors.items()}
     texts = {
         key: value if isinstance(value, str) else json.dumps(value)
         for key, value in metadata.items()

@@ -30,7 +30,7 @@ from napari_restore.image.layout import (
     with_time,
 )
 from napari_restore.inference.engine import default_tiles, halo_with
-from napari_restore.models.catalog import INVERTERS, VOLUME_INVERTER, find_model
+from napari_restore.models.catalog import INVERTERS, VOLUME_INVERTER, find_model, is_own
 from napari_restore.runtime import resolve_device, torch
 
 from .given_psf import find_pixel_size, given_psfs, has_planes
@@ -57,7 +57,7 @@ class Options:
 
     Attributes
     ----------
-    task : {"deblur", "dehaze", "motion_deblur"}
+    task : {"deblur", "dehaze", "motion_deblur", "denoise"}
     model : str
         "auto", a name of the catalog, or a file of weights.
     device : str
@@ -377,6 +377,8 @@ def make_plan(
     )
     dimensions, layout, notes = _dimensions(checked, layout)
     psf = _psf(checked, layout, dimensions)
+    if options.model == "auto" and is_own(spec):
+        notes = (*notes, f"'{spec.name}' of your library is the default for such images.")
     inverter = None if psf == "none" else INVERTERS[layout.channels]
     if checked.method != "network":
         inverter = None

@@ -11,7 +11,7 @@ from napari_restore.analysis.find import Tools, find_psf, noise_level, re_blur, 
 from napari_restore.image.intensity import as_seen, between_bars
 from napari_restore.image.layout import Region
 from napari_restore.inference.predictor import KnownBlur, find_predictor
-from napari_restore.models.catalog import find_model
+from napari_restore.models.catalog import bundled_model
 from napari_restore.networks.motion_estimator import MOTION_UNIT
 from napari_restore.physics.camera import to_linear
 from napari_restore.runtime import check, tell, torch
@@ -178,8 +178,8 @@ def make_tools(inverter: ModelSpec, restorer: ModelSpec, device: str) -> Tools:
     device : str
     """
     channels = restorer.channels
-    deblur = find_predictor(find_model("deblur", channels), device)
-    moved = find_predictor(find_model("motion_deblur", channels), device)
+    deblur = find_predictor(bundled_model("deblur", channels), device)
+    moved = find_predictor(bundled_model("motion_deblur", channels), device)
     alone = find_predictor(restorer, device)
     whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
 

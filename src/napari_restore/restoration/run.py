@@ -24,7 +24,7 @@ from napari_restore.image.layout import (
     regions_of,
 )
 from napari_restore.inference.engine import Contexts, Report, run
-from napari_restore.models.catalog import sha256
+from napari_restore.models.catalog import is_own, sha256
 from napari_restore.runtime import autocast_dtype, check, installed_version, part_of, tell, torch
 
 from .cluster import finished, survey
@@ -783,5 +783,5 @@ def light_note(share: float, outside: bool = False) -> str:
 
 
 def _model(spec: ModelSpec) -> str:
-    """Name of a model; a user's own file is found again by its path."""
-    return spec.weights if Path(spec.weights).is_absolute() else spec.name
+    """Name of a model; a user's own file outside the library is found again by its path."""
+    return spec.weights if Path(spec.weights).is_absolute() and not is_own(spec) else spec.name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -21,9 +21,9 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
 
 @dataclass(frozen=True)
 class SharpImage:
-    """One image, uint8 (H, W, C), and the group that its file name puts it in."""
+    """One image, (H, W, C) in [0, 255], and the group that its file name puts it in."""
 
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[Any]
     group: str
     name: str
 
@@ -48,7 +48,7 @@ def load_folder(folders: Iterable[str | Path], channels: int) -> list[SharpImage
         for path in sorted(Path(folder).rglob("*")):
             if path.suffix.lower() not in SUFFIXES:
                 continue
-            pixels = _read(path)
+            pixels = read_plane(path)
             if channels == 3 and pixels.ndim == 2:
                 continue
             pixels = _color(pixels) if channels == 3 else _gray(pixels)
@@ -59,14 +59,53 @@ def load_folder(folders: Iterable[str | Path], channels: int) -> list[SharpImage
                 words.append(word)
             images.append(SharpImage(pixels, "_".join(words), path.name))
     if not images:
-        raise RestoreError(
-            f"No {'color ' if channels == 3 else ''}image in {', '.join(map(str, folders))}. "
-            f"Give folders that hold files ending in {', '.join(sorted(SUFFIXES))}."
-        )
+        raise _none(folders, channels)
     return images
 
 
-def _read(path: Path) -> NDArray[Any]:
+def as_training_image(pixels: NDArray[Any], name: str, channels: int) -> SharpImage:
+    """Make an image to learn from of an array (H, W) or (H, W, 3).
+
+    Raises
+    ------
+    RestoreError
+        If it is gray and has to be color.
+    """
+    if channels == 3 and pixels.ndim == 2:
+        raise RestoreError(f"'{name}' is gray, and the model is for color. Choose a mono model.")
+    return SharpImage(_color(pixels) if channels == 3 else _gray(pixels), "", name)
+
+
+def load_first(folders: Iterable[str | Path], channels: int, number: int = 0) -> SharpImage:
+    """Load one image of some folders, the first or another one.
+
+    Raises
+    ------
+    RestoreError
+        If there is none.
+    """
+    files = [
+        path
+        for folder in folders
+        for path in sorted(Path(folder).rglob("*"))
+        if path.suffix.lower() in SUFFIXES
+    ]
+    for place in range(len(files)):
+        path = files[(number + place) % len(files)]
+        pixels = read_plane(path)
+        if channels == 1 or pixels.ndim == 3:
+            return as_training_image(pixels, path.name, channels)
+    raise _none(folders, channels)
+
+
+def _none(folders: Iterable[str | Path], channels: int) -> RestoreError:
+    return RestoreError(
+        f"No {'color ' if channels == 3 else ''}image in {', '.join(map(str, folders))}. "
+        f"Give folders that hold files ending in {', '.join(sorted(SUFFIXES))}."
+    )
+
+
+def read_plane(path: Path) -> NDArray[Any]:
     """One image, (H, W) or (H, W, 3), without alpha."""
     from skimage.io import imread
 
@@ -121,6 +160,14 @@ def sharpness(pixels: NDArray[np.uint8]) -> float:
     fine = np.abs(np.diff(gray, axis=0)).mean()
     coarse = np.abs(gray[2::2] - gray[:-2:2]).mean()
     return float(2 * fine / max(coarse, 1e-6)) - 1
+
+
+class Crops(Protocol):
+    """Gives batches to learn from."""
+
+    def batch(self, rng: np.random.Generator, count: int, size: int) -> torch.Tensor:
+        """Draw crops: (count, C, size, size)."""
+        ...
 
 
 class CropSource:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from napari_restore.physics import camera, psf
 
@@ -169,6 +170,8 @@ class ColorBlur:
     margin : int
     photons : (float, float)
         Fewest and most that make the brightest pixel.
+    read : (float, float)
+        Least and most read noise, as a share of full scale.
     clean_share : float
         Of the images without noise.
     """
@@ -176,6 +179,7 @@ class ColorBlur:
     blur: Blur
     margin: int
     photons: tuple[float, float] = (150, 3e4)
+    read: tuple[float, float] = (3e-4, 1.5e-2)
     clean_share: float = 0.12
 
     def __call__(
@@ -198,7 +202,7 @@ class ColorBlur:
         sharp = torch.where(linear, camera.to_srgb(sharp), sharp.clamp(0, 1))
         noiseless = [rng.random() < self.clean_share for _ in range(count)]
         photons = [1e7 if skip else log_uniform(rng, *self.photons) for skip in noiseless]
-        read = [0.0 if skip else log_uniform(rng, 3e-4, 1.5e-2) for skip in noiseless]
+        read = [0.0 if skip else log_uniform(rng, *self.read) for skip in noiseless]
         noisy = camera.add_noise(
             seen, column(photons, sharp), column(read, sharp), generator
         ).clamp(0, 1)
@@ -219,10 +223,20 @@ class ColorBlur:
 
 @dataclass
 class MonoBlur:
-    """Blur, Poisson and Gaussian noise of a linear detector, then any gain and offset."""
+    """Blur, Poisson and Gaussian noise of a linear detector, then any gain and offset.
+
+    Attributes
+    ----------
+    blur : Blur
+    margin : int
+    photons, read : (float, float)
+        As for `ColorBlur`.
+    """
 
     blur: Blur
     margin: int
+    photons: tuple[float, float] = (25, 2e4)
+    read: tuple[float, float] = (5e-4, 3e-2)
 
     def __call__(
         self, sharp: torch.Tensor, rng: np.random.Generator, generator: torch.Generator
@@ -233,8 +247,8 @@ class MonoBlur:
         blurred = self.blur(sharp, rng)
         seen, sharp = trim(blurred.light, self.margin), trim(blurred.sharp, self.margin)
         noiseless = [rng.random() < 0.12 for _ in range(count)]
-        photons = [1e7 if skip else log_uniform(rng, 25, 2e4) for skip in noiseless]
-        read = [0.0 if skip else log_uniform(rng, 5e-4, 3e-2) for skip in noiseless]
+        photons = [1e7 if skip else log_uniform(rng, *self.photons) for skip in noiseless]
+        read = [0.0 if skip else log_uniform(rng, *self.read) for skip in noiseless]
         image = camera.add_noise(seen, column(photons, seen), column(read, seen), generator)
         for index in range(count):
             if rng.random() < 0.4:
@@ -254,6 +268,129 @@ def _random_polarity(sharp: torch.Tensor, rng: np.random.Generator) -> torch.Ten
         if rng.random() < 0.1:
             sharp[index] = sharp[index].amax() - sharp[index]
     return sharp
+
+
+# ---------------------------------------------------------------- noise alone
+
+#: Standard deviation of noise that is worth removing, least and most, as a share of full scale.
+NOISE = (2 / 255, 55 / 255)
+
+
+@dataclass
+class ColorNoise:
+    """Noise of a camera, in linear light or on the samples as they are; rounding, sometimes JPEG.
+
+    Nothing is blurred: what comes back is what the noise was added to.
+
+    Attributes
+    ----------
+    margin : int
+    identity_share : float
+        Of the images that come back as they were.
+    sigmas : (float, float)
+        Least and largest standard deviation, as a share of full scale.
+    """
+
+    margin: int = 0
+    identity_share: float = 0.12
+    sigmas: tuple[float, float] = NOISE
+
+    def __call__(
+        self, sharp: torch.Tensor, rng: np.random.Generator, generator: torch.Generator
+    ) -> Pair:
+        """Degrade a batch of crops in [0, 1]."""
+        count = len(sharp)
+        exposure = column([rng.uniform(0.4, 1.15) for _ in range(count)], sharp)
+        sharp = (sharp * exposure).clamp(0, 1)
+        # Of a camera, or Gaussian on what is shown, as denoisers are compared.
+        linear = column([float(rng.random() < 0.5) for _ in range(count)], sharp) > 0
+        light = torch.where(linear, camera.to_linear(sharp), sharp)
+        middle = light.mean((1, 2, 3), keepdim=True).clamp(min=0.02)
+        # Noise of the light is as strong on the screen as elsewhere: the tone curve raises it.
+        curve = (camera.to_srgb(middle + 1e-3) - camera.to_srgb(middle - 1e-3)) / 2e-3
+        sigma = column(_random_sigmas(count, rng, self.identity_share, self.sigmas), light)
+        noisy = _with_noise(light, torch.where(linear, sigma / curve, sigma), rng, generator)
+        image = camera.quantize(torch.where(linear, camera.to_srgb(noisy), noisy))
+        for index in range(count):
+            if rng.random() < 0.1:
+                image[index] = camera.jpeg(image[index], int(rng.integers(70, 97)))
+        image = torch.where(sigma > 0, image, sharp)
+        return Pair(image, sharp, noise=_spread(image - sharp))
+
+
+@dataclass
+class MonoNoise:
+    """Poisson and Gaussian noise of a linear detector, then any gain and offset.
+
+    Attributes
+    ----------
+    margin : int
+    identity_share : float
+        Of the images that come back as they were.
+    sigmas : (float, float)
+        As for `ColorNoise`.
+    """
+
+    margin: int = 0
+    identity_share: float = 0.12
+    sigmas: tuple[float, float] = NOISE
+
+    def __call__(
+        self, sharp: torch.Tensor, rng: np.random.Generator, generator: torch.Generator
+    ) -> Pair:
+        """Degrade a batch of crops in [0, 1]."""
+        count = len(sharp)
+        sharp = _random_polarity(sharp, rng)
+        sigma = column(_random_sigmas(count, rng, self.identity_share, self.sigmas), sharp)
+        image = _with_noise(sharp, sigma, rng, generator)
+        for index in range(count):
+            kind = rng.random()
+            if kind < 0.25:
+                image[index] = camera.quantize(image[index])
+            elif kind < 0.5:
+                # Detectors add an offset, so that noise is not cut off at black.
+                image[index] = (image[index] * 255).round() / 255
+        image = torch.where(sigma > 0, image, sharp)
+        noise = _spread(image - sharp)
+        gain = column([log_uniform(rng, 0.6, 1.6) for _ in range(count)], image)
+        offset = column([rng.normal(0, 0.06) for _ in range(count)], image)
+        return Pair(image * gain + offset, sharp * gain + offset, noise=noise * gain)
+
+
+def _random_sigmas(
+    count: int, rng: np.random.Generator, without: float, between: tuple[float, float]
+) -> list[float]:
+    """Draw standard deviations of noise, 0 for a share of them."""
+    return [0.0 if rng.random() < without else log_uniform(rng, *between) for _ in range(count)]
+
+
+def _with_noise(
+    light: torch.Tensor, sigma: torch.Tensor, rng: np.random.Generator, generator: torch.Generator
+) -> torch.Tensor:
+    """Add a mixture of shot and read noise.
+
+    Parameters
+    ----------
+    light : Tensor
+        (N, C, H, W), 1 is full scale.
+    sigma : Tensor
+        (N, 1, 1, 1), standard deviation of both together at the mean of each image,
+        or at 0.15 where it is darker.
+    """
+    count = len(light)
+    # A third has read noise alone.
+    shot = [0.0 if rng.random() < 0.33 else rng.uniform(0, 1) for _ in range(count)]
+    share = column(shot, light)
+    middle = light.mean((1, 2, 3), keepdim=True).clamp(min=0.15)
+    photons = (middle / (share * sigma**2).clamp(min=1e-9)).clamp(max=1e7)
+    noise = camera.add_noise(light, photons, sigma * (1 - share).sqrt(), generator) - light
+    for index in range(count):
+        if rng.random() < 0.15:
+            # Resampling, demosaicing and scanning make neighbors alike.
+            kernel = torch.from_numpy(psf.gaussian(rng.uniform(0.35, 0.9))).to(noise)
+            correlated = F.conv2d(noise[index, :, None], kernel[None, None], padding="same")
+            noise[index] = correlated[:, 0] / kernel.square().sum().sqrt()
+    return light + noise
 
 
 # ---------------------------------------------------------------- blur that is known

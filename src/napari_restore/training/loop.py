@@ -6,14 +6,16 @@ import copy
 import json
 import math
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
-from napari_restore.errors import ModelError, RestoreError
+from napari_restore.errors import FileError, ModelError, RestoreError
 from napari_restore.models.catalog import (
     build_network,
     load_state,
@@ -28,10 +30,10 @@ from .objectives import batch_loss, estimation_error, forward, truth_of
 from .warm_start import adapt_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from .data import SharpImage
+    from .data import Crops, SharpImage
     from .degradations import Degradation, Told
     from .recipes import Recipe
 
@@ -73,6 +75,65 @@ class TrainOptions:
     checkpoint_seconds: float = 150.0
 
 
+class TrainingData(NamedTuple):
+    """What a training learns from, and what it is validated on.
+
+    Attributes
+    ----------
+    source : Crops
+    held_out : sequence of SharpImage
+    images : int
+        That the crops are from.
+    """
+
+    source: Crops
+    held_out: Sequence[SharpImage]
+    images: int
+
+
+class Stand(NamedTuple):
+    """How far a training is, after each step.
+
+    Attributes
+    ----------
+    step : int
+    elapsed : float
+        Seconds of training, over all runs.
+    loss : float
+    figures : dict or None
+        Where this step ended with a validation.
+    best : bool
+        Whether that was the best so far.
+    """
+
+    step: int
+    elapsed: float
+    loss: float
+    figures: dict[str, float] | None
+    best: bool
+
+
+def sharp_data(recipe: Recipe, options: TrainOptions) -> TrainingData:
+    """Load sharp images from folders, and hold some out.
+
+    Raises
+    ------
+    RestoreError
+        If there are none, or one alone.
+    """
+    images = load_folder(options.images, recipe.channels)
+    if options.validation:
+        held_out = load_folder(options.validation, recipe.channels)
+    else:
+        held_out, images = images[::20], [im for i, im in enumerate(images) if i % 20]
+    if not images:
+        raise RestoreError("One image is too few to train on: give two or more.")
+    source = CropSource(
+        images, scenes=recipe.scenes, emphasis=recipe.emphasis, clearness=recipe.clearness
+    )
+    return TrainingData(source, held_out, len(images))
+
+
 def _origin(init: Path | None) -> dict[str, Any] | None:
     """Say which weights a training began with."""
     if init is None:
@@ -89,23 +150,26 @@ class Trainer:
     ----------
     recipe : Recipe
     options : TrainOptions
+    data : TrainingData, optional
+        In place of the folders of the options.
+    said : mapping, optional
+        What the exported weights say beside.
     """
 
-    def __init__(self, recipe: Recipe, options: TrainOptions) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        options: TrainOptions,
+        data: TrainingData | None = None,
+        said: Mapping[str, Any] | None = None,
+    ) -> None:
         self.recipe, self.options = recipe, options
         self.budget = 60 * (recipe.minutes if options.minutes is None else options.minutes)
         self.device = torch.device(options.device)
-        images = load_folder(options.images, recipe.channels)
-        if options.validation:
-            held_out = load_folder(options.validation, recipe.channels)
-        else:
-            held_out, images = images[::20], [im for i, im in enumerate(images) if i % 20]
-        if not images:
-            raise RestoreError("One image is too few to train on: give two or more.")
-        self.counts = {"train": len(images), "validation": len(held_out)}
-        self.source = CropSource(
-            images, scenes=recipe.scenes, emphasis=recipe.emphasis, clearness=recipe.clearness
-        )
+        data = sharp_data(recipe, options) if data is None else data
+        self._said = dict(said or {})
+        self.counts = {"train": data.images, "validation": len(data.held_out)}
+        self.source = data.source
         torch.manual_seed(options.seed)
         network = build_network(recipe.architecture, recipe.options)
         if options.init is not None:
@@ -120,8 +184,12 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=1e-4
         )
-        self.validation = Validation(held_out, recipe.degradation, self.device, recipe.scenes[:1])
+        self.validation = Validation(
+            data.held_out, recipe.degradation, self.device, recipe.scenes[:1]
+        )
         self.step, self.elapsed, self.best = 0, 0.0, -math.inf
+        #: PSNR of the weights that it began with, if that was measured.
+        self.start: float | None = None
         options.out.mkdir(parents=True, exist_ok=True)
         self._checkpoint = options.out / f"{recipe.name}.ckpt"
         self._log = options.out / f"{recipe.name}.jsonl"
@@ -143,7 +211,7 @@ class Trainer:
         return next(loss for start, loss in losses if self._share >= start)
 
     def _learning_rate(self) -> float:
-        rise = min(1.0, (self.step + 1) / 200)
+        rise = min(1.0, (self.step + 1) / self.recipe.warm_up)
         return (
             self.recipe.learning_rate
             * rise
@@ -185,7 +253,14 @@ class Trainer:
 
     # ------------------------------------------------------------ files
 
-    def _save(self, figures: dict[str, float]) -> None:
+    def save(self) -> None:
+        """Write what it takes to go on from here.
+
+        Raises
+        ------
+        FileError
+            If that cannot be written; the last checkpoint stays.
+        """
         state = {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
@@ -193,11 +268,15 @@ class Trainer:
             "step": self.step,
             "elapsed": self.elapsed,
             "best": self.best,
+            "start": self.start,
         }
-        with whole_file(self._checkpoint) as temporary:
+        with _written(self._checkpoint), whole_file(self._checkpoint) as temporary:
             torch.save(state, temporary)
-        row = {"step": self.step, "minutes": round(self.elapsed / 60, 2), **figures}
-        with self._log.open("a", encoding="utf-8") as log:
+
+    def _note(self, figures: dict[str, float], loss: float) -> None:
+        minutes = round(self.elapsed / 60, 2)
+        row = {"step": self.step, "minutes": minutes, **figures, "loss": round(loss, 4)}
+        with _written(self._log), self._log.open("a", encoding="utf-8") as log:
             log.write(json.dumps(row) + "\n")
 
     def _resume(self) -> None:
@@ -207,6 +286,7 @@ class Trainer:
         # Checkpoints of before are spelled in British English.
         self.optimizer.load_state_dict(state.get("optimizer") or state["optimiser"])
         self.step, self.elapsed, self.best = state["step"], state["elapsed"], state["best"]
+        self.start = state.get("start")
 
     @property
     def weights(self) -> Path:
@@ -226,11 +306,54 @@ class Trainer:
             "steps": self.step,
             "minutes": round(self.elapsed / 60, 1),
             "device": self.device.type,
-            "validation": figures,
+            "validation": figures if self.start is None else {**figures, "start": self.start},
+            **self._said,
         }
-        save_weights(self.weights, self.average.state_dict(), metadata)
+        with _written(self.weights):
+            save_weights(self.weights, self.average.state_dict(), metadata)
 
     # ------------------------------------------------------------ the whole
+
+    def begin(self) -> None:
+        """Measure the weights that it begins with: what is kept has to be better."""
+        if self.start is None and not self.step:
+            self.start = self.best = self.validate()["output"]
+
+    def judge(self) -> tuple[dict[str, float], bool]:
+        """Validate, and export the weights if they are the best so far: figures, and whether."""
+        figures = self.validate()
+        best = figures["output"] > self.best
+        if best:
+            self.best = figures["output"]
+            self._export(figures)
+        return figures, best
+
+    def steps(self) -> Iterator[Stand]:
+        """Train until the budget is spent, and tell of every step.
+
+        Whoever asks may stop asking; `save` then keeps what was done since the last validation.
+
+        Raises
+        ------
+        FileError
+            If a checkpoint cannot be written; the last one stays.
+        """
+        since, losses = 0.0, list[float]()
+        while self.elapsed < self.budget:
+            start = time.monotonic()
+            loss = self.train_step()
+            seconds = time.monotonic() - start
+            self.elapsed += seconds
+            since += seconds
+            losses.append(loss)
+            figures, best = None, False
+            if since >= self.options.checkpoint_seconds or self.elapsed >= self.budget:
+                since = 0.0
+                figures, best = self.judge()
+                self.save()
+                self._note(figures, float(np.mean(losses)))
+                losses.clear()
+            yield Stand(self.step, self.elapsed, loss, figures, best)
 
     def run(self, progress: bool = True) -> Path:
         """Train until the budget is spent.
@@ -250,26 +373,27 @@ class Trainer:
         bar = tqdm(
             total=round(self.budget), initial=round(self.elapsed), unit="s", disable=not progress
         )
-        since = 0.0
         with bar:
-            while self.elapsed < self.budget:
-                start = time.monotonic()
-                loss = self.train_step()
-                seconds = time.monotonic() - start
-                self.elapsed += seconds
-                since += seconds
-                bar.n = min(round(self.elapsed), bar.total)
-                bar.set_postfix_str(f"step {self.step} loss {loss:.4f}")
-                if since >= self.options.checkpoint_seconds or self.elapsed >= self.budget:
-                    since = 0.0
-                    figures = self.validate()
-                    if figures["output"] > self.best:
-                        self.best = figures["output"]
-                        self._export(figures)
-                    self._save(figures)
-                    if progress:
-                        bar.write(f"{self.recipe.name} {self.elapsed / 60:.1f} min {figures}")
+            for stand in self.steps():
+                bar.n = min(round(stand.elapsed), bar.total)
+                bar.set_postfix_str(f"step {stand.step} loss {stand.loss:.4f}")
+                if stand.figures is not None and progress:
+                    bar.write(f"{self.recipe.name} {stand.elapsed / 60:.1f} min {stand.figures}")
         return self.weights
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """Say what could not be written, and that nothing is lost."""
+    try:
+        yield
+    # Torch and safetensors have their own errors for a full disk.
+    except (OSError, RuntimeError, SafetensorError) as error:
+        brief = (str(error).strip() or repr(error)).splitlines()[0]
+        raise FileError(
+            f"{path} cannot be written ({brief}). Is the disk full? Make room, and continue: the "
+            "last checkpoint is whole."
+        ) from error
 
 
 _SIZE = 256
@@ -376,6 +500,8 @@ def _pair(
         pair = degradation(sharp.clone(), rng, generator)
         if psnr(pair.image[:, : pair.target.shape[1]], pair.target) < _UNTOUCHED:
             break
+    # Of recorded pairs the channels of the image come first, and those of its target after them.
+    clean = clean[:, -pair.target.shape[1] :]
     frames = pair.image.shape[1] // pair.target.shape[1]
     truth = truth_of(pair)
     return ValidationPair(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from napari_restore.errors import ModelError
 from napari_restore.models.catalog import (
     DEBLURRER,
+    DENOISER,
     FRAME_PAIR,
     HAZE,
     INVERTER,
@@ -17,7 +18,7 @@ from napari_restore.models.catalog import (
 )
 
 from .blurs import KernelBlur, MotionBlur, random_defocus, random_psf
-from .degradations import ColorBlur, Degradation, KnownBlur, MonoBlur
+from .degradations import ColorBlur, ColorNoise, Degradation, KnownBlur, MonoBlur, MonoNoise
 from .frames import FramePairBlur
 from .haze_degradations import Haze, OutOfFocusLight
 from .losses import log_error, restoration_loss
@@ -52,6 +53,8 @@ class Recipe:
     emphasis : mapping
     clearness : mapping
         See `CropSource`.
+    warm_up : int
+        Steps of the rise.
     motion_share : float
         Of the time, from the start, in which networks that restore along motion only learn to find
         it.
@@ -77,6 +80,7 @@ class Recipe:
     scenes: tuple[int, ...] = ()
     emphasis: Mapping[str, float] = field(default_factory=dict)
     clearness: Mapping[str, float] = field(default_factory=dict)
+    warm_up: int = 200
     motion_share: float = 0.0
     oracle_motion_until: float = 0.0
     start_from: str | None = None
@@ -85,7 +89,7 @@ class Recipe:
     @property
     def channels(self) -> int:
         """Channels of the images it learns from."""
-        return 3 if self.name.endswith("color") else 1
+        return int(self.options.get("channels", 3))  # type: ignore[call-overload,no-any-return]
 
 
 RECIPES: tuple[Recipe, ...] = (
@@ -112,6 +116,34 @@ RECIPES: tuple[Recipe, ...] = (
         emphasis={"em": 3.0},
         start_from="deblur-color",
         minutes=90,
+    ),
+    Recipe(
+        "denoise-color",
+        "denoise",
+        "resunet",
+        ColorNoise(),
+        {"channels": 3, **DENOISER},
+        # Noise is seen in small crops, and there are more of them in the same time.
+        crops=((0.0, 64, 10), (0.6, 96, 6), (0.92, 160, 3)),
+        # Faint noise is below the floor of the other recipes.
+        losses=((0.0, partial(log_error, floor=2e-5)),),
+        learning_rate=5e-4,
+        start_from="deblur-color",
+        minutes=90,
+    ),
+    Recipe(
+        "denoise-mono",
+        "denoise",
+        "resunet",
+        MonoNoise(),
+        {"channels": 1, "keep_mean": True, **DENOISER},
+        crops=((0.0, 64, 10), (0.6, 96, 6), (0.92, 160, 3)),
+        losses=((0.0, partial(log_error, floor=2e-5)),),
+        learning_rate=5e-4,
+        # What is noisy itself teaches noise.
+        emphasis={"em": 0.5},
+        start_from="denoise-color",
+        minutes=60,
     ),
     Recipe(
         "invert-mono",
