@@ -1,6 +1,6 @@
 """How well point spread functions are found, and what that is worth: by family, on own images.
 
-    python benchmarks/psf.py FOLDER [--inverter WEIGHTS] [--task deblur] [--families shake,disk]
+    python benchmarks/psf.py FOLDER [--inverter WEIGHTS] [--task deblur] [--families "shake;disk"]
 
 Each image is blurred by random kernels of a family, with seeds, and rounded to 8 bits. A table has,
 for each family: the error of the size, the likeness of found and true kernel, and the PSNR of the
@@ -177,14 +177,14 @@ def main() -> None:
     parser.add_argument("--inverter", type=Path, help="weights; default: those that are bundled")
     parser.add_argument("--task", choices=TASKS, default="motion_deblur")
     parser.add_argument("--channels", type=int, choices=(1, 3), default=1)
-    parser.add_argument("--families", default=",".join(FAMILIES))
+    parser.add_argument("--families", default=";".join(FAMILIES))
     parser.add_argument("--count", type=int, default=6, help="images for each family")
     parser.add_argument("--side", type=int, default=320)
     parser.add_argument("--shrink", type=float, default=1.5)
     options = parser.parse_args()
     tools = tools_for(options.channels, options.inverter, options.task == "motion_deblur")
     sharp = images(options.folder, options.channels, options.count, options.side, options.shrink)
-    for family in (f for f in FAMILIES if f in options.families.split(",")):
+    for family in (f for f in FAMILIES if f in options.families.split(";")):
         rows = []
         for seed, image in enumerate(sharp):
             rows.append(measure(image, family, 1000 + seed, tools, options.task == "motion_deblur"))

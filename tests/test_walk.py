@@ -61,7 +61,7 @@ def blurred(monkeypatch):
 
 def test_restore_enters_few_modules(blurred):
     """Cold: the model is loaded on the way."""
-    entered = entered_by(lambda: restore(blurred, "deblur", tile=64, device="cpu"))
+    entered = entered_by(lambda: restore(blurred, "deblur", psf="none", tile=64, device="cpu"))
     assert "networks/resunet.py" in entered
     assert len(entered) <= MOST, sorted(entered)
 
@@ -73,6 +73,6 @@ def test_command_line_enters_few_modules(blurred, tmp_path):
     picture.axes = "YX"
     write_image(tmp_path / "a.ome.zarr", picture.data, picture, "{}")
     paths = [str(tmp_path / "a.ome.zarr"), "-o", str(tmp_path / "b.ome.zarr")]
-    entered = entered_by(lambda: main(["deblur", *paths, "--device", "cpu"]))
+    entered = entered_by(lambda: main(["deblur", *paths, "--psf", "none", "--device", "cpu"]))
     assert {"networks/resunet.py", "io/ome_zarr.py"} <= entered
     assert len(entered) <= MOST, sorted(entered)

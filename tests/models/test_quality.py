@@ -40,7 +40,7 @@ LEAST = {
     ("dehaze", "mono"): (2.0, 0.9),
     ("motion_deblur", "color"): (0.7, 0.8),
     ("motion_deblur", "mono"): (1.0, 0.8),
-    ("denoise", "color"): (3.0, 0.9),
+    ("denoise", "color"): (2.5, 0.8),
     ("denoise", "mono"): (3.0, 0.9),
 }
 

@@ -20,9 +20,10 @@ from napari_restore.physics.psf import convolve, stack
 
 from .free_form import refined, search
 from .point_spread import PSF
+from .spectrum import misfit, power_spectrum, transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -278,11 +279,10 @@ def _blocks(plane: NDArray[np.float64], side: int) -> NDArray[np.float64]:
     return means
 
 
-#: Size that is tried first, as a share of the estimator's, and its neighbors, as shares of it. Too
-#: large is worse than too small.
-SIZE, NEIGHBORS = 0.97, ((0.88, 1.1), (0.95, 1.04))
-#: Defocus of the pupils in radians, and how much longer one axis of an ellipse is than the other.
-_DEFOCUS, _TIMES_WIDER = 1.0, 1.5
+#: Equivalent sigmas in pixels that are looked for, and how many steps lie between two of them.
+SIGMAS, _STEPS = np.geomspace(0.45, 4.0, 23), 10
+#: Defocus of the pupils in radians.
+_DEFOCUS = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -327,23 +327,98 @@ def of_size(family: str, sigma: float) -> Candidate:
     raise ValueError(f"There is no family '{family}'.")
 
 
-def ellipses(sigma: float) -> list[Candidate]:
-    """Elliptical Gaussians in four directions that blur as much as a round one."""
-    long, short = sigma * math.sqrt(_TIMES_WIDER), sigma / math.sqrt(_TIMES_WIDER)
-    return [
-        Candidate(
-            "gaussian",
-            psf.gaussian(short, long, angle),
-            {"sigma_y": short, "sigma_x": long, "angle": angle},
-        )
-        for angle in np.arange(4) * math.pi / 4
-    ]
-
-
 def line(length: float, angle: float) -> Candidate:
     """Even motion along a line; the angle in radians from the x axis toward y."""
     array = psf.combine(motion.kernel(motion.line(length, angle)), psf.gaussian(0.35))
     return Candidate("line", psf.centered(array), {"length": length, "angle": angle})
+
+
+@lru_cache(maxsize=1)
+def _transfers() -> dict[str, list[NDArray[np.float64]]]:
+    """Transfer functions of each family out of focus, one for each of `SIGMAS`."""
+    return {family: [transfer(of_size(family, s).array) for s in SIGMAS] for family in KNOWN}
+
+
+@dataclass(frozen=True, eq=False)
+class Defocus:
+    """How far out of focus an image is.
+
+    Attributes
+    ----------
+    candidate : Candidate
+    unsure : float
+        Standard deviation of the logarithm of its size.
+    evidence : float
+        Logarithm of how much more likely it is than no blur.
+    """
+
+    candidate: Candidate
+    unsure: float
+    evidence: float
+
+
+#: What a misfit has to grow by for a blur to be less likely by a factor of e: spectra of images
+#: are no power laws, and their rings are off together.
+_MISFIT = 20.0
+#: What the estimator is off by beside what it says, in logarithms; and what it counts at most,
+#: since it may be off altogether.
+_ESTIMATE, _WRONG = 0.12, 12.0
+#: What speaks against pupils, which differ from Gaussians by little: logarithm of how rare they
+#: are; and the sigma of images without blur.
+_RARE, _NONE = 3.0, 0.3
+#: What has to speak for a blur, and how sure its size has to be: below, a network that is told
+#: nothing does better. How many standard deviations of the estimator it may be off.
+_EVIDENCE, _SURE_SIZE, _OFF = 8.0, 0.15, 2.0
+
+
+def defocus(
+    plane: NDArray[np.floating],
+    sigma: float,
+    unsure: float,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Defocus:
+    """Find how far out of focus a plane is, from its spectrum and what an estimator says of it.
+
+    Parameters
+    ----------
+    plane : ndarray
+        (H, W) of light.
+    sigma, unsure : float
+        Standard deviation in pixels of the Gaussian that blurs as much, and the standard deviation
+        of its logarithm; infinite where nothing is known.
+    progress : callable
+        Told the share of the work that is done; may raise.
+
+    Returns
+    -------
+    Defocus
+    """
+    spectrum = power_spectrum(plane)
+
+    def told(size: NDArray[np.float64]) -> NDArray[np.float64]:
+        if not math.isfinite(unsure):
+            return np.zeros(len(size))
+        off = np.log(size / max(sigma, 1e-3)) / math.hypot(_ESTIMATE, unsure)
+        return np.minimum(off**2 / 2, _WRONG)
+
+    fine = np.geomspace(SIGMAS[0], SIGMAS[-1], _STEPS * (len(SIGMAS) - 1) + 1)
+    against = {}
+    for number, (family, transfers) in enumerate(_transfers().items()):
+        progress(number / len(KNOWN))
+        misfits = [misfit(spectrum, passed) for passed in transfers]
+        against[family] = np.interp(np.log(fine), np.log(SIGMAS), misfits) / _MISFIT + told(fine)
+    # Pixels hide the form of small pupils.
+    against["pupil"] = np.where(fine > _SMALLEST_PUPIL, against["pupil"] + _RARE, np.inf)
+    nothing = misfit(spectrum, np.ones_like(_transfers()["disk"][0])) / _MISFIT
+    nothing += float(told(np.array([_NONE]))[0])
+    best = min(against, key=lambda family: float(against[family].min()))
+    costs = against[best]
+    likely = np.exp(costs.min() - costs)
+    logs = np.log(fine)
+    mean = float((likely * logs).sum() / likely.sum())
+    spread = math.sqrt(float((likely * (logs - mean) ** 2).sum() / likely.sum()))
+    evidence = float(nothing - costs.min())
+    return Defocus(of_size(best, float(fine[costs.argmin()])), spread, evidence)
 
 
 @lru_cache(maxsize=64)
@@ -362,9 +437,9 @@ def _pupil(cutoff: float) -> NDArray[np.float32]:
 
 #: Pixels at the border that do not count: what lies beyond is not known.
 _BORDER = 8
-#: A restoration has to score this much better than the image itself, as a share: for PSFs of the
-#: size that an estimator saw, and for those of any form, of which one always fits somewhat.
-MARGINS = {"known": 0.006, "free": 0.03}
+#: A restoration has to score this much better than the image itself, as a share: of PSFs of any
+#: form one always fits somewhat.
+MARGIN = 0.03
 #: Restorations that are not told a PSF take more noise away, and look this much sparser for it.
 PLAIN_IS_SPARSER = 0.9
 #: What samples beyond the range of the image cost: they are ringing, mostly.
@@ -489,8 +564,6 @@ _SHARP, _SURE = 0.42, 0.12
 _DIFFERENT = 1.3
 #: Equivalent sigma from which on pupils differ from Gaussians.
 _SMALLEST_PUPIL = 1.25
-#: Above, the estimator does not know.
-_UNSURE = 0.7
 #: Below this length in pixels, if the network is so sure, nothing moved; and below this equivalent
 #: sigma nothing is blurred in another way.
 _STILL, _STILL_SURE, _STILL_SIGMA = 0.5, 0.35, 0.45
@@ -571,12 +644,6 @@ class _Trial:
         self.ranking.sort(key=lambda tried: tried[0])
         return there
 
-    def around(self, sizes: Sequence[float]) -> None:
-        """Try the best in other sizes."""
-        best = self.best
-        for size in sizes:
-            self.add(of_size(best.family, best.sigma * size))
-
 
 class Looked:
     """A window that is looked at."""
@@ -626,44 +693,54 @@ class Looked:
         """Try hypotheses, refine the best and compare it with doing nothing."""
         if free_form and self._is_still:
             return Choice("plain" if self.sigma > _STILL_SIGMA else "sharp")
+        if not free_form:
+            return self._out_of_focus(progress)
         trial = _Trial(self._score)
-        if free_form:
-            for candidate in self._moving(progress):
-                trial.add(candidate, self._bonus(candidate))
-            self._refine(trial, progress)
-        elif self.unsure < _UNSURE and self.sigma > 0.4:
-            self._out_of_focus(trial, progress)
+        for candidate in self._moving(progress):
+            trial.add(candidate, self._bonus(candidate))
+        self._refine(trial, progress)
         nothing, best = trial.nothing, trial.best
         rival = math.inf
         if self._tools.plain is not None:
             progress(0.8)
             restored = self._tensor(self._tools.plain(self._tried))
             rival = score(restored, self._image)
-        margin = MARGINS["known" if best.family in KNOWN else "free"]
-        if trial.least > (1 - margin) * nothing:
+        if trial.least > (1 - MARGIN) * nothing:
             undone = rival < PLAIN_IS_SPARSER * nothing or not self.sigma < _SHARP
             return Choice("plain" if undone else "sharp")
         if rival < PLAIN_IS_SPARSER * trial.least:
             return Choice("plain")
-        kernel = torch.from_numpy(best.array.copy())
-        kept = self._in_light(self._restored(best))
-        check = re_blur(self._in_light(self._image), kept, kernel, self._noise())
-        return Choice("found", best, self._described(best), check)
+        return Choice("found", best, self._described(best), self._check(best))
 
-    def _out_of_focus(self, trial: _Trial, progress: Callable[[float], None]) -> None:
-        """Try the families of a lens out of focus, in sizes around that of the estimator."""
-        for family in KNOWN:
-            progress(0.15)
-            # Pixels hide the form of small pupils.
-            if family != "pupil" or self.sigma > _SMALLEST_PUPIL:
-                trial.add(of_size(family, SIZE * self.sigma))
-        for sizes in NEIGHBORS:
-            progress(0.2)
-            trial.around(sizes)
-        if trial.best.family == "gaussian":
-            for ellipse in ellipses(trial.best.sigma):
-                progress(0.25)
-                trial.add(ellipse)
+    def _out_of_focus(self, progress: Callable[[float], None]) -> Choice:
+        """Decide whether a lens was out of focus, and how far."""
+        progress(0.2)
+        found = self.defocus
+        progress(0.7)
+        if self.sees_defocus:
+            check = self._check(found.candidate)
+            if check.fits:
+                return Choice("found", found.candidate, self._described(found.candidate), check)
+        return Choice("sharp" if self.sigma < _SHARP else "plain")
+
+    @cached_property
+    def defocus(self) -> Defocus:
+        """How far out of focus the window is."""
+        return defocus(self._light(self._samples).mean(2), self.sigma, self.unsure)
+
+    @property
+    def sees_defocus(self) -> bool:
+        """Whether enough speaks for that, and the estimator does not speak against it."""
+        found = self.defocus
+        off = abs(math.log(found.candidate.sigma / max(self.sigma, 1e-3)))
+        agrees = math.isnan(off) or off < _OFF * math.hypot(_ESTIMATE, self.unsure)
+        return agrees and found.evidence > _EVIDENCE and found.unsure < _SURE_SIZE
+
+    def _check(self, candidate: Candidate) -> ReBlur:
+        """See whether a kernel explains what is tried."""
+        kernel = torch.from_numpy(candidate.array.copy())
+        kept = self._in_light(self._restored(candidate))
+        return re_blur(self._in_light(self._image), kept, kernel, self._noise())
 
     def _bonus(self, candidate: Candidate) -> float:
         """Count in favor of a straight line what the network that sees motion is sure of."""
@@ -721,14 +798,13 @@ class Looked:
         candidate = choice.candidate
         assert candidate is not None
         if candidate.family in KNOWN:
-            apart = abs(math.log(max(self.sigma, 1e-3) / max(first.sigma, 1e-3)))
-            chance = 2 * math.hypot(self.unsure, first.unsure)
-            if not apart > max(math.log(_DIFFERENT), chance):
+            own, there = self.defocus, first.defocus
+            if not self.sees_defocus:
+                return None if self.is_sharp else choice.psf
+            apart = abs(math.log(own.candidate.sigma / candidate.sigma))
+            if not apart > max(math.log(_DIFFERENT), 2 * math.hypot(own.unsure, there.unsure)):
                 return choice.psf
-            if self.is_sharp:
-                return None
-            factor = candidate.sigma / max(first.sigma, 1e-3)
-            return self._described(of_size(candidate.family, self.sigma * factor))
+            return self._described(of_size(candidate.family, own.candidate.sigma))
         # Of a window with little to see it may say next to nothing.
         return choice.psf if self._score(candidate) < 1.01 * self._score(NOTHING) else None
 
@@ -736,7 +812,7 @@ class Looked:
         return score(self._restored(candidate), self._image)
 
     def _described(self, candidate: Candidate) -> PSF:
-        spread = self.unsure if candidate.family in KNOWN else None
+        spread = self.defocus.unsure if candidate.family in KNOWN else None
         text = _FOUND[candidate.family].format(**candidate.parameters)
         return PSF(
             candidate.array, candidate.family, candidate.parameters, spread, f"Found: {text}"

@@ -163,8 +163,8 @@ def _add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
             "--psf",
             metavar="none|auto|optics|FILE",
             help="point spread function: none, auto (found in each image), optics (from what the "
-            "image's metadata record), or an image of one; default: "
-            + ("auto, where the image is one plane" if task == "motion_deblur" else "none"),
+            "image's metadata record), or an image of one; default: auto, where the image is one "
+            "plane, else none",
         )
         add("--beads", metavar="FILE", help="take the PSF from an image of beads")
     if task == "deblur":

@@ -650,11 +650,8 @@ class PsfSource:
 
     @property
     def asked(self) -> bool:
-        """Whether there is one."""
-        given = self._known is not None and not (
-            isinstance(self._known, str) and self._known == "none"
-        )
-        return self._optics or given
+        """Whether anything is said of it; "none" too, since images of one plane have "auto"."""
+        return self._optics or self._known is not None
 
     def options(self, picture: ImageFile) -> tuple[dict[str, Any], list[str]]:
         """Options ``psf`` and ``pixel_size`` for an image, and what has to be said of them."""

@@ -46,7 +46,7 @@ AUTO, NONE, FOUND, LAYER, BEADS, OPTICS = (
 )
 _TIP = (
     "What a single point looks like in the image. With it, a network undoes just this blur. "
-    "none: the network guesses. auto: found for motion in single images, else none."
+    "none: the network guesses. auto: found in single images, else none."
 )
 #: Fields of the optics: name, label, unit, what it says while it is empty, tip.
 _FIELDS = (

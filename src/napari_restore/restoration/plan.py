@@ -82,7 +82,7 @@ class Options:
         Point spread function of the blur, for ``deblur`` and ``motion_deblur`` of one frame; the
         network that inverts it restores then. An array, (Y, X) of any size, is centered, freed from
         its background and normalized. "auto" finds it from the image, and does without where none
-        explains the image. None is "auto" for motion in images of one plane, else "none". Also what
+        explains the image. None is "auto" for images of one plane, else "none". Also what
         `psf_from_beads` returns, the arguments of `Optics` as a dictionary, or a list: one for each
         channel.
     pixel_size : length, optional
@@ -463,9 +463,9 @@ def _psf(options: Options, layout: Layout, dimensions: int) -> tuple[PSF, ...] |
     given = options.psf
     applies = options.task in ("deblur", "motion_deblur") and options.frames == 1
     if given is None:
-        # Each frame of a movie moved in a way of its own.
-        one = layout.planes == layout.groups
-        given = "auto" if options.task == "motion_deblur" and one else "none"
+        # Each frame of a movie moved in a way of its own, and each plane of a stack is out of focus
+        # by its own depth.
+        given = "auto" if layout.planes == layout.groups else "none"
     if isinstance(given, str) and given == "none":
         return "none"
     if isinstance(given, str) and given == "auto":
