@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(napari_restore.__file__).parent
 #: Most modules that a walk may enter.
-MOST = 15
+MOST = 14
 
 
 def entered_by(call: Callable[[], object]) -> set[str]:

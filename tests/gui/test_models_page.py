@@ -8,13 +8,13 @@ import pytest
 
 from napari_restore.gui.models import ModelsWidget
 from napari_restore.gui.widget import DeblurWidget, DehazeWidget
-from napari_restore.models import library, shelf
+from napari_restore.models import catalog, library
 from napari_restore.models.catalog import SHIPPED
 
 
 @pytest.fixture(autouse=True)
 def own(tmp_path, monkeypatch):
-    monkeypatch.setattr(shelf, "folder", lambda: tmp_path / "library")
+    monkeypatch.setattr(catalog, "own_folder", lambda: tmp_path / "library")
 
 
 @pytest.fixture

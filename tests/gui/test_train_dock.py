@@ -17,7 +17,7 @@ from scipy import ndimage
 from napari_restore.gui import train
 from napari_restore.gui.curve import Curve
 from napari_restore.gui.train import TrainWidget, write_layers
-from napari_restore.models import library, shelf
+from napari_restore.models import catalog, library
 from napari_restore.training import projects
 from napari_restore.training.projects import Project, Settings, Status
 from waiting import LIMIT, LIMIT_MS
@@ -36,7 +36,7 @@ def data(tmp_path, monkeypatch):
     """A folder of data for each test, which programs inherit."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     own = tmp_path / "data" / "napari-restore"
-    monkeypatch.setattr(shelf, "folder", lambda: own / "models")
+    monkeypatch.setattr(catalog, "own_folder", lambda: own / "models")
     for module in (projects, train):
         monkeypatch.setattr(module, "projects_folder", lambda: own / "trainings")
     monkeypatch.setattr(TrainWidget, "_processes", {})

@@ -15,7 +15,7 @@ import yaml
 
 from napari_restore import restore
 from napari_restore.errors import FileError, ModelError
-from napari_restore.models import library, shelf
+from napari_restore.models import catalog, library
 from napari_restore.models.catalog import build_network
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ RESUNET = {"widths": [8, 12], "unshuffle": 2, **BLOCKS}
 @pytest.fixture(autouse=True)
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A library of its own for each test."""
-    monkeypatch.setattr(shelf, "folder", lambda: tmp_path / "library")
+    monkeypatch.setattr(catalog, "own_folder", lambda: tmp_path / "library")
 
 
 @pytest.fixture(params=[1, 3], ids=["mono", "color"])
@@ -153,7 +153,7 @@ def test_programs_and_unknown_networks_are_refused(
     )
     with pytest.raises(ModelError, match=said):
         library.add(path)
-    assert shelf.names() == {}
+    assert catalog.own_files() == {}
 
 
 def test_code_in_the_weights_is_not_run(tmp_path: Path) -> None:

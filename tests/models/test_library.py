@@ -15,7 +15,7 @@ from napari_restore import restore
 from napari_restore.cli import main
 from napari_restore.errors import FileError, ModelError
 from napari_restore.inference.predictor import load_predictor
-from napari_restore.models import library, shelf
+from napari_restore.models import catalog, library
 from napari_restore.models.catalog import build_network, bundled_model, find_model, own_names
 from napari_restore.restoration.plan import Options, make_plan
 from napari_restore.restoration.run import restore_array
@@ -31,7 +31,7 @@ IMAGE = np.random.default_rng(3).integers(0, 4000, (70, 60)).astype(np.uint16)
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A library of its own for each test."""
     folder = tmp_path / "library"
-    monkeypatch.setattr(shelf, "folder", lambda: folder)
+    monkeypatch.setattr(catalog, "own_folder", lambda: folder)
     return folder
 
 
@@ -47,7 +47,7 @@ def names() -> list[str]:
 def test_an_imported_model_restores_by_its_name(kept: library.Entry, mono_model: str) -> None:
     assert (kept.spec.task, kept.spec.kind, kept.bundled) == ("deblur", "mono", False)
     # Copied as it was.
-    assert kept.spec.sha256 == shelf.file_hash(Path(mono_model))
+    assert kept.spec.sha256 == catalog.sha256(Path(mono_model))
     by_name = restore(IMAGE, "deblur", model="nuclei 40x")
     np.testing.assert_array_equal(by_name, restore(IMAGE, "deblur", model=mono_model))
     record = restore_array(
@@ -71,7 +71,7 @@ def test_renamed_exported_removed(kept: library.Entry, tmp_path: Path) -> None:
     # A change of capitals alone is one too, also where files are not told apart by them.
     assert library.rename("Nuclei", "nuclei").name == "nuclei"
     path = library.export("nuclei", tmp_path / "out.safetensors")
-    assert shelf.file_hash(path) == kept.spec.sha256
+    assert catalog.sha256(path) == kept.spec.sha256
     assert kept.spec.sha256 in path.with_suffix(".md").read_text(encoding="utf-8")
     with pytest.raises(FileError, match="exists already"):
         library.export("nuclei", path)
@@ -134,7 +134,7 @@ def test_a_worker_finds_the_weights_by_their_hash(
     spec = replace(kept.spec)
     # The worker has another library, where the model has another name.
     elsewhere = tmp_path / "worker"
-    monkeypatch.setattr(shelf, "folder", lambda: elsewhere)
+    monkeypatch.setattr(catalog, "own_folder", lambda: elsewhere)
     (own / "nuclei 40x.safetensors").unlink()
     with pytest.raises(ModelError, match=r"neither at .* nor in .*worker.*models import"):
         load_predictor(spec, "cpu")
@@ -205,7 +205,7 @@ def test_the_command_line_keeps_models(
     assert "Imported 'mine'" in said("import", mono_model, "--name", "mine")
     assert "auto takes 'mine' for deblur of mono images" in said("default", "mine")
     (line,) = (line for line in said().splitlines() if line.startswith("mine *"))
-    assert shelf.file_hash(Path(mono_model))[:8] in line
+    assert catalog.sha256(Path(mono_model))[:8] in line
     assert "# mine" in said("show", "mine")
     assert "'mine' is now 'ours'" in said("rename", "mine", "ours")
     assert "ours.safetensors" in said("export", "ours", "-o", str(tmp_path))

@@ -18,7 +18,7 @@ from skimage.io import imsave
 
 from napari_restore.cli import main
 from napari_restore.errors import FileError, ModelError, RestoreError
-from napari_restore.models import library, shelf
+from napari_restore.models import catalog, library
 from napari_restore.models.catalog import find_model
 from napari_restore.physics import psf
 from napari_restore.training import fine_tuning, projects
@@ -40,7 +40,9 @@ SMALL = {"channels": 1, "widths": [8, 12], "unshuffle": 2, "estimates": 1, **BLO
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of data for each test, which programs inherit."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.setattr(shelf, "folder", lambda: tmp_path / "data" / "napari-restore" / "models")
+    monkeypatch.setattr(
+        catalog, "own_folder", lambda: tmp_path / "data" / "napari-restore" / "models"
+    )
     monkeypatch.setattr(
         projects, "projects_folder", lambda: tmp_path / "data" / "napari-restore" / "trainings"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_restore.cli import format_table, say
-from napari_restore.models import library, shelf
+from napari_restore.models import catalog, library
 
 if TYPE_CHECKING:
     import argparse
@@ -38,7 +38,7 @@ def _list(args: argparse.Namespace) -> int:
     print(
         "\nValidation on synthetic degradation: PSNR of input → result; share of images that\n"
         "became better; PSNR of sharp images that are returned. A dash: not recorded.\n"
-        f"A star: auto takes it for such images. Your own models are in {shelf.folder()}."
+        f"A star: auto takes it for such images. Your own models are in {catalog.own_folder()}."
     )
     for problem in problems:
         say(problem)
@@ -72,7 +72,7 @@ def _import(args: argparse.Namespace) -> int:
     entry = library.add(
         Path(args.file), args.name, task=args.task, license=args.license, notes=args.notes
     )
-    print(f"Imported '{entry.name}' into {shelf.folder()}.")
+    print(f"Imported '{entry.name}' into {catalog.own_folder()}.")
     print(f"Use it: {_command(entry)}")
     return 0
 

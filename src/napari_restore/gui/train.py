@@ -29,8 +29,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_restore.errors import RestoreError
-from napari_restore.models.library import free_name
-from napari_restore.models.shelf import check_name
+from napari_restore.models.library import check_name, free_name
 from napari_restore.training.projects import (
     KEEP,
     PAUSE,

@@ -11,10 +11,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import platformdirs
+
 from napari_restore.errors import ModelError
 from napari_restore.runtime import torch, whole_file
-
-from . import shelf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,6 +36,10 @@ ARCHITECTURES = {
     "framepair": "napari_restore.networks.motion_net:FramePairRestorer",
 }
 
+#: Ending of the user's models; what comes before it is the name.
+OWN_SUFFIX = ".safetensors"
+#: File beside them that says which of them "auto" takes.
+DEFAULTS = "defaults.json"
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
 
@@ -395,7 +399,7 @@ def find_model(task: str, channels: int, model: str = "auto", frames: int = 1) -
     """
     check_task(task)
     if model == "auto":
-        own = shelf.default_for(task, "color" if channels == 3 else "mono") if frames == 1 else None
+        own = default_for(task, "color" if channels == 3 else "mono") if frames == 1 else None
         return bundled_model(task, channels, frames) if own is None else own_model(own)
     if Path(str(model)).suffix in (".safetensors", ".pth", ".pt"):
         spec = spec_from_file(Path(str(model)), task)
@@ -428,6 +432,36 @@ def bundled_model(task: str, channels: int, frames: int = 1) -> ModelSpec:
     raise ModelError(f"No model for {task} looks at {frames} frames. Leave frames at 1.")
 
 
+# ---------------------------------------------------------------- the user's models
+
+
+def own_folder() -> Path:
+    """Where the user's models are, a file for each; it may not exist yet."""
+    return Path(platformdirs.user_data_dir("napari-restore", appauthor=False)) / "models"
+
+
+def own_files() -> dict[str, Path]:
+    """Files of the user's models by their names, in alphabetical order."""
+    files = own_folder().glob(f"*{OWN_SUFFIX}")
+    found = {path.name.removesuffix(OWN_SUFFIX): path for path in files if path.name[0] != "."}
+    return dict(sorted(found.items(), key=lambda item: item[0].casefold()))
+
+
+def default_for(task: str, kind: str) -> str | None:
+    """Name of the user's model that "auto" takes for a kind of image; None for the bundled one."""
+    name = read_defaults().get(f"{task} {kind}")
+    return name if isinstance(name, str) and name in own_files() else None
+
+
+def read_defaults() -> dict[str, Any]:
+    """Names of the models that "auto" takes, by task and kind of image."""
+    try:
+        known = json.loads((own_folder() / DEFAULTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
 def own_model(name: str) -> ModelSpec:
     """Describe a model of the user's library.
 
@@ -436,9 +470,9 @@ def own_model(name: str) -> ModelSpec:
     ModelError
         If there is none of that name, or its file is damaged.
     """
-    path = shelf.names().get(name)
+    path = own_files().get(name)
     if path is None:
-        raise ModelError(f"No model '{name}' in {shelf.folder()}.")
+        raise ModelError(f"No model '{name}' in {own_folder()}.")
     state = path.stat()
     return _own(name, path, state.st_mtime_ns, state.st_size)
 
@@ -451,7 +485,7 @@ def _own(name: str, path: Path, *state: int) -> ModelSpec:
 
 def own_names(task: str) -> list[str]:
     """Names of the user's models for a task, as their files say; builds no network."""
-    return [name for name, path in shelf.names().items() if _task_of(path) == task]
+    return [name for name, path in own_files().items() if _task_of(path) == task]
 
 
 def _task_of(path: Path) -> str:
@@ -470,16 +504,16 @@ def _said_task(path: Path, *state: int) -> str:
 def is_own(spec: ModelSpec) -> bool:
     """Whether a model is in the user's library, here."""
     path = Path(spec.weights)
-    return path.is_absolute() and shelf.names().get(spec.name) == path
+    return path.is_absolute() and own_files().get(spec.name) == path
 
 
 def _named(model: str) -> ModelSpec:
     found = [spec for spec in CATALOG if spec.name == model]
     if found:
         return found[0]
-    if model in shelf.names():
+    if model in own_files():
         return own_model(model)
-    names = ", ".join([*(spec.name for spec in CATALOG), *shelf.names()])
+    names = ", ".join([*(spec.name for spec in CATALOG), *own_files()])
     raise ModelError(
         f"No model '{model}'. Choose auto, one of {names}, or a .safetensors or .pth file."
     )
@@ -495,12 +529,12 @@ def load_weights(spec: ModelSpec) -> dict[str, Tensor]:
     """
     path, digest = spec.path, spec.sha256
     if Path(spec.weights).is_absolute() and digest is not None:
-        if not path.is_file() or shelf.file_hash(path) != digest:
-            found = shelf.find_by_hash(digest)
+        if not path.is_file() or sha256(path) != digest:
+            found = next((own for own in own_files().values() if sha256(own) == digest), None)
             if found is None:
                 raise ModelError(
                     f"The weights of '{spec.name}' (SHA-256 {digest[:12]}…) are neither at {path} "
-                    f"nor in {shelf.folder()}. Import them there: napari-restore models import FILE"
+                    f"nor in {own_folder()}. Import them there: napari-restore models import FILE"
                 )
             path = found
     return load_state(path, digest)
@@ -655,7 +689,13 @@ def _blocks(state: Mapping[str, Tensor], part: str) -> list[int]:
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
+    """Hexadecimal SHA-256 of a file; computed once for each state of it."""
+    state = path.stat()
+    return _sha256(path, state.st_mtime_ns, state.st_size, state.st_ino)
+
+
+@lru_cache(maxsize=256)
+def _sha256(path: Path, *state: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,15 +14,21 @@ from typing import TYPE_CHECKING, Any
 from napari_restore.errors import FileError, ModelError
 from napari_restore.runtime import whole_file
 
-from . import shelf
+from . import catalog
 from .catalog import (
+    DEFAULTS,
+    OWN_SUFFIX,
     SHIPPED,
     build_network,
     check_task,
+    default_for,
     load_state,
+    own_files,
     own_model,
+    read_defaults,
     read_metadata,
     save_weights,
+    sha256,
     spec_from_file,
 )
 
@@ -32,6 +39,8 @@ if TYPE_CHECKING:
 
 #: Where the cards of what ships are.
 CARDS = "https://napari-restore.github.io/napari-restore/models/"
+#: What a name may be on every system.
+_NAME = re.compile(r"[^\W_][\w .()+-]{0,78}[\w)+]|[^\W_]")
 _ENDINGS = (".safetensors", ".pth", ".pt", ".zip")
 
 
@@ -162,7 +171,7 @@ def entries() -> tuple[list[Entry], list[str]]:
             found.append(Entry(spec, True, False, read_metadata(spec.path)))
         except (ModelError, OSError) as error:
             problems.append(f"{spec.name}: {error}")
-    for name in shelf.names():
+    for name in own_files():
         try:
             found.append(find_entry(name))
         except (ModelError, OSError) as error:
@@ -181,20 +190,38 @@ def find_entry(name: str) -> Entry:
     for spec in SHIPPED:
         if spec.name == name:
             return Entry(spec, True, False, read_metadata(spec.path))
-    if name not in shelf.names():
-        known = ", ".join([*(spec.name for spec in SHIPPED), *shelf.names()])
+    if name not in own_files():
+        known = ", ".join([*(spec.name for spec in SHIPPED), *own_files()])
         raise ModelError(f"No model '{name}' in the library. There are: {known}.")
     spec = own_model(name)
-    default = shelf.default_for(spec.task, spec.kind) == name
+    default = default_for(spec.task, spec.kind) == name
     return Entry(spec, False, default, read_metadata(spec.path))
 
 
 # ---------------------------------------------------------------- changing
 
 
+def check_name(name: str) -> str:
+    """Return a name without spaces around it.
+
+    Raises
+    ------
+    ModelError
+        If no model can have it.
+    """
+    name = name.strip()
+    ending = name.rpartition(".")[2].lower()
+    if not _NAME.fullmatch(name) or ending in ("safetensors", "pth", "pt") or name == "auto":
+        raise ModelError(
+            f"A model cannot be called '{name}'. Use up to 80 letters, digits, spaces, hyphens and "
+            "points, such as 'nuclei 40x'."
+        )
+    return name
+
+
 def free_name(wish: str) -> str:
     """Return a name that no model has: the wish, or with a number behind it."""
-    name, number = shelf.check_name(wish), 2
+    name, number = check_name(wish), 2
     while _taken(name):
         name, number = f"{wish.strip()} {number}", number + 1
     return name
@@ -251,7 +278,7 @@ def add(
     check_task(spec.task)
     if task is not None and spec.task != task:
         raise ModelError(f"{source.name} is for {spec.task}, not {task}. Leave the task out.")
-    name = shelf.check_name(source.stem if name is None else name)
+    name = check_name(source.stem if name is None else name)
     if _taken(name):
         raise ModelError(f"There is a model '{name}' already. Give the new one another name.")
     state = load_state(source)
@@ -260,7 +287,7 @@ def add(
     except RuntimeError as error:
         brief = " ".join(str(error).split())[:200]
         raise ModelError(f"{source} does not hold the weights of its network: {brief}") from error
-    target = shelf.folder() / f"{name}{shelf.SUFFIX}"
+    target = catalog.own_folder() / f"{name}{OWN_SUFFIX}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if {"task", "architecture", "options"} <= metadata.keys() and not (license or notes):
@@ -274,7 +301,7 @@ def add(
                 "architecture": spec.architecture,
                 "options": dict(spec.options),
                 "license": license or spec.license,
-                "origin": f"imported from {source.name}, SHA-256 {shelf.file_hash(source)}",
+                "origin": f"imported from {source.name}, SHA-256 {sha256(source)}",
             }
             if notes:
                 said["notes"] = notes
@@ -293,7 +320,7 @@ def _add_package(
         path, said = weights_in(source, Path(folder))
         if path.suffix != ".safetensors":
             state, path = load_state(path), path.with_suffix(".safetensors")
-            origin = f"imported from {source.name}, SHA-256 {shelf.file_hash(source)}"
+            origin = f"imported from {source.name}, SHA-256 {sha256(source)}"
             if task is not None:
                 said["task"] = task
             save_weights(path, state, {**said, "origin": origin}, half=False)
@@ -308,15 +335,15 @@ def rename(old: str, new: str) -> Entry:
     ModelError
         If it ships, does not exist, or the new name is taken.
     """
-    path, new = _own_path(old), shelf.check_name(new)
+    path, new = _own_path(old), check_name(new)
     if new != old:
         if _taken(new) and new.casefold() != old.casefold():
             raise ModelError(f"There is a model '{new}' already. Choose another name.")
         try:
-            os.rename(path, path.with_name(f"{new}{shelf.SUFFIX}"))
+            os.rename(path, path.with_name(f"{new}{OWN_SUFFIX}"))
         except OSError as error:
             raise FileError(f"'{old}' cannot be renamed ({error}).") from error
-        shelf.rename_default(old, new)
+        _rename_default(old, new)
     return find_entry(new)
 
 
@@ -333,7 +360,7 @@ def remove(name: str) -> None:
         path.unlink()
     except OSError as error:
         raise FileError(f"'{name}' cannot be removed ({error}).") from error
-    shelf.rename_default(name, None)
+    _rename_default(name, None)
 
 
 def export(name: str, target: Path, *, force: bool = False) -> Path:
@@ -355,10 +382,10 @@ def export(name: str, target: Path, *, force: bool = False) -> Path:
     """
     entry, target = find_entry(name), Path(target).expanduser()
     if target.is_dir():
-        target = target / f"{name}{shelf.SUFFIX}"
+        target = target / f"{name}{OWN_SUFFIX}"
     package = target.suffix == ".zip"
-    if target.suffix != shelf.SUFFIX and not package:
-        raise FileError(f"{target} has to end in {shelf.SUFFIX}, or in .zip for bioimage.io.")
+    if target.suffix != OWN_SUFFIX and not package:
+        raise FileError(f"{target} has to end in {OWN_SUFFIX}, or in .zip for bioimage.io.")
     card = target.with_suffix(".md")
     for path in (target,) if package else (target, card):
         if path.exists() and not force:
@@ -392,17 +419,17 @@ def use_by_default(name: str) -> Entry:
     spec = entry.spec
     if spec.frames != 1 or spec.psf:
         raise ModelError(f"'{name}' is chosen by other options, and cannot be a default.")
-    shelf.set_default(spec.task, spec.kind, None if entry.bundled else name)
+    _set_default(spec.task, spec.kind, None if entry.bundled else name)
     return find_entry(name)
 
 
 def end_default(name: str) -> None:
     """Let "auto" take the bundled model again in place of one of the user's."""
-    shelf.rename_default(name, None)
+    _rename_default(name, None)
 
 
 def _taken(name: str) -> bool:
-    taken = [*(spec.name for spec in SHIPPED), *shelf.names()]
+    taken = [*(spec.name for spec in SHIPPED), *own_files()]
     # Some systems tell no capitals.
     return name.casefold() in map(str.casefold, taken)
 
@@ -410,7 +437,31 @@ def _taken(name: str) -> bool:
 def _own_path(name: str) -> Path:
     if any(spec.name == name for spec in SHIPPED):
         raise ModelError(f"'{name}' ships with the package and stays as it is.")
-    path = shelf.names().get(name)
+    path = own_files().get(name)
     if path is None:
-        raise ModelError(f"No model '{name}' in {shelf.folder()}.")
+        raise ModelError(f"No model '{name}' in {catalog.own_folder()}.")
     return path
+
+
+def _set_default(task: str, kind: str, name: str | None) -> None:
+    """Let "auto" take a model for a kind of image; None gives it back to the bundled one."""
+    kept = {key: value for key, value in read_defaults().items() if key != f"{task} {kind}"}
+    _write_defaults(kept if name is None else {**kept, f"{task} {kind}": name})
+
+
+def _rename_default(old: str, new: str | None) -> None:
+    """Follow a model that was renamed, or removed."""
+    known = read_defaults()
+    changed = {key: new if value == old else value for key, value in known.items()}
+    if changed != known:
+        _write_defaults({key: value for key, value in changed.items() if value is not None})
+
+
+def _write_defaults(known: dict[str, Any]) -> None:
+    path = catalog.own_folder() / DEFAULTS
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as temporary:
+            temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    except OSError as error:
+        raise FileError(f"{path} cannot be written ({error}). The default stays.") from error

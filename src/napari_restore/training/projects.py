@@ -15,7 +15,7 @@ from typing import Any
 import platformdirs
 
 from napari_restore.errors import FileError, ModelError, RestoreError
-from napari_restore.models.shelf import check_name
+from napari_restore.models.library import check_name
 from napari_restore.runtime import whole_file
 
 #: What a training may be asked for while it runs.
