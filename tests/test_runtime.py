@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
@@ -115,3 +117,36 @@ def test_torch_that_cannot_be_loaded_is_explained_where_it_is_used(
     monkeypatch.setattr(runtime, "import_module", fail)
     with pytest.raises(DeviceError, match=r"WinError 1114.*napari-restore gui"):
         _ = runtime.torch.Tensor
+
+
+def test_functions_run_side_by_side_each_with_one_thread():
+    threads = []
+
+    def square(number):
+        threads.append(torch.get_num_threads())
+        return number**2
+
+    functions = [lambda number=number: square(number) for number in range(5)]
+    assert runtime.side_by_side(functions) == [0, 1, 4, 9, 16]
+    assert runtime.side_by_side([]) == []
+    assert set(threads) == {1}
+
+
+def test_what_waits_for_several_functions_ends_them_all():
+    ended = []
+
+    def wait_for_the_end():
+        try:
+            while True:
+                runtime.check()
+                time.sleep(0.001)
+        except runtime.Stopped:
+            ended.append(True)
+            raise
+
+    def stop(done):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runtime.side_by_side([wait_for_the_end], stop)
+    assert ended == [True]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from concurrent.futures import wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from napari_restore.errors import DeviceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Executor
     from pathlib import Path
 
@@ -311,6 +311,43 @@ def call_in(executor: Executor, function: Callable[..., Result], *arguments: Any
     while not wait([future], LOOK).done:
         check()
     return future.result()
+
+
+def side_by_side(
+    functions: Sequence[Callable[[], Result]], waiting: Callable[[int], None] = lambda done: None
+) -> list[Result]:
+    """Call functions at once, in as many threads as networks compute with, each with one of them.
+
+    Parameters
+    ----------
+    functions : sequence of callable
+        Each should `check` now and then.
+    waiting : callable
+        Told every now and then how many are done, in the thread that calls. What it raises ends
+        them all.
+
+    Returns
+    -------
+    list
+        Their results, in order.
+    """
+    apply_threads()
+    watch = Watch()
+
+    def alone(function: Callable[[], Result]) -> Result:
+        torch.set_num_threads(1)
+        return watch.run(function)
+
+    with ThreadPoolExecutor(min(len(functions), torch.get_num_threads()) or 1) as pool:
+        futures = [pool.submit(copy_context().run, alone, function) for function in functions]
+        try:
+            while (state := wait(futures, LOOK)).not_done:
+                check()
+                waiting(len(state.done))
+        except BaseException:
+            watch.stop()
+            raise
+        return [future.result() for future in futures]
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from scenes import blurred, scene
 
 from napari_restore.analysis.free_form import refined, search
 from napari_restore.physics import motion, psf
+from napari_restore.runtime import Stopped, Watch
 
 
 def likeness(first, second):
@@ -56,8 +57,19 @@ def test_gain_and_offset_change_nothing():
 
 
 def test_can_be_ended():
-    def stop():
-        raise KeyboardInterrupt
+    watch = Watch()
 
-    with pytest.raises(KeyboardInterrupt):
-        search(scene(64, 64), 9, [4e-3], stop)
+    def search_then_stop():
+        watch.stop()
+        return search(scene(64, 64), 9, [4e-3])
+
+    with pytest.raises(Stopped):
+        watch.run(search_then_stop)
+
+
+def test_noise_hides_no_part_of_a_path():
+    kernel = psf.combine(motion.kernel(PATHS["shake"]), psf.gaussian(0.4))
+    sharp = scene(176, 176)
+    start = np.pad(np.ones((1, 1), np.float32), 9)
+    found = refined(blurred(sharp, kernel, 0.01), sharp, start)
+    assert likeness(found, kernel) > 0.994

@@ -17,6 +17,7 @@ from napari_restore.physics import motion, psf
 from napari_restore.physics.camera import to_linear
 from napari_restore.physics.inverse import LEAST_NOISE, WienerBank
 from napari_restore.physics.psf import convolve, stack
+from napari_restore.runtime import side_by_side
 
 from .free_form import refined, search
 from .point_spread import PSF
@@ -769,11 +770,14 @@ class Looked:
         if length > 2:
             yield from (line(length * size, angle) for size in (0.94, 1.06))
         light = self._light(self._searched).mean(2)
-        for index, support in enumerate(SUPPORTS):
-            if support * 3 > min(light.shape):
-                return
-            share = 0.2 + 0.5 * index / len(SUPPORTS)
-            kernels = search(light, support, COSTS, partial(progress, share))
+        searches = [
+            partial(search, light, support, COSTS)
+            for support in SUPPORTS
+            if support * 3 <= min(light.shape)
+        ]
+        found = side_by_side(searches, lambda done: progress(0.2 + 0.3 * done / len(searches)))
+        for index, kernels in enumerate(found):
+            progress(0.5 + 0.2 * index / len(found))
             yield from (Candidate("free", kernel) for kernel in kernels)
 
     def _refine(self, trial: _Trial, progress: Callable[[float], None]) -> None:
