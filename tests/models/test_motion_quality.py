@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from skimage import data
 from skimage.registration import optical_flow_tvl1
 
@@ -76,6 +77,22 @@ def test_two_frames_find_the_motion_and_restore_along_it(
     )
     assert two > before + 1
     assert two > one
+
+
+@pytest.mark.parametrize(("speed", "exposure"), [(12.0, 0.5), (12.0, 0.25), (8.0, 0.5)])
+def test_a_wrong_exposure_makes_nothing_worse(speed: float, exposure: float) -> None:
+    """The shutter is said to be open all the time: then each frame is restored alone."""
+    side, rng = SIDE + 64, np.random.default_rng(0)
+    spots = gaussian_filter(1.0 * (rng.random((side, side)) > 0.995), 1.3)
+    sharp = spots / spots.max() * 0.7 + 0.3 * gaussian_filter(rng.random((side, side)), 8)
+    movie, rest = moving(sharp, (0.0, speed), exposure)
+    given = {share: motion_deblur(movie, frames=2, exposure=share)[0] for share in (1.0, exposure)}
+    before, wrong, right = (
+        psnr((x / 255.0)[16:-16, 16:-16], rest[0][16:-16, 16:-16], 1.0)
+        for x in (movie[0], given[1.0], given[exposure])
+    )
+    assert wrong > before
+    assert right > before + 1
 
 
 @pytest.mark.parametrize("gray", [False, True])
