@@ -88,8 +88,9 @@ def usable_exposure(
             explained += float((_blurred(restored, exposure * flow) - frame).square().mean())
             itself += float((_blurred(frame, exposure * flow) - frame).square().mean())
             noise += noise_level(frame[0].permute(1, 2, 0).numpy()) ** 2
-    # What is noise cannot be explained.
-    enough = explained <= min(itself, noise + _EXPLAINED * (itself - noise))
+    # Noise cannot be explained; how strong it is is known to a tenth.
+    beyond = max(0.0, itself - 1.1 * noise)
+    enough = explained <= itself - (1 - _EXPLAINED) * beyond
     return exposure if np.mean(long) >= _SOME and enough else ALONE
 
 
