@@ -229,6 +229,45 @@ def test_a_compressed_bar_ends_where_it_did(value: int) -> None:
     assert scale.bars == (27 / 120, 0, 0, 0)
 
 
+@pytest.mark.parametrize("task", ["with a view", "without"])
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+@pytest.mark.parametrize(
+    ("width", "mean", "noise"), [(12, 6, 2), (12, 1, 1), (5, 20, 1), (1, 255, 0)]
+)
+def test_noise_in_bars_and_narrow_frames_change_nothing(
+    dtype: str, task: str, width: int, mean: int, noise: int
+) -> None:
+    """They stay as they are, and what is between them is as between bars of one value."""
+    picture = scene(dtype) // 4 + 150
+    shape, within = (80 + 2 * width, 96 + 2 * width), np.s_[width:-width, width:-width]
+    noisy = np.random.default_rng(0).normal(mean, noise, shape).clip(0, 255).round().astype(dtype)
+    even, results = np.zeros(shape, dtype), []
+    for boxed in (even, noisy):
+        boxed[within] = picture
+        view = 32 if task == "with a view" else 0
+        results.append(restored(boxed, LocalPredictor(view=view)))
+        assert (results[-1] != boxed)[within].any()
+    # No sample gets the value of a fill, but the next to it.
+    tolerance = 0 if dtype == "u1" else 1
+    np.testing.assert_allclose(results[1][within], results[0][within], rtol=0, atol=tolerance)
+    results[1][within] = noisy[within]
+    np.testing.assert_array_equal(results[1], noisy)
+
+
+@pytest.mark.parametrize("edge", ["blurred", "sloping", "dark picture"])
+def test_a_ground_with_noise_is_no_bar(edge: str) -> None:
+    """Neither where what lies on it begins softly, nor where it is all over the image."""
+    rng = np.random.default_rng(0)
+    image = rng.normal(10, 2, (80, 96))
+    if edge == "blurred":
+        image += gaussian_filter(200.0 * (np.mgrid[:80, :96][0] >= 30), 2)
+    elif edge == "sloping":
+        image += 3.0 * np.arange(80)[:, None]
+    else:
+        image[30:, ::2] += 150 + 20 * rng.random((50, 48))
+    assert find_scales(Planes(image, find_layout(image)))[0].bars == (0, 0, 0, 0)
+
+
 @pytest.mark.parametrize("shape", ["photons", "blurred disk", "disk", "checkers"])
 def test_a_dark_ground_is_no_fill(shape: str) -> None:
     """Counts are scattered; what a lens has drawn goes over into its ground."""

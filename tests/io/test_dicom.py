@@ -183,7 +183,7 @@ def test_slices_with_slopes_of_their_own_are_restored_on_one_scale(tmp_path):
         np.testing.assert_allclose(values, expected[i], atol=abs(slopes[i]) / 2 + 1e-3)
 
 
-def test_bright_is_bright_where_low_values_are_shown_so(tmp_path):
+def test_bright_is_bright_where_low_values_are_shown_so(tmp_path, capsys):
     image = words((40, 40), 256, "uint8")
     one = put(dataset(image), tmp_path / "a.dcm")
     inverse = dataset(255 - image, PhotometricInterpretation="MONOCHROME1")
@@ -194,8 +194,10 @@ def test_bright_is_bright_where_low_values_are_shown_so(tmp_path):
     assert turned.PhotometricInterpretation == "MONOCHROME1"
     assert np.abs(after.pixel_array.astype(int) - image).max() > 3
     np.testing.assert_array_equal(255 - turned.pixel_array, after.pixel_array)
+    assert "MONOCHROME1" not in capsys.readouterr().err
     assert main(["deblur", str(two), "-o", str(tmp_path / "b.npy"), *KEEP]) == 0
     np.testing.assert_array_equal(np.load(tmp_path / "b.npy"), 255 - image)
+    assert "MONOCHROME1); NPY holds the values" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("mark", [-2000, 65536 - 2000])
@@ -388,6 +390,23 @@ def test_a_missing_slice(tmp_path, capsys):
         assert main(["deblur", str(tmp_path / "in"), "-o", str(tmp_path / name), *KEEP]) == 1
         assert "1 missing" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+@pytest.mark.parametrize("other", [[0.7, 0.6], None])
+def test_slices_whose_pixels_differ_in_size(tmp_path, capsys, other):
+    """Files go on, each with its own; a volume would have the size of the first throughout."""
+    (*_, last) = series(tmp_path / "in", skip=(3,))
+    last.PixelSpacing = other
+    put(last, tmp_path / "in" / "last")
+    assert main(["deblur", str(tmp_path / "in"), "-o", str(tmp_path / "out"), *KEEP]) == 0
+    note = capsys.readouterr().err
+    seen = "0.7 × 0.6 mm" if other else "not given"
+    assert "PixelSpacing is 0.7 × 0.5 mm in IM" in note
+    assert f"{seen} in last" in note
+    assert pydicom.dcmread(tmp_path / "out" / "last").PixelSpacing == other
+    for name in ("out.tif", "out.nii"):
+        assert main(["deblur", str(tmp_path / "in"), "-o", str(tmp_path / name), *KEEP]) == 1
+        assert "do not have one size" in capsys.readouterr().err
 
 
 def test_a_slice_twice(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from skimage import data
 from skimage.registration import optical_flow_tvl1
 
@@ -78,6 +79,22 @@ def test_two_frames_find_the_motion_and_restore_along_it(
     assert two > one
 
 
+@pytest.mark.parametrize(("speed", "exposure"), [(12.0, 0.5), (12.0, 0.25), (8.0, 0.5)])
+def test_a_wrong_exposure_makes_nothing_worse(speed: float, exposure: float) -> None:
+    """The shutter is said to be open all the time: then each frame is restored alone."""
+    side, rng = SIDE + 64, np.random.default_rng(0)
+    spots = gaussian_filter(1.0 * (rng.random((side, side)) > 0.995), 1.3)
+    sharp = spots / spots.max() * 0.7 + 0.3 * gaussian_filter(rng.random((side, side)), 8)
+    movie, rest = moving(sharp, (0.0, speed), exposure)
+    given = {share: motion_deblur(movie, frames=2, exposure=share)[0] for share in (1.0, exposure)}
+    before, wrong, right = (
+        psnr((x / 255.0)[16:-16, 16:-16], rest[0][16:-16, 16:-16], 1.0)
+        for x in (movie[0], given[1.0], given[exposure])
+    )
+    assert wrong > before
+    assert right > before + 1
+
+
 @pytest.mark.parametrize("gray", [False, True])
 def test_a_static_pair_comes_back(gray: bool) -> None:
     sharp = scene("astronaut", gray)[:SIDE, :SIDE]
@@ -112,3 +129,27 @@ def test_one_frame_tells_the_line_of_its_blur(angle: float) -> None:
     assert abs(turn) < np.radians(15)
     # Where it is unsure it finds less.
     assert 0.4 * length < abs(mean) < 1.3 * length
+
+
+@pytest.mark.parametrize("told", [None, (10.0, -6.0), (12.0, -3.0)], ids=str)
+@pytest.mark.parametrize("noise", ["gray", "of each channel"])
+def test_edges_without_color_get_no_colored_fringes(
+    told: tuple[float, float] | None, noise: str
+) -> None:
+    """Though another part of the photograph is colored, and the path that is told is not quite so.
+
+    Motion is common to the channels. Colors come from noise alone then, and are not much more.
+    """
+    sharp, rng = scene("astronaut", False), np.random.default_rng(0)
+    cells = np.kron(rng.random((24, 14)) > 0.5, np.ones((12, 12)))[: len(sharp), :112]
+    sharp[:, -112:] = np.where(cells, 0.9, 0.1)[..., None]
+    (image, _), _ = moving(sharp, (10.0, -6.0), 0.8)
+    within = np.s_[16:-16, -64:-16]
+    if noise == "gray":
+        image[:, -80:] = image[:, -80:, 1:2]
+    along = np.linspace(-0.4, 0.4, 48)[:, None]
+    kernel = "none" if told is None else motion.kernel(along * np.array(told))
+    result = motion_deblur(image, rgb=True, psf=kernel)
+    before, after = (np.ptp(x[within].astype(int), axis=-1).max() for x in (image, result))
+    assert (result[within] != image[within]).any()
+    assert after <= 2 * before

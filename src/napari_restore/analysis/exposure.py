@@ -12,6 +12,8 @@ from napari_restore.image.intensity import candidates, normalized, structure
 from napari_restore.image.layout import Grid, Region, reflect
 from napari_restore.physics.motion import warp
 
+from .find import noise_level
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -34,6 +36,9 @@ _DIP = -0.02
 #: Blur in pixels below which two frames tell less than one, and the share of the windows that are
 #: blurred more at least.
 _SHORT, _SOME = 2.5, 0.25
+#: Share of what a frame differs from itself, blurred once more, that may be left of the difference
+#: to what was restored, blurred again: with the right exposure a quarter to a half is left.
+_EXPLAINED = 0.6
 #: Places along a blur that are added up.
 _STEPS = 17
 
@@ -46,7 +51,8 @@ def usable_exposure(
     """Find the exposure, or look whether two frames are of use with the one that is given.
 
     They are not where the blur is short, and where the restored frames, blurred again along the
-    motion, are less like the frames than those, blurred once more, are like themselves.
+    motion, are hardly more like the frames than those, blurred once more, are like themselves: so
+    it is where the shutter was open for half of the time that is given, or for twice of it.
 
     Parameters
     ----------
@@ -68,7 +74,7 @@ def usable_exposure(
     exposure = _found(windows, predictor) if given is None else given
     if exposure == ALONE or not windows:
         return exposure
-    long, explained, itself = [], 0.0, 0.0
+    long, explained, itself, noise = [], 0.0, 0.0, 0.0
     for seen in windows:
         tensor, flow = _motion(seen, predictor)
         length = exposure * flow.norm(dim=1)
@@ -81,7 +87,11 @@ def usable_exposure(
             restored = predictor.restore_pair(tensor, exposure)
             explained += float((_blurred(restored, exposure * flow) - frame).square().mean())
             itself += float((_blurred(frame, exposure * flow) - frame).square().mean())
-    return exposure if np.mean(long) >= _SOME and explained <= itself else ALONE
+            noise += noise_level(frame[0].permute(1, 2, 0).numpy()) ** 2
+    # Noise cannot be explained; how strong it is is known to a tenth.
+    beyond = max(0.0, itself - 1.1 * noise)
+    enough = explained <= itself - (1 - _EXPLAINED) * beyond
+    return exposure if np.mean(long) >= _SOME and enough else ALONE
 
 
 def find_exposure(source: Planes, predictor: Predictor, scales: Sequence[Scale]) -> float:

@@ -425,6 +425,9 @@ _BAR, _BLACK = 2, 4
 #: Rows of a block of JPEG with colors at half the resolution, and levels that nearly all samples
 #: differ from the bar by in them.
 _RIPPLED, _RIPPLE = 16, 24
+#: Rows of a bar with noise at least, and the share of the range by which most of the row beside a
+#: bar that has noise, or is a single row, differs from it.
+_NOISY_BAR, _SHARP_END = 3, 0.05
 #: Share of the rows or columns that can be defects.
 _FEW_LINES = 0.05
 
@@ -669,26 +672,80 @@ def find_fills(values: NDArray[Any], apart: float = _APART) -> tuple[float, ...]
 
 
 def edge_bars(block: NDArray[Any]) -> tuple[int, int, int, int]:
-    """Count rows and columns of one value along the borders: (top, left, bottom, right)."""
-    ends = []
-    for part in (block, block.transpose(1, 0, 2)):
-        low, high = part.min(axis=1), part.max(axis=1)
-        # A bar may have a color: each channel has its own value.
-        even = (low == high).all(-1)
-        for step in (1, -1):
-            same = even[::step] & (low[::step] == low[::step][0]).all(-1)
-            if block.dtype == np.uint8:
-                same |= (high[::step] <= _BLACK).all(-1)
-            count = len(same) if same.all() else int(same.argmin())
-            if block.dtype == np.uint8 and _RIPPLED // 2 <= count < len(same):
-                # The last rows of a compressed bar share blocks with the picture.
-                beside = part[::step][count : count + _RIPPLED].astype(int)
-                like = np.abs(beside - low[::step][0].astype(int)) <= _RIPPLE
-                most = like.mean((1, 2)) > 1 - _FEW_LINES
-                count += len(most) if most.all() else int(most.argmin())
-            ends.append(count if count >= _BAR else 0)
-    top, bottom, left, right = ends
-    return top, left, bottom, right
+    """Count rows and columns of even bars along the borders: (top, left, bottom, right).
+
+    Bars have one value, or that of black with the noise of a camera.
+    """
+    grounds: list[NDArray[np.float64] | None] = []
+    top, bottom = _ends_of(block, grounds)
+    # What lies aside is measured between what lies above and below.
+    believed = top + bottom <= _MOST_BARS * len(block)
+    inside = block[top : len(block) - bottom] if believed else block
+    left, right = _ends_of(inside.transpose(1, 0, 2), grounds)
+    if left + right <= _MOST_BARS * block.shape[1]:
+        inside = inside[:, left : inside.shape[1] - right]
+    ends = [top, bottom, left, right]
+    step = max(1, len(inside) // BAND)
+    for side, ground in enumerate(grounds):
+        if ground is not None and (inside[::step] <= ground).all(-1).mean() > _BACKGROUND:
+            ends[side] = 0
+    return ends[0], ends[2], ends[1], ends[3]
+
+
+def _ends_of(block: NDArray[Any], grounds: list[NDArray[np.float64] | None]) -> tuple[int, int]:
+    """Count the rows of bars above and below; and what they reach up to, if they have noise."""
+    low, high = block.min(axis=1), block.max(axis=1)
+    # A bar may have a color: each channel has its own value.
+    even, ends = (low == high).all(-1), []
+    for step in (1, -1):
+        same = even[::step] & (low[::step] == low[::step][0]).all(-1)
+        if block.dtype == np.uint8:
+            same |= (high[::step] <= _BLACK).all(-1)
+        count = len(same) if same.all() else int(same.argmin())
+        if block.dtype == np.uint8 and _RIPPLED // 2 <= count < len(same):
+            # The last rows of a compressed bar share blocks with the picture.
+            beside = block[::step][count : count + _RIPPLED].astype(int)
+            like = np.abs(beside - low[::step][0].astype(int)) <= _RIPPLE
+            most = like.mean((1, 2)) > 1 - _FEW_LINES
+            count += len(most) if most.all() else int(most.argmin())
+        ground = None
+        if count < _BAR:
+            count, ground = _sharp_bar(block[::step])
+        ends.append(count)
+        grounds.append(ground)
+    return ends[0], ends[1]
+
+
+def _sharp_bar(block: NDArray[Any]) -> tuple[int, NDArray[np.float64] | None]:
+    """Count the first rows if they are a single even one, or even but for noise, and end sharply.
+
+    Ground is no bar: what lies on it goes over into it. What a bar with noise reaches up to comes
+    with it.
+    """
+    first = block[0].astype(np.float64)
+    if len(block) < 2 or not np.isfinite(first).all():
+        return 0, None
+    value = np.median(first, axis=0)
+    # Most of the noise is within, also where it was clipped at zero.
+    spread = 1.5 * np.percentile(np.abs(first - value), 98, axis=0)
+    count, end = 0, False
+    while not end and count < len(block):
+        band = block[count : count + BAND]
+        off = (np.abs(band - value) > spread).any(-1).mean(1) > _FEW_LINES
+        end = bool(off.any())
+        count += int(off.argmax()) if end else len(band)
+    # Noise is told from a gradient by a few rows.
+    if not 0 < count < len(block) or (spread.any() and count < _NOISY_BAR):
+        return 0, None
+    inside = block[count :: max(1, len(block) // BAND)].astype(np.float64)
+    inside = inside[np.isfinite(inside).all(-1)]
+    if not inside.size:
+        return 0, None
+    width = np.subtract(*np.percentile(inside, (99, 1), axis=0))
+    edge = np.abs(block[count] - value) > np.maximum(2 * spread, _SHARP_END * width)
+    if edge.any(-1).mean() < 0.5:
+        return 0, None
+    return count, value + spread if spread.any() else None
 
 
 def even_lines(block: NDArray[Any]) -> Mask | None:

@@ -883,7 +883,7 @@ def _faded(change: torch.Tensor, seen: torch.Tensor, reach: int) -> torch.Tensor
     return change.mul_(edges)
 
 
-def within_colors(restored: Tensor, seen: Tensor) -> Tensor:
+def within_colors(restored: Tensor, seen: Tensor, near: int = _NEAR, beyond: float = 0.0) -> Tensor:
     """Keep the colors of a restoration among those that are seen around each place.
 
     Motion is common to the channels: what it mixed up was there, close by. Other colors beside an
@@ -893,20 +893,29 @@ def within_colors(restored: Tensor, seen: Tensor) -> Tensor:
     ----------
     restored, seen : Tensor
         (N, 3, h, w).
+    near : int
+        Pixels within which colors are seen.
+    beyond : float
+        How far colors may lie outside of what is seen, as a share of its range.
 
     Returns
     -------
     Tensor
         What a channel differs by from the mean of ``restored`` lies in the range of what is seen
-        within a few pixels.
+        near by, made wider.
     """
-    pool = torch.nn.functional.max_pool2d
     brightness = restored.mean(1, keepdim=True)
     colors = seen - seen.mean(1, keepdim=True)
-    side = 2 * _NEAR + 1
-    most, least = pool(colors, side, 1, _NEAR), -pool(-colors, side, 1, _NEAR)
-    kept: Tensor = brightness + (restored - brightness).clamp(least, most)
+    most, least = _largest(colors, near), -_largest(-colors, near)
+    slack = beyond * (most - least)
+    kept: Tensor = brightness + (restored - brightness).clamp(least - slack, most + slack)
     return kept
+
+
+def _largest(values: Tensor, near: int) -> Tensor:
+    for size, padding in (((2 * near + 1, 1), (near, 0)), ((1, 2 * near + 1), (0, near))):
+        values = torch.nn.functional.max_pool2d(values, size, 1, padding)
+    return values
 
 
 def not_below(change: Tensor, seen: Tensor, black: float) -> Tensor:

@@ -253,6 +253,11 @@ class EachAlone(TorchPredictor):
         return EachAlone(super().to_cpu())
 
 
+#: How far sharp colors may lie outside of those that are seen, as a share of their range: a blur
+#: makes colors paler.
+_MORE_COLOR = 0.5
+
+
 @dataclass(frozen=True, eq=False)
 class KnownBlur:
     """What a network that inverts a blur is told.
@@ -296,7 +301,11 @@ class WithBlur(TorchPredictor):
             seen = tiles.to(self.device).contiguous(memory_format=torch.channels_last)
             with self._autocast():
                 restored = self._network(seen, psf, noise, linear)
-            result: torch.Tensor = restored.float().to(tiles.device)
+            restored = restored.float()
+            if restored.shape[1] == 3:
+                # The blur is common to the channels, and what it mixed up lies within its reach.
+                restored = within_colors(restored, seen, psf.shape[-1] // 2, _MORE_COLOR)
+            result: torch.Tensor = restored.to(tiles.device)
         return result
 
     def to_cpu(self) -> WithBlur:

@@ -45,7 +45,7 @@ def read_dicom(path: Path, series: str | None = None) -> ImageFile:
         slice, applied), NaN where pixels are padding, and have the opposite sign where low values
         are shown bright. Colors are RGB. Slices are sorted along their normal. ``extras`` holds
         ``files`` and ``storages`` in the order of the slices, ``affine`` (see `Arrangement`),
-        ``uneven`` and ``depth``, words for the stored integers.
+        ``uneven``, ``low_is_bright`` (MONOCHROME1) and ``depth``, words for the stored integers.
 
     Raises
     ------
@@ -82,12 +82,13 @@ def read_dicom(path: Path, series: str | None = None) -> ImageFile:
         "storages": storages,
         "affine": arrangement.affine,
         "uneven": arrangement.uneven,
+        "low_is_bright": head.PhotometricInterpretation == "MONOCHROME1",
         "depth": f"{storages[0].bits} bits",
     }
     picture = ImageFile(path, data.reshape(shape), axes, "dicom", color, extras=extras)
     picture.pixel_size, picture.notes = arrangement.sizes, list(dict.fromkeys(notes))
     if not color:
-        _add_units(picture, head.PhotometricInterpretation == "MONOCHROME1")
+        _add_units(picture, extras["low_is_bright"])
     return picture
 
 
@@ -357,7 +358,7 @@ class Arrangement:
         (4, 4): from column, row and slice to millimeters toward left, posterior and head; None
         if the files do not say or no such matrix exists.
     uneven : str
-        Why the slices are not evenly spaced, for people; empty if they are.
+        Why the slices make no volume, for people; empty if they do.
     notes : list of str
     """
 
@@ -388,6 +389,7 @@ def arrange(headers: list[Any], paths: list[Path]) -> Arrangement:
     frames = [(header, i) for header in headers for i in range(frame_count(header))]
     arrangement = Arrangement(list(range(len(headers))))
     arrangement.sizes = pixel_spacing(headers[0], arrangement.notes)
+    _check_spacing(arrangement, frames, paths)
     position = _vectors(frames, "PlanePositionSequence", "ImagePositionPatient", 3)
     direction = _vectors(frames, "PlaneOrientationSequence", "ImageOrientationPatient", 6)
     if len(headers) > 1 and direction is not None:
@@ -403,6 +405,31 @@ def arrange(headers: list[Any], paths: list[Path]) -> Arrangement:
     if len(frames) == 1:
         arrangement.axes, arrangement.shape = "YX", ()
     return arrangement
+
+
+def _check_spacing(
+    arrangement: Arrangement, frames: list[tuple[Any, int]], paths: list[Path]
+) -> None:
+    """Slices whose pixels differ in size make no volume, and have no size in common."""
+    given = [
+        numbers(functional(*frame, "PixelMeasuresSequence", "PixelSpacing"), 2) or [0.0, 0.0]
+        for frame in frames
+    ]
+    other = ~np.isclose(given, given[0], rtol=_SAME_DIRECTION, atol=0).all(axis=1)
+    if not other.any():
+        return
+    place = int(other.argmax())
+    first, second = (
+        f"{given[i][0]:g} × {given[i][1]:g} mm" if min(given[i]) > 0 else "not given"
+        for i in (0, place)
+    )
+    names = [path.name for path in paths] if len(paths) == len(frames) else []
+    one, two = (names[0], names[place]) if names else ("frame 1", f"frame {place + 1}")
+    arrangement.uneven = (
+        f"Pixels do not have one size: PixelSpacing is {first} in {one}, {second} in {two}."
+    )
+    arrangement.notes.append(arrangement.uneven)
+    arrangement.sizes = {}
 
 
 def _vectors(
@@ -515,11 +542,12 @@ def _measure(
     missing = steps[place] / step
     guess = round(missing) - 1 if abs(missing - round(missing)) < _SAME_STEP * missing else 0
     what = f"{guess} missing" if guess > 0 else "unevenly spaced"
-    arrangement.uneven = (
+    where = (
         f"Slices are {what}: {steps[place]:.4g} mm {between}, {step:.4g} mm elsewhere"
         f"{f' ({wrong.size} such places)' if wrong.size > 1 else ''}."
     )
-    arrangement.notes.append(arrangement.uneven)
+    arrangement.uneven = f"{arrangement.uneven} {where}".lstrip()
+    arrangement.notes.append(where)
 
 
 def _place(

@@ -376,6 +376,11 @@ def losses(target: Path, picture: ImageFile) -> list[str]:
     inverted = picture.extras.get("inverted") is not None and picture.plain is None
     if inverted and "inversion" not in held:
         notes.append(f"Zero is white in the file; {name} holds what is seen, inverted.")
+    if picture.extras.get("low_is_bright") and file_format(target, picture) != "dicom":
+        notes.append(
+            f"Low values are shown bright in the file (MONOCHROME1); {name} holds the values, and "
+            "does not say so."
+        )
     lost = [*_fields_lost(picture, held), *format.unheld(target.name, plain)]
     if not lost:
         return notes

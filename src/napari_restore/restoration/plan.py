@@ -77,7 +77,7 @@ class Options:
     exposure : float, optional
         With two frames: share of the time between them that the shutter is open, above 0 and up to
         1. Found from the movie without it. Where two frames tell less than one, because the blur
-        is short or nothing shows how long it is, each is restored alone.
+        is short, not as long as this says, or nothing shows how long it is, each is restored alone.
     psf : None, "none", "auto", array, PSF or Optics
         Point spread function of the blur, for ``deblur`` and ``motion_deblur`` of one frame; the
         network that inverts it restores then. An array, (Y, X) of any size, is centered, freed from

@@ -662,8 +662,8 @@ class BlockTask:
 LIGHT = 0.01
 #: Said of a movie of which two frames tell less than one.
 ALONE = (
-    "Each frame was restored alone: the blur between two is too short, or nothing shows how long "
-    "it is, and with both the result would be worse"
+    "Each frame was restored alone: the blur between two is too short, not as long as was given, "
+    "or nothing shows how long it is, and with both the result would be worse"
 )
 
 
