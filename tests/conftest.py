@@ -6,8 +6,10 @@ import os
 from typing import TYPE_CHECKING, Any
 
 # Each worker of pytest-xdist has one core: threads of its own would wait for those of the others.
+# Numba, which napari's labels start, would give torch as many as there are cores again.
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    for library in ("OMP", "NUMBA"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 import dask
 import numpy as np
