@@ -237,8 +237,7 @@ def killed(tmp_path_factory, mono_model):
     for folder in folders.values():
         save_image(folder)
     runs = [
-        [place, DEATHS[place], *command_in(folder, mono_model)]
-        for place, folder in folders.items()
+        [place, DEATHS[place], *command_in(folder, mono_model)] for place, folder in folders.items()
     ]
     subprocess.run([sys.executable, "-c", KILLED], input=json.dumps(runs), text=True, check=True)
     return folders

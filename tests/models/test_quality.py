@@ -57,9 +57,7 @@ def test_model_makes_degraded_images_better_and_sharp_ones_not_worse(
         # Out-of-focus light is a matter of microscopy; see the model's card.
         images = [image for image in images if image.name != "chest_ct"]
     # What is gained by finding the PSF is a matter of tests/analysis/test_find_psf.py.
-    results = [
-        report.evaluate(images, task, kind, psf="none", seed=n, size=128) for n in range(3)
-    ]
+    results = [report.evaluate(images, task, kind, psf="none", seed=n, size=128) for n in range(3)]
     gain, improved = LEAST[task, kind]
     assert np.mean([result.rows[-1].gain for result in results]) >= gain
     assert np.mean([result.rows[-1].improved for result in results]) >= improved

@@ -256,7 +256,7 @@ def sizes_of(graph: dict[Any, Any]) -> tuple[int, int]:
 def test_tasks_stay_small_however_many_there_are(view: int) -> None:
     few, many = (
         dict(dask.optimize(lazily(da.zeros((side, side), "u2", chunks=64), view=view))[0].dask)
-        for side in (6 * 64, 30 * 64)
+        for side in (8 * 64, 48 * 64)
     )
     assert len(many) > 20 * len(few)
     (task_few, shared_few), (task_many, shared_many) = sizes_of(few), sizes_of(many)
