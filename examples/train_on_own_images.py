@@ -39,7 +39,7 @@ recipe = Recipe(
     crops=((0.0, 48, 4),),
 )
 options = TrainOptions(
-    images=[folder], out=folder / "training", minutes=0.1, device=resolve_device()
+    images=[folder], out=folder / "training", minutes=0.05, device=resolve_device()
 )
 weights = Trainer(recipe, options).run(progress=False)
 print(f"{weights}: {weights.stat().st_size / 1e3:.0f} kB")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 # Each worker of pytest-xdist has one core: threads of its own would wait for those of the others.
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    for library in ("OMP", "NUMBA"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 import dask
 import numpy as np
@@ -23,6 +25,13 @@ from small_networks import SMALL, SMALL_AFFINE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+
+if "PYTEST_XDIST_WORKER" in os.environ and "numba" in sys.modules:
+    # A plugin of pytest has imported napari, and so Numba, which has read its variable before it
+    # was set. When napari's first labels start its threads, torch gets as many: they start here.
+    sys.modules["numba"].set_num_threads(1)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)

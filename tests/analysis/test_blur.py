@@ -103,7 +103,7 @@ def test_little_of_a_large_lazy_image_is_read() -> None:
         return textured(*shape)
 
     image = da.map_blocks(
-        block, chunks=((1,) * 500, (512,) * 40, (512,) * 40), dtype=float, meta=np.empty((0, 0, 0))
+        block, chunks=((1,) * 50, (512,) * 12, (512,) * 12), dtype=float, meta=np.empty((0, 0, 0))
     )
     planes = Planes(image, find_layout(image))
     scales = find_scales(Planes(textured(8, 64, 64), find_layout(textured(8, 64, 64))))

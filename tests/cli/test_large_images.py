@@ -181,7 +181,7 @@ def test_a_large_imagej_tiff_stays_one(tmp_path, monkeypatch, mono_model):
 # ------------------------------------------------------------------ broken off and continued
 
 KILLED = """
-import os, signal, sys
+import json, os, signal, sys
 from napari_restore.image import layout
 from napari_restore.io import files, ome_zarr
 layout.BLOCK_PIXELS = 64**2
@@ -190,44 +190,66 @@ ome_zarr.CHUNK = 64
 ome_zarr._REDUCED = 64**2
 ome_zarr.COARSEST = 64
 from zarr.storage import _local
-
-place, count = sys.argv[1], int(sys.argv[2])
-owner, name = {
-    "chunk": (_local, "_put"),
-    "journal": (files.Checkpoint, "finished"),
-    "level": (ome_zarr.OmeZarr, "reduce"),
-    "attributes": (ome_zarr.OmeZarr, "finish"),
-}[place]
-real = getattr(owner, name)
-
-def deadly(*args, **options):
-    global count
-    count -= 1
-    if count < 0:
-        if place == "chunk":
-            path = args[0].with_suffix(".torn.partial")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"half")
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*args, **options)
-
-setattr(owner, name, deadly)
+# Here once for all runs: it takes seconds to import.
+import tifffile, torch
 from napari_restore.cli import main
-main(sys.argv[3:])
+
+def run(command, place, count):
+    owner, name = {
+        "chunk": (_local, "_put"),
+        "journal": (files.Checkpoint, "finished"),
+        "level": (ome_zarr.OmeZarr, "reduce"),
+        "attributes": (ome_zarr.OmeZarr, "finish"),
+    }[place]
+    real = getattr(owner, name)
+
+    def deadly(*args, **options):
+        nonlocal count
+        count -= 1
+        if count < 0:
+            if place == "chunk":
+                path = args[0].with_suffix(".torn.partial")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **options)
+
+    setattr(owner, name, deadly)
+    main(command)
+
+for place, count, *command in json.load(sys.stdin):
+    child = os.fork()
+    if not child:
+        run(command, place, count)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, place
 """
+DEATHS = {"chunk": 20, "journal": 9, "level": 3, "attributes": 0}
 
 
-@pytest.mark.parametrize(
-    ("place", "count"), [("chunk", 20), ("journal", 9), ("level", 3), ("attributes", 0)]
-)
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory, mono_model):
+    """Folders of runs that were killed, by the place where they were; one process has forked all.
+
+    Nothing is computed before it forks, so each is like a process that has just begun.
+    """
+    folders = {place: tmp_path_factory.mktemp(place) for place in DEATHS}
+    for folder in folders.values():
+        save_image(folder)
+    runs = [
+        [place, DEATHS[place], *command_in(folder, mono_model)] for place, folder in folders.items()
+    ]
+    subprocess.run([sys.executable, "-c", KILLED], input=json.dumps(runs), text=True, check=True)
+    return folders
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("place", DEATHS)
 def test_a_killed_run_is_continued_to_the_same_bytes(
-    tmp_path, command, small_blocks, uninterrupted, place, count, capsys
+    killed, mono_model, small_blocks, uninterrupted, place, capsys
 ):
-    target, part = tmp_path / "out.ome.zarr", tmp_path / "out.ome.zarr.part"
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, place, str(count), *command], check=False
-    )
-    assert killed.returncode == -signal.SIGKILL
+    folder, command = killed[place], command_in(killed[place], mono_model)
+    target, part = folder / "out.ome.zarr", folder / "out.ome.zarr.part"
     assert not target.exists()
     assert "multiscales" not in str(zarr.open_group(part / "image", mode="r").attrs.asdict())
     done = [json.loads(line) for line in (part / "journal").read_text().splitlines()[1:]]
@@ -243,7 +265,7 @@ def test_a_killed_run_is_continued_to_the_same_bytes(
         assert main([*command, "--resume"]) == 0
     assert len(written) == 32 - sum(record["level"] == 0 for record in done)
     assert contents(target) == uninterrupted
-    assert "out.ome.zarr.part" not in names(tmp_path)
+    assert "out.ome.zarr.part" not in names(folder)
 
 
 @pytest.fixture

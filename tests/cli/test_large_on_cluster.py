@@ -140,7 +140,7 @@ def test_what_was_begun_here_is_continued_there(
 @pytest.fixture
 def stack(tmp_path):
     """An OME-TIFF of a volume, and its point spread function."""
-    data = np.random.default_rng(4).normal(2000, 300, (6, 70, 60)).clip(0).astype("uint16")
+    data = np.random.default_rng(4).normal(2000, 300, (5, 70, 40)).clip(0).astype("uint16")
     told = {"PhysicalSizeX": 0.2, "PhysicalSizeY": 0.2, "PhysicalSizeZ": 0.5}
     kernel = Optics(na=0.9, wavelength=0.52, pixel_size=0.2, z_step=0.5).psf(dimensions=3)
     for name, samples in (("stack", data), ("psf", kernel)):

@@ -109,7 +109,7 @@ def test_cancel(session, viewer, image, qtbot, address):
     session.runner.ended.connect(said.append)
     steps = []
     session.runner.progressed.connect(lambda step: steps.append(step.message))
-    session.restore(DockOptions(tile=128, scheduler=address))
+    session.restore(DockOptions(tile=128, psf="none", scheduler=address))
     qtbot.waitUntil(lambda: any("on 2 workers" in step for step in steps), timeout=LIMIT_MS)
     session.cancel()
     finished(qtbot, session)
@@ -138,6 +138,7 @@ clients_connect = clients.connect
 
 
 def test_layers_in_scripts(image, address):
-    result = restore_layer(Image(image), "deblur", tile=64, scheduler=address)
-    np.testing.assert_array_equal(result.data, restore(image, "deblur", tile=64))
+    options = {"tile": 64, "psf": "none"}
+    result = restore_layer(Image(image), "deblur", **options, scheduler=address)
+    np.testing.assert_array_equal(result.data, restore(image, "deblur", **options))
     assert result.metadata[METADATA_KEY]["workers"] == 2

@@ -180,6 +180,8 @@ def test_profile_of_a_stack_follows_the_slice_and_ends_at_the_border(viewer):
 
 def test_swipe_draws_one_left_and_the_other_right(make_napari_viewer, qtbot):
     viewer = make_napari_viewer(show=True)
+    # Few pixels to draw, since there is no graphics card.
+    viewer.window.resize(800, 600)
     dark, bright = np.full((64, 64), 10, np.uint8), np.full((64, 64), 250, np.uint8)
     source = viewer.add_image(dark, name="dark", contrast_limits=(0, 255))
     result = viewer.add_image(bright, name="bright", contrast_limits=(0, 255))

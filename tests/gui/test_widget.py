@@ -65,7 +65,7 @@ def test_buttons_restore_preview_and_cancel(widget, viewer, predictor, image, qt
     assert widget.restore_button.isEnabled()
 
 
-def test_controls_reach_the_result(widget, viewer, image, qtbot):
+def test_controls_reach_the_result(widget, viewer, predictor, image, qtbot):
     viewer.add_image(image, name="cells")
     widget.controls.strength.value = 0.0
     widget.controls.tile.value = 128
@@ -113,11 +113,17 @@ def test_unfit_model_is_said_before_the_run(widget, viewer, image, monkeypatch, 
 # ---------------------------------------------------------------- in a real napari
 
 
-@pytest.mark.parametrize("name", WIDGETS)
-def test_dock_opens_from_the_manifest_and_closes_in_a_run(
-    name, make_napari_viewer, predictor, image, qtbot, qapp
+def test_docks_open_from_the_manifest_and_close_in_a_run(
+    make_napari_viewer, predictor, image, qtbot, qapp
 ):
     viewer = make_napari_viewer()
+    for name in WIDGETS:
+        open_and_close(name, viewer, predictor, image, qtbot, qapp)
+        # The viewer goes on without the dock.
+        viewer.layers.clear()
+
+
+def open_and_close(name, viewer, predictor, image, qtbot, qapp) -> None:
     dock, widget = viewer.window.add_plugin_dock_widget("napari-restore", name)
     assert isinstance(widget, WIDGETS[name])
     viewer.add_image(image, name="cells")
@@ -136,9 +142,6 @@ def test_dock_opens_from_the_manifest_and_closes_in_a_run(
     qapp.processEvents()
     assert len(viewer.layers) == 3
     assert predictor.tiles <= before + 2
-    # The viewer goes on without the dock.
-    viewer.layers.clear()
-    viewer.add_image(image)
 
 
 def test_last_word_of_a_run_stays_in_a_real_window(
@@ -166,7 +169,7 @@ def test_last_word_of_a_run_stays_in_a_real_window(
         assert not widget.progress_bar.isVisible()
 
 
-def test_preview_follows_the_canvas(make_napari_viewer, qtbot):
+def test_preview_follows_the_canvas(make_napari_viewer, predictor, qtbot):
     viewer = make_napari_viewer(show=True)
     _, widget = viewer.window.add_plugin_dock_widget("napari-restore", "Deblur")
     data = np.random.default_rng(0).integers(0, 255, (600, 800), dtype=np.uint8)

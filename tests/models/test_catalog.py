@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from napari_restore.models.catalog import ModelSpec
 
-every_model = pytest.mark.parametrize("spec", CATALOG, ids=lambda spec: spec.name)
+# Model after model, so that each is loaded once.
+every_model = pytest.mark.parametrize("spec", CATALOG, ids=lambda spec: spec.name, scope="module")
 
 
 def test_each_task_has_a_color_and_a_mono_model() -> None:

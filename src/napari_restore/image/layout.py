@@ -708,14 +708,14 @@ class _Synchronous:
     """
 
     def __init__(self, image: da.Array) -> None:
-        self._image = image
+        self._image, self._held = image, _futures(image)
         self.shape, self.dtype = image.shape, image.dtype
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        part, held = self._image[key], _futures(self._image)
+        part = self._image[key]
         block: NDArray[Any]
-        if held:
-            block = held[0].client.compute(part).result()
+        if self._held:
+            block = self._held[0].client.compute(part).result()
         else:
             block = part.compute(scheduler="synchronous")
         return block
@@ -725,8 +725,12 @@ def _futures(image: da.Array) -> list[Any]:
     """List what an array has on the workers of a cluster: it was persisted there."""
     if "distributed" not in sys.modules:
         return []
-    from distributed import futures_of
+    from distributed import Client, futures_of
 
+    # Dask imports it by itself. To look for futures is to look at every task of the graph, which
+    # takes seconds where there are many chunks; without a client there are none.
+    if not getattr(Client, "_instances", True):
+        return []
     held: list[Any] = futures_of(image)
     return held
 
