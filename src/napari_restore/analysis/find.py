@@ -770,9 +770,10 @@ class Looked:
         if length > 2:
             yield from (line(length * size, angle) for size in (0.94, 1.06))
         light = self._light(self._searched).mean(2)
+        # The longest first, so that none of the threads is left alone with it.
         searches = [
             partial(search, light, support, COSTS)
-            for support in SUPPORTS
+            for support in reversed(SUPPORTS)
             if support * 3 <= min(light.shape)
         ]
         found = side_by_side(searches, lambda done: progress(0.2 + 0.3 * done / len(searches)))
