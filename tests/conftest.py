@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 
 if "PYTEST_XDIST_WORKER" in os.environ and "numba" in sys.modules:
-    # A plugin of pytest has imported napari, and so Numba, which has read its variable before it
-    # was set. When napari's first labels start its threads, torch gets as many: they start here.
-    sys.modules["numba"].set_num_threads(1)
+    # A plugin of pytest has imported napari, and so Numba, which read its variable before it was
+    # set. When napari's first labels start Numba's threads, torch gets as many.
+    sys.modules["numba"].config.reload_config()
     torch.set_num_threads(1)
 
 
