@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from threading import Event
 
 import pytest
 import torch
@@ -133,9 +134,10 @@ def test_functions_run_side_by_side_each_with_one_thread():
 
 
 def test_what_waits_for_several_functions_ends_them_all():
-    ended = []
+    begun, ended = Event(), []
 
     def wait_for_the_end():
+        begun.set()
         try:
             while True:
                 runtime.check()
@@ -145,6 +147,7 @@ def test_what_waits_for_several_functions_ends_them_all():
             raise
 
     def stop(done):
+        begun.wait()
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -361,6 +361,18 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text, in place of what is there: the whole file appears, or none.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; what is there stays.
+    """
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def installed_version() -> str:
     """Version as installed; sources that are used without that have none."""
     from importlib.metadata import PackageNotFoundError, version

@@ -19,7 +19,7 @@ from napari_restore import api
 from napari_restore.cli import main
 from napari_restore.errors import FileError
 from napari_restore.io import is_image_folder, read_image, write_image
-from napari_restore.io.dicom import PRIVATE_GROUP
+from napari_restore.io.dicom import PRIVATE_GROUP, arrange, pydicom_speaks
 
 CT_IMAGE = UID("1.2.840.10008.5.1.4.1.1.2")
 PROVENANCE = json.dumps(
@@ -706,8 +706,8 @@ def test_without_pydicom_it_is_said_how_to_get_it(tmp_path, monkeypatch, capsys)
 # ------------------------------------------------------------------ sloppy headers
 
 
-def sloppy(path, **values):
-    """A file whose header holds bytes that its writer never checked."""
+def with_raw(**values):
+    """A data set whose header holds bytes that its writer never checked."""
     from pydicom.dataelem import RawDataElement
     from pydicom.tag import Tag
 
@@ -715,7 +715,12 @@ def sloppy(path, **values):
     for keyword, (vr, value) in values.items():
         tag = Tag(keyword)
         ds._dict[tag] = RawDataElement(tag, vr, len(value), value, 0, False, True)
-    return put(ds, path)
+    return ds
+
+
+def sloppy(path, **values):
+    """A file of such a data set."""
+    return put(with_raw(**values), path)
 
 
 @pytest.mark.parametrize(
@@ -738,6 +743,23 @@ def test_sloppy_headers_are_read_as_far_as_they_can_be(tmp_path, values, size, n
     expected = {} if size is None else {"Y": (size[0], "mm"), "X": (size[1], "mm")}
     assert {k: v for k, v in picture.pixel_size.items() if k in "YX"} == expected
     assert note in " ".join(picture.notes)
+
+
+@pytest.mark.parametrize(
+    "keyword",
+    ["PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"],
+)
+def test_what_cannot_be_decoded_is_said(tmp_path, keyword):
+    """Seven bytes are no number of eight."""
+    header, notes = with_raw(**{keyword: ("FD", b"1234567")}), []
+    with pydicom_speaks(notes):
+        arrange([header], [tmp_path / "a.dcm"])
+    assert notes == [f"Its {keyword} cannot be decoded, so it is not used."]
+
+
+def test_a_place_of_two_numbers_is_said(tmp_path):
+    picture = read_image(sloppy(tmp_path / "a.dcm", ImagePositionPatient=("DS", b"1\\2 ")))
+    assert "Its ImagePositionPatient is '1\\2', which is not 3 numbers" in " ".join(picture.notes)
 
 
 @pytest.mark.parametrize(

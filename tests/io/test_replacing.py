@@ -17,7 +17,7 @@ from napari_restore.cli import main, restore
 from napari_restore.errors import FileError
 from napari_restore.image import layout
 from napari_restore.io import Inputs, Place, write_image
-from napari_restore.io.files import folders_around, part_of
+from napari_restore.io.files import folders_around, is_earlier_result, part_of
 
 KEEP = ["--strength", "0", "--device", "cpu"]
 IMAGE = np.random.default_rng(0).integers(0, 250, (24, 33)).astype(np.uint8)
@@ -368,3 +368,11 @@ def test_the_library_looks_as_well(tmp_path):
     for target in ("a.npy", "b.png"):
         with pytest.raises(FileError, match="so it is kept"):
             write_image(tmp_path / target, IMAGE, picture, json.dumps({}), force=True)
+
+
+def test_what_may_not_be_read_is_named_as_that(tmp_path):
+    """It is not called foreign: nobody could look."""
+    target = tmp_path / "a.tif"
+    target.symlink_to(target)
+    with pytest.raises(FileError, match=r"a\.tif cannot be read .*Allow it to be read"):
+        is_earlier_result(target, "tiff")

@@ -31,8 +31,10 @@ _COUPLING_GROWS, _LAST_COUPLING = 4.0, 1e5
 #: Ridge of the least squares, for an image of 256 x 256 pixels with samples in [0, 1].
 _RIDGE = 2.0
 #: Edges that the kernel is found from, in each of four directions, for each pixel of its side:
-#: those that are guessed, and those of an image that a network restored. And steps to it.
-_EDGES, _MORE, _STEPS = 20, 100, 60
+#: of edges that are guessed, and of an image that a network restored.
+_EDGES, _MORE = 20, 100
+#: Gradient steps to a kernel.
+_STEPS = 60
 #: Parts of a kernel with less of the light are dust, and samples below this share of the peak.
 _DUST, _FAINT = 0.1, 0.05
 #: Largest side in pixels that a kernel grows to when it is refined.

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_restore.errors import RestoreError
-from napari_restore.io import write_text
 from napari_restore.models.catalog import CATALOG, INVERTERS
+from napari_restore.runtime import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -10,7 +10,7 @@ from typing import Any
 
 import platformdirs
 
-from napari_restore.io import write_text
+from napari_restore.runtime import write_text
 
 
 def read_json(path: Path) -> Any:

@@ -676,27 +676,40 @@ def edge_bars(block: NDArray[Any]) -> tuple[int, int, int, int]:
 
     Bars have one value, or that of black with the noise of a camera.
     """
-    grounds: list[NDArray[np.float64] | None] = []
-    top, bottom = _ends_of(block, grounds)
+    top, bottom = _ends_of(block)
     # What lies aside is measured between what lies above and below.
-    believed = top + bottom <= _MOST_BARS * len(block)
-    inside = block[top : len(block) - bottom] if believed else block
-    left, right = _ends_of(inside.transpose(1, 0, 2), grounds)
-    if left + right <= _MOST_BARS * block.shape[1]:
-        inside = inside[:, left : inside.shape[1] - right]
-    ends = [top, bottom, left, right]
-    step = max(1, len(inside) // BAND)
-    for side, ground in enumerate(grounds):
-        if ground is not None and (inside[::step] <= ground).all(-1).mean() > _BACKGROUND:
-            ends[side] = 0
-    return ends[0], ends[2], ends[1], ends[3]
+    inside = _between(block, top, bottom)
+    left, right = _ends_of(inside.transpose(1, 0, 2))
+    inside = _between(inside.transpose(1, 0, 2), left, right)
+    seen = inside[:, :: max(1, inside.shape[1] // BAND)]
+
+    def counted(bar: _Bar) -> int:
+        """Rows of a bar; 0 if what it reaches up to is all over the image: then it is ground."""
+        everywhere = bar.ground is not None and (seen <= bar.ground).all(-1).mean() > _BACKGROUND
+        return 0 if everywhere else bar.rows
+
+    return counted(top), counted(left), counted(bottom), counted(right)
 
 
-def _ends_of(block: NDArray[Any], grounds: list[NDArray[np.float64] | None]) -> tuple[int, int]:
-    """Count the rows of bars above and below; and what they reach up to, if they have noise."""
+class _Bar(NamedTuple):
+    """Rows of a bar, and what it reaches up to in each channel if it has noise."""
+
+    rows: int
+    ground: NDArray[np.float64] | None = None
+
+
+def _between(block: NDArray[Any], above: _Bar, below: _Bar) -> NDArray[Any]:
+    """Rows between two bars; all, if the bars are too large to be believed."""
+    believed = above.rows + below.rows <= _MOST_BARS * len(block)
+    return block[above.rows : len(block) - below.rows] if believed else block
+
+
+def _ends_of(block: NDArray[Any]) -> tuple[_Bar, _Bar]:
+    """Find the bars above and below."""
     low, high = block.min(axis=1), block.max(axis=1)
     # A bar may have a color: each channel has its own value.
-    even, ends = (low == high).all(-1), []
+    even = (low == high).all(-1)
+    bars = []
     for step in (1, -1):
         same = even[::step] & (low[::step] == low[::step][0]).all(-1)
         if block.dtype == np.uint8:
@@ -708,23 +721,18 @@ def _ends_of(block: NDArray[Any], grounds: list[NDArray[np.float64] | None]) -> 
             like = np.abs(beside - low[::step][0].astype(int)) <= _RIPPLE
             most = like.mean((1, 2)) > 1 - _FEW_LINES
             count += len(most) if most.all() else int(most.argmin())
-        ground = None
-        if count < _BAR:
-            count, ground = _sharp_bar(block[::step])
-        ends.append(count)
-        grounds.append(ground)
-    return ends[0], ends[1]
+        bars.append(_Bar(count) if count >= _BAR else _sharp_bar(block[::step]))
+    return bars[0], bars[1]
 
 
-def _sharp_bar(block: NDArray[Any]) -> tuple[int, NDArray[np.float64] | None]:
-    """Count the first rows if they are a single even one, or even but for noise, and end sharply.
+def _sharp_bar(block: NDArray[Any]) -> _Bar:
+    """Find the first rows if they are a single even one, or even but for noise, and end sharply.
 
-    Ground is no bar: what lies on it goes over into it. What a bar with noise reaches up to comes
-    with it.
+    Ground is no bar: what lies on it goes over into it.
     """
     first = block[0].astype(np.float64)
     if len(block) < 2 or not np.isfinite(first).all():
-        return 0, None
+        return _Bar(0)
     value = np.median(first, axis=0)
     # Most of the noise is within, also where it was clipped at zero.
     spread = 1.5 * np.percentile(np.abs(first - value), 98, axis=0)
@@ -736,16 +744,16 @@ def _sharp_bar(block: NDArray[Any]) -> tuple[int, NDArray[np.float64] | None]:
         count += int(off.argmax()) if end else len(band)
     # Noise is told from a gradient by a few rows.
     if not 0 < count < len(block) or (spread.any() and count < _NOISY_BAR):
-        return 0, None
+        return _Bar(0)
     inside = block[count :: max(1, len(block) // BAND)].astype(np.float64)
     inside = inside[np.isfinite(inside).all(-1)]
     if not inside.size:
-        return 0, None
+        return _Bar(0)
     width = np.subtract(*np.percentile(inside, (99, 1), axis=0))
     edge = np.abs(block[count] - value) > np.maximum(2 * spread, _SHARP_END * width)
     if edge.any(-1).mean() < 0.5:
-        return 0, None
-    return count, value + spread if spread.any() else None
+        return _Bar(0)
+    return _Bar(count, value + spread if spread.any() else None)
 
 
 def even_lines(block: NDArray[Any]) -> Mask | None:

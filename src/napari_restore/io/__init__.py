@@ -16,7 +16,6 @@ from .files import (
     reading,
     stays_as_stored,
     write_image,
-    write_text,
     zarr_around,
 )
 from .image_file import ImageFile
@@ -40,6 +39,5 @@ __all__ = [
     "reading",
     "stays_as_stored",
     "write_image",
-    "write_text",
     "zarr_around",
 ]

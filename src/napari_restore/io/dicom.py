@@ -244,7 +244,7 @@ def _add_units(picture: ImageFile, inverse: bool) -> None:
 
 @contextmanager
 def pydicom_speaks(notes: list[str]) -> Iterator[None]:
-    """Collect the warnings of pydicom, one of each kind."""
+    """Collect the warnings of pydicom and of `value_of`, one of each kind."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
@@ -390,8 +390,9 @@ def arrange(headers: list[Any], paths: list[Path]) -> Arrangement:
     arrangement = Arrangement(list(range(len(headers))))
     arrangement.sizes = pixel_spacing(headers[0], arrangement.notes)
     _check_spacing(arrangement, frames, paths)
-    position = _vectors(frames, "PlanePositionSequence", "ImagePositionPatient", 3)
-    direction = _vectors(frames, "PlaneOrientationSequence", "ImageOrientationPatient", 6)
+    notes = arrangement.notes
+    position = _vectors(frames, "PlanePositionSequence", "ImagePositionPatient", 3, notes)
+    direction = _vectors(frames, "PlaneOrientationSequence", "ImageOrientationPatient", 6, notes)
     if len(headers) > 1 and direction is not None:
         _check_directions(direction, paths)
     if (
@@ -433,9 +434,16 @@ def _check_spacing(
 
 
 def _vectors(
-    frames: list[tuple[Any, int]], sequence: str, keyword: str, length: int
+    frames: list[tuple[Any, int]], sequence: str, keyword: str, length: int, notes: list[str]
 ) -> NDArray[np.float64] | None:
-    found = [numbers(functional(*frame, sequence, keyword), length) for frame in frames]
+    given = [functional(*frame, sequence, keyword) for frame in frames]
+    found = [numbers(each, length) for each in given]
+    wrong = [each for each, vector in zip(given, found, strict=True) if each and not vector]
+    if wrong:
+        notes.append(
+            f"Its {keyword} is '{_shown(wrong[0])}', which is not {length} numbers, so it is not "
+            "used."
+        )
     return None if None in found else np.array(found)
 
 
@@ -635,12 +643,13 @@ def _of_ultrasound(header: Any, notes: list[str]) -> dict[str, tuple[float, str]
 
 
 def value_of(dataset: Any, keyword: str) -> Any:
-    """Look a value up; None where it is missing, empty, or nothing that can be decoded."""
+    """Look a value up; None where it is missing, empty, or, with a warning, cannot be decoded."""
     try:
         value = dataset.get(keyword)
     except Exception:
-        # pydicom decodes when asked; a sloppy value can make it raise any error. Where it matters
-        # that a value is there and damaged, `unreadable` tells it from one that is missing.
+        # pydicom decodes when asked; a sloppy value can make it raise any error. Where nothing can
+        # be done without the value, `unreadable` tells it from one that is missing.
+        warnings.warn(f"Its {keyword} cannot be decoded, so it is not used.", stacklevel=2)
         return None
     return None if value in ("", []) else value
 

@@ -27,7 +27,6 @@ from napari_restore.io.tiff.writer import (
     unheld_by_tiff,
     write_tiff,
 )
-from napari_restore.runtime import whole_file
 
 from .dicom import check_dicom, holds_dicom, is_our_dicom, read_dicom, write_dicom
 from .image_file import ALL
@@ -273,18 +272,6 @@ def write_image(
         picture, data = as_plain(picture, data, target)
     with grows_whole(place) if format.folder else place.appears_whole() as temporary:
         format.write(temporary, target.name, data, picture, provenance)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text, in place of what is there: the whole file appears, or none.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written; what is there stays.
-    """
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def stays_as_stored(picture: ImageFile, target: Path) -> bool:
@@ -595,12 +582,22 @@ def is_earlier_result(path: Path, kind: str) -> bool:
     path : Path
     kind : str
         The format that it should have, a key of `FORMATS`.
+
+    Raises
+    ------
+    FileError
+        If the system does not let it be read.
     """
     try:
         return FORMATS[kind].is_ours(path)
-    except Exception:
-        # Damaged files can make readers raise any error. One that cannot be read is not ours, so
-        # that the caller refuses to replace it, and names it.
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise FileError(
+                f"{path} cannot be read ({error.strerror}), so it cannot be told whether it is an "
+                "earlier result, and stays. Allow it to be read, or name another output."
+            ) from error
+        # Damaged files can make readers raise any error. One that is damaged is not ours, so that
+        # the caller refuses to replace it, and names it.
         return False
 
 

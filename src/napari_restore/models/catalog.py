@@ -40,6 +40,7 @@ ARCHITECTURES = {
 OWN_SUFFIX = ".safetensors"
 #: File beside them that says which of them "auto" takes.
 DEFAULTS = "defaults.json"
+#: Where the weights of the bundled models are.
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
 

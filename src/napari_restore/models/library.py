@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from napari_restore.errors import FileError, ModelError
-from napari_restore.runtime import whole_file
+from napari_restore.runtime import whole_file, write_text
 
 from . import catalog
 from .catalog import (
@@ -400,8 +400,7 @@ def export(name: str, target: Path, *, force: bool = False) -> Path:
             return target
         with whole_file(target) as temporary:
             shutil.copyfile(entry.spec.path, temporary)
-        with whole_file(card) as temporary:
-            temporary.write_text(entry.card(), encoding="utf-8")
+        write_text(card, entry.card())
     except OSError as error:
         raise FileError(f"{target} cannot be written ({error}).") from error
     return target
@@ -461,7 +460,6 @@ def _write_defaults(known: dict[str, Any]) -> None:
     path = catalog.own_folder() / DEFAULTS
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as temporary:
-            temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        write_text(path, json.dumps(known, indent=1))
     except OSError as error:
         raise FileError(f"{path} cannot be written ({error}). The default stays.") from error

@@ -16,7 +16,7 @@ import platformdirs
 
 from napari_restore.errors import FileError, ModelError, RestoreError
 from napari_restore.models.library import check_name
-from napari_restore.runtime import whole_file
+from napari_restore.runtime import whole_file, write_text
 
 #: What a training may be asked for while it runs.
 PAUSE, KEEP = "pause", "keep"
@@ -320,8 +320,7 @@ class Project:
         path = self.folder / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(path) as temporary:
-                temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
+            write_text(path, json.dumps(value, indent=1))
         except OSError as error:
             raise FileError(f"{path} cannot be written ({error}).") from error
 
