@@ -29,7 +29,7 @@ PATHS = {
 def test_finds_the_path_of_a_camera(path):
     kernel = psf.combine(motion.kernel(path), psf.gaussian(0.4))
     image = blurred(scene(176, 176), kernel, 0.004)
-    (found,) = search(image, 19, [4e-3])
+    found = search(image, 19, 4e-3)
     assert found.shape == (19, 19) and found.dtype == np.float32
     assert found.sum() == pytest.approx(1, abs=1e-4) and found.min() >= 0
     middle = (found * np.arange(19)).sum(), (found * np.arange(19)[:, None]).sum()
@@ -52,7 +52,7 @@ def test_a_sharp_image_tells_the_kernel(path):
 
 def test_gain_and_offset_change_nothing():
     image = blurred(scene(96, 96), motion.kernel(motion.line(7, 0.3)), 0.004)
-    one, other = search(image, 11, [4e-3]), search(300 * image + 40, 11, [4e-3])
+    one, other = search(image, 11, 4e-3), search(300 * image + 40, 11, 4e-3)
     np.testing.assert_allclose(one[0], other[0], atol=0.01)
 
 
@@ -61,7 +61,7 @@ def test_can_be_ended():
 
     def search_then_stop():
         watch.stop()
-        return search(scene(64, 64), 9, [4e-3])
+        return search(scene(64, 64), 9, 4e-3)
 
     with pytest.raises(Stopped):
         watch.run(search_then_stop)

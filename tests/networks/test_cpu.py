@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from napari_restore.networks import cpu, motion_estimator
 from napari_restore.networks.cpu import FEWEST_CHANNELS, WinogradConv2d, with_winograd
 from napari_restore.networks.motion_estimator import CepstralEstimator
 from napari_restore.networks.resunet import ResUNet
-from napari_restore.runtime import Stopped, Watch
+from napari_restore.runtime import Stopped, Watch, use_threads
 from rounding import rounding, terms_of
 
 if TYPE_CHECKING:
@@ -190,9 +190,9 @@ def test_the_gauge_measures_some_rows_of_cells_at_a_time(
 @pytest.fixture
 def three_threads() -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(3)
+    use_threads(3)
     yield
-    torch.set_num_threads(before)
+    use_threads(before)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -208,6 +208,32 @@ def test_threads_change_no_bit(
         torch.set_num_threads(1)
         torch.testing.assert_close(several, built(image), rtol=0, atol=0)
         torch.testing.assert_close(deep, cpu.stream_deep_features(built, image), rtol=0, atol=0)
+
+
+def test_images_that_come_at_once_are_as_each_alone(three_threads: None) -> None:
+    built = with_winograd(network(NETWORKS["three levels"]))
+    images = torch.rand(4, 2, 3 * built.multiple_of, 5 * built.multiple_of)
+    with torch.inference_mode():
+        together = built.change(images)
+        assert torch.get_num_threads() == 3
+        for found, image in zip(together.split(1), images.split(1), strict=True):
+            torch.testing.assert_close(found, built.change(image), rtol=0, atol=0)
+
+
+def test_images_that_come_at_once_are_computed_at_once(
+    monkeypatch: pytest.MonkeyPatch, three_threads: None
+) -> None:
+    """None of three goes on before all of them have begun."""
+    built, together = network(NETWORKS["one level"]), threading.Barrier(3, timeout=60)
+    alone = cpu.stream_change
+
+    def wait_for_the_others(*arguments: Any) -> torch.Tensor:
+        together.wait()
+        return alone(*arguments)
+
+    monkeypatch.setattr(cpu, "stream_change", wait_for_the_others)
+    with torch.inference_mode():
+        assert built.change(torch.rand(3, 2, 16, 16)).shape == (3, 2, 16, 16)
 
 
 @pytest.mark.parametrize("at_once", [False, True], ids=["of the source", "of one stage"])

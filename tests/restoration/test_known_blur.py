@@ -11,10 +11,12 @@ import torch
 
 from napari_restore import RestoreError, deblur
 from napari_restore.analysis.point_spread import PSF
+from napari_restore.models.catalog import INVERTERS, bundled_model
 from napari_restore.physics import psf
 from napari_restore.physics.beads import psf_from_beads
 from napari_restore.physics.optics import Optics
 from napari_restore.restoration.given_psf import Measured
+from napari_restore.restoration.psf_search import make_tools
 from napari_restore.restoration.run import restore_array
 from napari_restore.samples import load_sample
 from planning import plan
@@ -73,6 +75,19 @@ def test_it_is_the_same_however_it_is_computed(
 def test_a_wrong_psf_is_said_not_to_fit(scene: tuple[np.ndarray, np.ndarray]) -> None:
     wrong = restore_array(scene[1], plan(scene[1], "deblur", psf=psf.disk(5)), blur=False)
     assert "leaves structure unexplained" in wrong.provenance["psf"]["said"]
+
+
+def test_several_kernels_undo_an_image_as_each_alone(
+    scene: tuple[np.ndarray, np.ndarray],
+) -> None:
+    """Of one size: padding changes the transforms, and so the rounding."""
+    invert = make_tools(INVERTERS[1], bundled_model("deblur", 1), "cpu").invert
+    image = torch.from_numpy(scene[1][:96, :112])[None, None]
+    kernels = psf.stack([KERNEL, psf.gaussian(1.0), psf.disk(1.5)])
+    together = invert(image, kernels, 0.01, False)
+    for found, kernel in zip(together.split(1), kernels.split(1), strict=True):
+        torch.testing.assert_close(found, invert(image, kernel, 0.01, False), rtol=0, atol=1e-5)
+        assert not torch.equal(found, image)
 
 
 def wide(size: float) -> np.ndarray:

@@ -24,7 +24,7 @@ from .point_spread import PSF
 from .spectrum import misfit, power_spectrum, transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -619,14 +619,31 @@ class Choice:
 
 
 class _Trial:
-    """Candidates that are tried one after another; the best is kept."""
+    """Candidates that are tried; the best is kept.
 
-    def __init__(self, measure: Callable[[Candidate], float]) -> None:
+    Parameters
+    ----------
+    measure : callable
+        Gives the scores of candidates, the less the better.
+    candidates : sequence of Candidate
+    bonus : callable
+        What speaks for one of these from the start.
+    """
+
+    def __init__(
+        self,
+        measure: Callable[[Sequence[Candidate]], list[float]],
+        candidates: Sequence[Candidate],
+        bonus: Callable[[Candidate], float],
+    ) -> None:
         self._measure = measure
-        self.nothing = measure(NOTHING)
-        #: Scores and candidates, the best first. Nothing is no candidate: whether one is enough
-        #: better than that is asked at the end.
+        # Nothing is no candidate: whether one is enough better than that is asked at the end.
+        self.nothing, *scores = measure([NOTHING, *candidates])
+        #: Scores and candidates, the best first.
         self.ranking: list[tuple[float, Candidate]] = []
+        self._rank(
+            [there - bonus(c) for there, c in zip(scores, candidates, strict=True)], candidates
+        )
 
     @property
     def least(self) -> float:
@@ -638,12 +655,15 @@ class _Trial:
         """That candidate."""
         return self.ranking[0][1] if self.ranking else NOTHING
 
-    def add(self, candidate: Candidate, bonus: float = 0.0) -> float:
-        """Try one more, for which something speaks from the start; its score."""
-        there = self._measure(candidate) - bonus
-        self.ranking.append((there, candidate))
+    def add(self, candidates: Sequence[Candidate]) -> list[float]:
+        """Try more of them; their scores."""
+        scores = self._measure(candidates)
+        self._rank(scores, candidates)
+        return scores
+
+    def _rank(self, scores: list[float], candidates: Sequence[Candidate]) -> None:
+        self.ranking += zip(scores, candidates, strict=True)
         self.ranking.sort(key=lambda tried: tried[0])
-        return there
 
 
 class Looked:
@@ -696,9 +716,7 @@ class Looked:
             return Choice("plain" if self.sigma > _STILL_SIGMA else "sharp")
         if not free_form:
             return self._out_of_focus(progress)
-        trial = _Trial(self._score)
-        for candidate in self._moving(progress):
-            trial.add(candidate, self._bonus(candidate))
+        trial = _Trial(self._scores, self._moving(progress), self._bonus)
         self._refine(trial, progress)
         nothing, best = trial.nothing, trial.best
         rival = math.inf
@@ -740,7 +758,7 @@ class Looked:
     def _check(self, candidate: Candidate) -> ReBlur:
         """See whether a kernel explains what is tried."""
         kernel = torch.from_numpy(candidate.array.copy())
-        kept = self._in_light(self._restored(candidate))
+        kept = self._in_light(self._undone(self._image, [candidate]))
         return re_blur(self._in_light(self._image), kept, kernel, self._noise())
 
     def _bonus(self, candidate: Candidate) -> float:
@@ -764,39 +782,45 @@ class Looked:
         length, _, unsure = self._direction
         return length < _STILL and unsure < _STILL_SURE
 
-    def _moving(self, progress: Callable[[float], None]) -> Iterator[Candidate]:
+    def _moving(self, progress: Callable[[float], None]) -> list[Candidate]:
         """Kernels of motion that may have blurred this window."""
         length, angle, _ = self._direction
-        if length > 2:
-            yield from (line(length * size, angle) for size in (0.94, 1.06))
+        lines = [line(length * size, angle) for size in (0.94, 1.06)] if length > 2 else []
         light = self._light(self._searched).mean(2)
         # The longest first, so that none of the threads is left alone with it.
         searches = [
-            partial(search, light, support, COSTS)
+            partial(search, light, support, cost)
             for support in reversed(SUPPORTS)
+            for cost in COSTS
             if support * 3 <= min(light.shape)
         ]
         found = side_by_side(searches, lambda done: progress(0.2 + 0.3 * done / len(searches)))
-        for index, kernels in enumerate(found):
-            progress(0.5 + 0.2 * index / len(found))
-            yield from (Candidate("free", kernel) for kernel in kernels)
+        return lines + [Candidate("free", kernel) for kernel in found]
 
     def _refine(self, trial: _Trial, progress: Callable[[float], None]) -> None:
         """Find the best kernels again, from the images that are restored with them."""
         height, width = (length // 16 * 16 for length in self._searched.shape[:2])
         part = self._searched[:height, :width]
         image, light = self._tensor(part), self._light(part).mean(2)
-        for start, candidate in trial.ranking[:REFINED]:
-            least = start
-            for _ in range(REFINEMENTS):
-                progress(0.75)
-                sharp = self._in_light(self._undone(image, candidate))
-                kernel = refined(light, sharp[0].mean(0).numpy(), candidate.array)
-                candidate = Candidate("free", kernel)
-                there = trial.add(candidate)
-                if there > least:
-                    break
-                least = there
+        going = trial.ranking[:REFINED]
+        for number in range(REFINEMENTS):
+            if not going:
+                break
+            progress(0.6 + 0.2 * number / REFINEMENTS)
+            before = [candidate for _, candidate in going]
+            sharp = self._in_light(self._undone(image, before)).mean(1).numpy()
+            kernels = side_by_side(
+                [
+                    partial(refined, light, restored, candidate.array)
+                    for restored, candidate in zip(sharp, before, strict=True)
+                ]
+            )
+            after = [Candidate("free", kernel) for kernel in kernels]
+            going = [
+                (there, candidate)
+                for there, candidate, (least, _) in zip(trial.add(after), after, going, strict=True)
+                if there <= least
+            ]
 
     def agrees(self, choice: Choice, first: Looked) -> PSF | None:
         """Whether the PSF of another window holds here too: that, or the one that does."""
@@ -811,10 +835,12 @@ class Looked:
                 return choice.psf
             return self._described(of_size(candidate.family, own.candidate.sigma))
         # Of a window with little to see it may say next to nothing.
-        return choice.psf if self._score(candidate) < 1.01 * self._score(NOTHING) else None
+        told, nothing = self._scores([candidate, NOTHING])
+        return choice.psf if told < 1.01 * nothing else None
 
-    def _score(self, candidate: Candidate) -> float:
-        return score(self._restored(candidate), self._image)
+    def _scores(self, candidates: Sequence[Candidate]) -> list[float]:
+        restored = self._undone(self._image, candidates)
+        return [score(one, self._image) for one in restored.split(1)]
 
     def _described(self, candidate: Candidate) -> PSF:
         spread = self.defocus.unsure if candidate.family in KNOWN else None
@@ -826,12 +852,9 @@ class Looked:
     def _tensor(self, samples: Samples) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(samples)).permute(2, 0, 1)[None]
 
-    def _restored(self, candidate: Candidate) -> torch.Tensor:
-        return self._undone(self._image, candidate)
-
-    def _undone(self, image: torch.Tensor, candidate: Candidate) -> torch.Tensor:
-        kernel = stack([candidate.array])
-        return self._tools.invert(image, kernel, self.noise, self._linear)
+    def _undone(self, image: torch.Tensor, candidates: Sequence[Candidate]) -> torch.Tensor:
+        kernels = stack([candidate.array for candidate in candidates])
+        return self._tools.invert(image, kernels, self.noise, self._linear)
 
     def _in_light(self, image: torch.Tensor) -> torch.Tensor:
         return to_linear(image) if self._linear else image

@@ -43,21 +43,21 @@ _LARGEST = 35
 _CONTRAST = 0.22
 
 
-def search(image: NDArray[np.float32], support: int, sparsities: Sequence[float]) -> list[Kernel]:
-    """Find kernels of a size, one for each sparsity.
+def search(image: NDArray[np.float32], support: int, sparsity: float) -> Kernel:
+    """Find a kernel of a size.
 
     Parameters
     ----------
     image : ndarray
         (H, W), about [0, 1], proportional to light.
     support : int
-        Largest side of the kernels, odd.
-    sparsities : sequence of float
-        What a sharp edge costs, λ: larger ones leave fewer edges.
+        Largest side of the kernel, odd.
+    sparsity : float
+        What a sharp edge costs, λ: the more, the fewer edges are left.
 
     Returns
     -------
-    list of ndarray
+    ndarray
         (support, support), float32, with sum 1 and their center of mass in the middle.
 
     Notes
@@ -70,22 +70,21 @@ def search(image: NDArray[np.float32], support: int, sparsities: Sequence[float]
     gain = _CONTRAST / max(float(image.std()), 1e-6)
     normal = (image - image.mean()) * gain
     blurred = torch.from_numpy(np.ascontiguousarray(normal, np.float32))[None, None]
-    costs = torch.tensor(sparsities, dtype=torch.float32).view(-1, 1, 1)
     levels = max(0, math.floor(math.log(_COARSEST / support) / math.log(_RATIO)))
-    kernels = torch.zeros(len(sparsities), 3, 3)
-    kernels[:, 1, 1] = 1
+    kernel = torch.zeros(1, 3, 3)
+    kernel[:, 1, 1] = 1
     for level in range(levels, -1, -1):
         scale = _RATIO**level
         side = max(3, 2 * round((support * scale - 1) / 2) + 1)
-        kernels = _enlarged(kernels, side)
+        kernel = _enlarged(kernel, side)
         seen = _shrunk(blurred, scale)[0]
         problem = _Level(seen, side)
         for _ in range(_ROUNDS):
             check()
-            edges = problem.sharp_edges(kernels, costs)
-            kernels = _clean(problem.kernels(edges, kernels, _EDGES))
-            costs = (costs / _MORE_EDGES).clamp(min=1e-4)
-    return [_finished(kernel, support) for kernel in kernels.numpy()]
+            edges = problem.sharp_edges(kernel, sparsity)
+            kernel = _clean(problem.kernels(edges, kernel, _EDGES))
+            sparsity = max(sparsity / _MORE_EDGES, 1e-4)
+    return _finished(kernel.numpy()[0], support)
 
 
 def refined(image: NDArray[np.float32], restored: NDArray[np.float32], kernel: Kernel) -> Kernel:
@@ -205,15 +204,15 @@ class _Level:
         self._seen = [torch.fft.rfft2(part * self._weight) for part in seen]
         self._ridge = _RIDGE * height * width / 256**2
 
-    def sharp_edges(self, kernels: Tensor, costs: Tensor) -> Tensor:
+    def sharp_edges(self, kernels: Tensor, cost: float) -> Tensor:
         """Images (N, H, W) of few edges that explain the blurred one."""
         transfer = torch.fft.rfft2(_wrapped(kernels, self.size))
         data, power = transfer.conj() * self._spectrum, transfer.abs().square()
         edges = self._image.expand(len(kernels), -1, -1)
-        coupling = 2 * costs
-        while float(coupling.min()) < _LAST_COUPLING:
+        coupling = 2 * cost
+        while coupling < _LAST_COUPLING:
             gy, gx = _gradients(edges)
-            small = gy.square() + gx.square() < costs / coupling
+            small = gy.square() + gx.square() < cost / coupling
             gy = gy.masked_fill(small, 0)
             gx = gx.masked_fill(small, 0)
             back = torch.fft.rfft2(_divergence(gy, gx))

@@ -265,7 +265,7 @@ class KnownBlur:
     Attributes
     ----------
     psf : ndarray
-        (k, k), odd k, sum 1.
+        (k, k), odd k, sum 1; or (N, k, k), one for each of N tiles that come at once.
     noise : float
         Standard deviation, in the range that the network sees.
     linear : bool
@@ -294,7 +294,8 @@ class WithBlur(TorchPredictor):
     def _restore(
         self, tiles: torch.Tensor, context: torch.Tensor | None, boxes: torch.Tensor
     ) -> torch.Tensor:
-        psf = torch.from_numpy(self._blur.psf.copy()).to(self.device)[None]
+        psf = torch.from_numpy(self._blur.psf.copy()).to(self.device)
+        psf = psf.view(-1, *psf.shape[-2:])
         noise = torch.full((len(tiles), 1, 1, 1), self._blur.noise, device=self.device)
         linear = torch.full((len(tiles), 1, 1, 1), self._blur.linear, device=self.device)
         with torch.inference_mode():

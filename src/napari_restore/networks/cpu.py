@@ -26,13 +26,13 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache, partial
 from heapq import heappop, heappush
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from napari_restore.runtime import advanced, check
+from napari_restore.runtime import advanced, check, side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 #: Rows (N, C, h, W), and whether they are the last.
 Rows: TypeAlias = tuple[Tensor, bool]
+_Result = TypeVar("_Result")
 
 #: Of the features of the rows that come in at once.
 STRIP_BYTES = 2**22
@@ -253,6 +254,19 @@ def _helpers(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix="napari-restore-rows")
 
 
+def _as_here(function: Callable[[], _Result]) -> Callable[[], _Result]:
+    """Make a function compute in another thread as torch does in this one, with one thread."""
+    inference, autocast = torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
+    dtype = torch.get_autocast_dtype("cpu")
+
+    def call() -> _Result:
+        torch.set_num_threads(1)
+        with torch.inference_mode(inference), torch.autocast("cpu", dtype, enabled=autocast):
+            return function()
+
+    return call
+
+
 class _Last:
     """Hands the result over."""
 
@@ -312,17 +326,8 @@ class Chain:
         threads = torch.get_num_threads()
         # Whole strips in parallel: threads that share each small operation wait for each other.
         torch.set_num_threads(1)
-        inference, autocast = torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
-        dtype = torch.get_autocast_dtype("cpu")
-
-        def help_out() -> None:
-            # Another thread has to be told how torch computes in the first.
-            torch.set_num_threads(1)
-            with torch.inference_mode(inference), torch.autocast("cpu", dtype, enabled=autocast):
-                self._work()
-
         helpers = [
-            _helpers(threads - 1).submit(contextvars.copy_context().run, help_out)
+            _helpers(threads - 1).submit(contextvars.copy_context().run, _as_here(self._work))
             for _ in range(threads - 1)
         ]
         try:
@@ -629,6 +634,33 @@ def stream_change(network: ByRows, rows: Callable[[int, int], Tensor], image: Te
     strips = _strips(network, rows, image, step)
     Chain(_whole(network, step), strips, take).run()
     return change
+
+
+def stream_changes(network: ByRows, images: Tensor) -> Tensor:
+    """Find what a network adds to each of some images: one of them for each core at a time.
+
+    Small images have too few rows for all cores to follow each other through the layers.
+
+    Parameters
+    ----------
+    network : ByRows
+        As for `stream_change`.
+    images : Tensor
+        (N, C, H, W), with extra channels.
+
+    Returns
+    -------
+    Tensor
+        As from `stream_change`.
+    """
+
+    def alone(image: Tensor) -> Tensor:
+        return stream_change(network, lambda top, bottom: image[:, :, top:bottom], image)
+
+    if len(images) == 1:
+        return alone(images)
+    each = [_as_here(partial(alone, image)) for image in images.split(1)]
+    return torch.cat(side_by_side(each))
 
 
 def stream_deep_features(network: ByRows, image: Tensor) -> Tensor:

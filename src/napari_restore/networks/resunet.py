@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .cpu import stream_change, stream_deep_features
+from .cpu import stream_change, stream_changes, stream_deep_features
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -182,7 +182,9 @@ class ResUNet(nn.Module):
         Tensor
             (N, C + ``beside``, H, W), float32.
         """
-        return self._change_of(lambda top, bottom: image[:, :, top:bottom], image)
+        if self._goes_by_rows(image):
+            return stream_changes(self, image)
+        return self._change(*self.encode(image))
 
     def _change_of(self, rows: Callable[[int, int], Tensor], image: Tensor) -> Tensor:
         if self._goes_by_rows(image):

@@ -188,13 +188,10 @@ def make_tools(inverter: ModelSpec, restorer: ModelSpec, device: str) -> Tools:
         return batch.permute(2, 0, 1)[None]
 
     def invert(image: torch.Tensor, psf: torch.Tensor, noise: float, linear: bool) -> torch.Tensor:
-        results = [
-            find_predictor(inverter, device, blur=KnownBlur(kernel.numpy(), noise, linear))(
-                image.clone(), None, whole
-            )
-            for kernel in psf
-        ]
-        restored: torch.Tensor = torch.cat(results)
+        told = find_predictor(inverter, device, blur=KnownBlur(psf.numpy(), noise, linear))
+        restored: torch.Tensor = told(
+            image.repeat(len(psf), 1, 1, 1), None, whole.expand(len(psf), -1)
+        )
         return restored
 
     def estimator(samples: Samples) -> tuple[float, float]:
