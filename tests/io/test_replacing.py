@@ -17,7 +17,7 @@ from napari_restore.cli import main, restore
 from napari_restore.errors import FileError
 from napari_restore.image import layout
 from napari_restore.io import Inputs, Place, write_image
-from napari_restore.io.files import folders_around, is_earlier_result, part_of
+from napari_restore.io.files import FORMATS, folders_around, is_earlier_result, part_of
 
 KEEP = ["--strength", "0", "--device", "cpu"]
 IMAGE = np.random.default_rng(0).integers(0, 250, (24, 33)).astype(np.uint8)
@@ -376,3 +376,17 @@ def test_what_may_not_be_read_is_named_as_that(tmp_path):
     target.symlink_to(target)
     with pytest.raises(FileError, match=r"a\.tif cannot be read .*Allow it to be read"):
         is_earlier_result(target, "tiff")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("what", ["folder", "folder with a file", "text", "nothing"])
+def test_another_thing_is_no_earlier_result(tmp_path, kind, what):
+    """It can be read, so nobody is told to allow that."""
+    target = tmp_path / "a"
+    if what.startswith("folder"):
+        target.mkdir()
+    if what == "folder with a file":
+        (target / "notes.txt").write_text("mine")
+    if what == "text":
+        target.write_text("mine")
+    assert not is_earlier_result(target, kind)

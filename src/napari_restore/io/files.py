@@ -590,6 +590,8 @@ def is_earlier_result(path: Path, kind: str) -> bool:
     """
     try:
         return FORMATS[kind].is_ours(path)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return False  # a folder where a file should be, or one without what the format puts there
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise FileError(
