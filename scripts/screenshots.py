@@ -43,14 +43,12 @@ class Window:
     def __init__(self, sample: str | tuple[Any, dict[str, Any]], dock: str) -> None:
         import napari
 
-        from napari_restore.gui import more as gui_more
         from napari_restore.gui import widget as gui_widget
         from napari_restore.gui.remembered import Settings
 
         # The controls as they are for everybody, and nobody's settings changed.
         settings = Settings(Path(tempfile.mkdtemp()) / "docks.json")
-        for module in (gui_widget, gui_more):
-            module.known_settings = lambda: settings
+        gui_widget.known_settings = lambda: settings
         self.viewer = napari.Viewer(title="napari", show=False)
         window = self.viewer.window._qt_window
         window.resize(*SIZE)

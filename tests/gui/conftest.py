@@ -87,8 +87,7 @@ def rates(monkeypatch, tmp_path):
 def settings(monkeypatch, tmp_path):
     """Settings of their own for each test."""
     known = Settings(tmp_path / "docks.json")
-    for module in ("widget", "more"):
-        monkeypatch.setattr(f"napari_restore.gui.{module}.known_settings", lambda: known)
+    monkeypatch.setattr("napari_restore.gui.widget.known_settings", lambda: known)
     return known
 
 

@@ -15,6 +15,7 @@ from napari_restore.cli import main, make_parser
 from napari_restore.errors import RestoreError
 from napari_restore.gui.options import DockOptions
 from napari_restore.gui.psf_source import BeadsIn, OpticsOf
+from napari_restore.gui.remembered import Settings
 from napari_restore.gui.repeat import arguments_of, command_of, python_of
 from napari_restore.gui.widget import DeblurWidget, DehazeWidget
 from napari_restore.io import read_image
@@ -124,6 +125,19 @@ def test_what_comes_from_no_file_is_refused(session, viewer, image):
 
 
 # ---------------------------------------------------------------- remembered
+
+
+def test_dock_remembers_in_the_settings_it_was_opened_with(
+    widget, settings, monkeypatch, tmp_path, qtbot
+):
+    # What is remembered a moment later must not reach a dock that was opened with others.
+    later = Settings(tmp_path / "later.json")
+    monkeypatch.setattr("napari_restore.gui.widget.known_settings", lambda: later)
+    widget.controls.model.value = "deblur-color"
+    qtbot.waitUntil(
+        lambda: settings.last("deblur").get("model") == "deblur-color", timeout=LIMIT_MS
+    )
+    assert later.last("deblur") == {}
 
 
 def test_settings_outlive_the_dock(widget, viewer, settings, image, qtbot):

@@ -16,7 +16,6 @@ from .batch import BatchPage
 from .layers import METADATA_KEY
 from .lineage import source_of
 from .psf_controls import BEADS, LAYER
-from .remembered import known_settings
 from .repeat import command_of, python_of
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from .controls import Controls
     from .options import DockConfig
+    from .remembered import Settings
     from .session import Session
 
 GUIDE = "https://napari-restore.github.io/napari-restore/"
@@ -57,6 +57,8 @@ class More:
     face : DockConfig
     session : Session
     controls : Controls
+    settings : Settings
+        Holds the presets.
     say : callable
         Shows a sentence in the dock.
     """
@@ -67,10 +69,11 @@ class More:
         face: DockConfig,
         session: Session,
         controls: Controls,
+        settings: Settings,
         say: Callable[[str], object],
     ) -> None:
         self._parent, self._face, self._session = parent, face, session
-        self._controls, self._say = controls, say
+        self._controls, self._settings, self._say = controls, settings, say
         self.batch: BatchPage | None = None
         self.defaults = dict(controls.values)
         self.button = QPushButton("More")
@@ -140,11 +143,11 @@ class More:
         """List the presets anew."""
         self.presets.clear()
         task = self._face.task
-        known = known_settings().presets(task)
+        known = self._settings.presets(task)
         delete = QMenu("Delete", self.presets)
         for name in sorted(known):
             _entry(self.presets, name, partial(self._do, partial(self.take_preset, name)))
-            _entry(delete, name, partial(known_settings().delete_preset, task, name))
+            _entry(delete, name, partial(self._settings.delete_preset, task, name))
         if known:
             self.presets.addSeparator()
         _entry(self.presets, "Save as …", self.ask_and_save)
@@ -160,12 +163,12 @@ class More:
 
     def save_preset(self, name: str) -> str:
         """Save the controls under a name."""
-        known_settings().save_preset(self._face.task, name, lasting(self._controls.values))
+        self._settings.save_preset(self._face.task, name, lasting(self._controls.values))
         return f"Saved as '{name}'."
 
     def take_preset(self, name: str) -> str:
         """Set the controls as they were saved."""
-        values = known_settings().presets(self._face.task).get(name)
+        values = self._settings.presets(self._face.task).get(name)
         if values is None:
             raise RestoreError(f"There is no preset '{name}' any more.")
         self._controls.set_values(values)

@@ -70,10 +70,11 @@ class RestoreWidget(QWidget):
         super().__init__()
         self.face = face
         self.session = Session(viewer, face.task)
+        self._settings = known_settings()
         self._problem = ""
         self._psf_of: Image | None = None
         self._build()
-        self.controls.set_values(lasting(known_settings().last(face.task)))
+        self.controls.set_values(lasting(self._settings.last(face.task)))
         self._connect()
         self.refresh()
         if not self.devices:
@@ -111,7 +112,7 @@ class RestoreWidget(QWidget):
 
     def remember(self) -> None:
         """Keep the controls as they are for the next dock of this kind, and the next napari."""
-        known_settings().keep_last(self.face.task, lasting(self.controls.values))
+        self._settings.keep_last(self.face.task, lasting(self.controls.values))
 
     def open_sample(self) -> None:
         """Open an image that shows what the dock does."""
@@ -245,7 +246,7 @@ class RestoreWidget(QWidget):
         self.source_button.setToolTip(
             f"Shows the source while it is held down, or the key {HOLD_KEY} over the canvas."
         )
-        self.more = More(self, self.face, self.session, self.controls, self._say)
+        self.more = More(self, self.face, self.session, self.controls, self._settings, self._say)
         self.live_box = QCheckBox("Live")
         self.live_box.setToolTip(
             "Restore what the canvas shows as you pan, zoom, move through slices and change "
