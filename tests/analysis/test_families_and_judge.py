@@ -12,13 +12,11 @@ from napari_restore.analysis.find import (
     NOTHING,
     line,
     of_size,
-    re_blur,
-    score,
-    sparsity,
 )
+from napari_restore.analysis.judge import MERIT, evidence, merit, re_blur, score, sparsity
 from napari_restore.analysis.point_spread import PSF
 from napari_restore.errors import RestoreError
-from napari_restore.physics import psf
+from napari_restore.physics import motion, psf
 
 
 def tensor(image):
@@ -51,6 +49,48 @@ def test_blur_and_ringing_are_less_sparse():
     assert sparsity(tensor(sharp)) < sparsity(image)
     assert score(right, image) < score(image, image) == pytest.approx(1)
     assert score(right, image) < score(wrong, image)
+
+
+def test_the_right_kernel_has_the_most_merit():
+    sharp, path = scene(160, 160), motion.kernel(motion.arc(14, 0.4, 2.0))
+    image = tensor(blurred(sharp, path, 0.002))
+    kernels = {
+        "right": path,
+        "turned": np.ascontiguousarray(np.rot90(path)),
+        "mirrored": np.ascontiguousarray(path[:, ::-1]),
+        "too large": psf.resized(path, 1.3),
+        "a line": motion.kernel(motion.line(9, 0.8)),
+        "none": NOTHING.array,
+    }
+    found = {}
+    for name, kernel in kernels.items():
+        found[name] = merit(inverse(image, psf.stack([kernel]), 0.002, False), image, kernel)
+    assert max(found, key=found.get) == "right"
+
+
+def test_evidence_is_what_it_says():
+    image = tensor(scene(128, 128))
+    same = evidence(image, image, NOTHING.array)
+    assert same.sparsity == pytest.approx(0, abs=1e-6)
+    assert same.contrast == pytest.approx(0, abs=1e-6)
+    assert (same.ringing, same.entropy) == (0, 0)
+    assert same.size == pytest.approx(np.log(0.3), abs=1e-3)
+    # As bright as before, with half of the contrast and beyond the range.
+    changed = evidence(image * 0.5 + 0.9, image, np.full((3, 3), 1 / 9, np.float32))
+    assert changed.contrast == pytest.approx(np.log(0.25), abs=1e-4)
+    assert changed.entropy == pytest.approx(np.log(9), abs=1e-4)
+    assert changed.ringing > 0.1
+    # What does not depend on the gain of the image says the same of a brighter one.
+    np.testing.assert_allclose(evidence(30 * image, 30 * image, NOTHING.array), same, atol=1e-4)
+
+
+@pytest.mark.parametrize("shift", [5, 9])
+def test_second_edges_are_ghosts(shift):
+    image = tensor(scene(160, 160))
+    doubled = image - 0.6 * image.roll(shift, -1)
+    ghosts = [evidence(part, image, NOTHING.array).ghosts for part in (image, doubled)]
+    assert ghosts[1] < ghosts[0] - 0.1
+    assert MERIT.ghosts > 0
 
 
 @pytest.mark.parametrize(("told", "fits"), [(3.0, True), (5.5, False)])

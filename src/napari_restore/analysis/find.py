@@ -15,11 +15,11 @@ from torch import Tensor
 from napari_restore.image.intensity import evenly, structure
 from napari_restore.physics import motion, psf
 from napari_restore.physics.camera import to_linear
-from napari_restore.physics.inverse import LEAST_NOISE, WienerBank
-from napari_restore.physics.psf import convolve, stack
+from napari_restore.physics.psf import stack
 from napari_restore.runtime import side_by_side
 
 from .free_form import refined, search
+from .judge import merit, re_blur, score
 from .point_spread import PSF
 from .spectrum import misfit, power_spectrum, transfer
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from .judge import ReBlur
 
     Samples = NDArray[np.float32]
 
@@ -436,126 +438,15 @@ def _pupil(cutoff: float) -> NDArray[np.float32]:
     return psf.pupil(cutoff, {"defocus": _DEFOCUS}, half=12)
 
 
-#: Pixels at the border that do not count: what lies beyond is not known.
-_BORDER = 8
 #: A restoration has to score this much better than the image itself, as a share: of PSFs of any
 #: form one always fits somewhat.
 MARGIN = 0.03
 #: Restorations that are not told a PSF take more noise away, and look this much sparser for it.
 PLAIN_IS_SPARSER = 0.9
-#: What samples beyond the range of the image cost: they are ringing, mostly.
-_RINGING = 15.0
-#: Root mean square of what a fitting PSF leaves, in units of the noise, and its correlation from
-#: pixel to pixel: above either, structure is left. Strength of the filter that comes before.
-_RATIO, _CORRELATION, _STRENGTH = 1.3, 0.12, 100
-
-
-def sparsity(images: Tensor) -> Tensor:
-    """Compute the normalized sparsity of gradients, ‖∂x‖₁ / ‖∂x‖₂: the less, the sharper.
-
-    Parameters
-    ----------
-    images : Tensor
-        (N, C, H, W).
-
-    Returns
-    -------
-    Tensor
-        (N,), the mean of both directions, of the gradients' mean size over their root mean square.
-
-    Notes
-    -----
-    Krishnan, Tay and Fergus, "Blind Deconvolution Using a Normalized Sparsity Measure", CVPR 2011.
-    Blur makes it larger, and so do ringing and noise.
-    """
-    edge = min(_BORDER, *(length // 8 for length in images.shape[-2:]))
-    inner = images[..., edge : images.shape[-2] - edge, edge : images.shape[-1] - edge].float()
-    total = torch.zeros(len(images))
-    for change in (inner.diff(dim=-2), inner.diff(dim=-1)):
-        flat = change.flatten(1)
-        total += flat.abs().mean(1) / flat.square().mean(1).sqrt().clamp(min=1e-12)
-    return total / 2
-
-
-def score(restored: Tensor, image: Tensor) -> float:
-    """How well one restoration (1, C, H, W) of an image does, the less the better.
-
-    Its normalized sparsity as a share of the image's, and what it has beyond the image's range.
-    """
-    edge = min(_BORDER, *(length // 8 for length in image.shape[-2:]))
-    inner = restored[..., edge : image.shape[-2] - edge, edge : image.shape[-1] - edge]
-    low, high = image.amin((-2, -1), keepdim=True), image.amax((-2, -1), keepdim=True)
-    beyond = (inner - high).clamp(min=0) + (low - inner).clamp(min=0)
-    ringing = float((beyond / (high - low).clamp(min=1e-6)).mean())
-    own = float(sparsity(image))
-    return float(sparsity(restored)) / max(own, 1e-12) + _RINGING * ringing
-
-
-@dataclass(frozen=True)
-class ReBlur:
-    """What the restored image, blurred again, leaves of the blurred one.
-
-    Attributes
-    ----------
-    ratio : float
-        Root mean square of the difference in units of the noise's.
-    correlation : float
-        Of the difference with itself a pixel or two further; 0 for white noise.
-    """
-
-    ratio: float
-    correlation: float
-
-    @property
-    def fits(self) -> bool:
-        """Whether what is left looks like the noise of the image."""
-        return self.ratio <= _RATIO and self.correlation <= _CORRELATION
-
-    @property
-    def statement(self) -> str:
-        """In plain words."""
-        if self.fits:
-            return f"explains the image: what it leaves is {self.ratio:.1f} times the noise"
-        return (
-            f"leaves structure unexplained, {self.ratio:.1f} times the noise: the PSF does not fit"
-        )
-
-
-def re_blur(blurred: Tensor, restored: Tensor, psf: Tensor, noise: float) -> ReBlur:
-    """Blur a restored image again and compare it with the blurred one, in light.
-
-    What a restoration left out only to be free of noise is put back first, by a Wiener filter: what
-    is left then is what no image explains with this PSF. Small PSFs explain every image.
-
-    Parameters
-    ----------
-    blurred, restored : Tensor
-        (1, C, H, W).
-    psf : Tensor
-        (k, k).
-    noise : float
-        Its standard deviation.
-    """
-    bank = WienerBank(blurred, psf[None], torch.full((1, 1, 1, 1), noise))
-    rest = blurred - convolve(bank(restored, (_STRENGTH,))[0], psf[None])
-    edge = min(psf.shape[-1] // 2 + 4, *(length // 4 for length in rest.shape[-2:]))
-    rest = rest[..., edge : rest.shape[-2] - edge, edge : rest.shape[-1] - edge]
-    rest = rest - rest.mean((-2, -1), keepdim=True)
-    power = rest.square().mean().clamp(min=1e-16)
-    products = [
-        (rest[..., lag:] * rest[..., :-lag]).mean()
-        + (rest[..., lag:, :] * rest[..., :-lag, :]).mean()
-        for lag in (1, 2)
-    ]
-    correlation = float((torch.stack(products).sum() / 4 / power).item())
-    return ReBlur(float(power.sqrt()) / max(noise, LEAST_NOISE), correlation)
-
-
-#: Sides in pixels: of the part of a window in which free kernels are searched for, and of the part
-#: of that in which hypotheses are tried.
-SEARCHED, TRIED = 256, 192
+#: Side in pixels of the part of a window in which kernels are searched for, and tried.
+TRIED = 256
 #: Supports of free kernels, and what a sharp edge costs, of those that are tried.
-SUPPORTS, COSTS = (15, 23, 31), (2e-3, 8e-3)
+SUPPORTS, COSTS = (15, 23, 31), (8e-3, 2e-2)
 #: How many of the best kernels are found again from what they restore, and how often at most.
 REFINED, REFINEMENTS = 3, 3
 #: Below this equivalent sigma an image is sharp, if the estimator is sure within this standard
@@ -570,7 +461,7 @@ _SMALLEST_PUPIL = 1.25
 _STILL, _STILL_SURE, _STILL_SIGMA = 0.5, 0.35, 0.45
 #: Bonus of a straight line of a length in pixels or more where the standard deviation of the
 #: direction, as the network tells it, is below a limit: free kernels fit noise and texture better.
-_LONG, _LINE_BONUS = 5.0, ((0.2, 0.09), (0.3, 0.04))
+_LONG, _LINE_BONUS = 5.0, ((0.2, 3.9), (0.3, 1.7))
 #: Structure is at least this many times the noise's share of the variance.
 _ENOUGH = 0.5
 
@@ -618,52 +509,23 @@ class Choice:
     check: ReBlur | None = None
 
 
-class _Trial:
-    """Candidates that are tried; the best is kept.
+class Tried(NamedTuple):
+    """A candidate that was tried, and what it restores.
 
-    Parameters
+    Attributes
     ----------
-    measure : callable
-        Gives the scores of candidates, the less the better.
-    candidates : sequence of Candidate
-    bonus : callable
-        What speaks for one of these from the start.
+    candidate : Candidate
+    restored : Tensor
+    score : float
+        Beside doing nothing, the less the better; see `score`.
+    merit : float
+        Beside other candidates, the more the better; see `merit`.
     """
 
-    def __init__(
-        self,
-        measure: Callable[[Sequence[Candidate]], list[float]],
-        candidates: Sequence[Candidate],
-        bonus: Callable[[Candidate], float],
-    ) -> None:
-        self._measure = measure
-        # Nothing is no candidate: whether one is enough better than that is asked at the end.
-        self.nothing, *scores = measure([NOTHING, *candidates])
-        #: Scores and candidates, the best first.
-        self.ranking: list[tuple[float, Candidate]] = []
-        self._rank(
-            [there - bonus(c) for there, c in zip(scores, candidates, strict=True)], candidates
-        )
-
-    @property
-    def least(self) -> float:
-        """Score of the best."""
-        return self.ranking[0][0] if self.ranking else self.nothing
-
-    @property
-    def best(self) -> Candidate:
-        """That candidate."""
-        return self.ranking[0][1] if self.ranking else NOTHING
-
-    def add(self, candidates: Sequence[Candidate]) -> list[float]:
-        """Try more of them; their scores."""
-        scores = self._measure(candidates)
-        self._rank(scores, candidates)
-        return scores
-
-    def _rank(self, scores: list[float], candidates: Sequence[Candidate]) -> None:
-        self.ranking += zip(scores, candidates, strict=True)
-        self.ranking.sort(key=lambda tried: tried[0])
+    candidate: Candidate
+    restored: Tensor
+    score: float
+    merit: float
 
 
 class Looked:
@@ -674,8 +536,7 @@ class Looked:
         self._window, self._tools, self._linear = window, tools, linear
         samples = samples[..., None] if samples.ndim == 2 else samples
         self._samples = samples
-        self._searched = samples[richest_part(samples, SEARCHED)]
-        part = self._searched[richest_part(self._searched, TRIED)]
+        part = samples[richest_part(samples, TRIED)]
         height, width = (length // 16 * 16 for length in part.shape[:2])
         self._tried = np.ascontiguousarray(part[:height, :width])
         self._image = self._tensor(self._tried)
@@ -716,20 +577,28 @@ class Looked:
             return Choice("plain" if self.sigma > _STILL_SIGMA else "sharp")
         if not free_form:
             return self._out_of_focus(progress)
-        trial = _Trial(self._scores, self._moving(progress), self._bonus)
-        self._refine(trial, progress)
-        nothing, best = trial.nothing, trial.best
+        tried = self.tried(progress)
+        # Nothing is no candidate: whether one is enough better than that is asked at the end.
+        (nothing,) = self._try([NOTHING])
+        better = [one for one in tried if one.score <= (1 - MARGIN) * nothing.score]
         rival = math.inf
         if self._tools.plain is not None:
             progress(0.8)
             restored = self._tensor(self._tools.plain(self._tried))
             rival = score(restored, self._image)
-        if trial.least > (1 - MARGIN) * nothing:
-            undone = rival < PLAIN_IS_SPARSER * nothing or not self.sigma < _SHARP
+        if not better:
+            undone = rival < PLAIN_IS_SPARSER * nothing.score or not self.sigma < _SHARP
             return Choice("plain" if undone else "sharp")
-        if rival < PLAIN_IS_SPARSER * trial.least:
+        best = max(better, key=lambda one: one.merit)
+        if rival < PLAIN_IS_SPARSER * best.score:
             return Choice("plain")
-        return Choice("found", best, self._described(best), self._check(best))
+        found = best.candidate
+        return Choice("found", found, self._described(found), self._check(found))
+
+    def tried(self, progress: Callable[[float], None] = lambda share: None) -> list[Tried]:
+        """Try kernels of motion, and the best again as they are found from what they restore."""
+        tried = self._try(self._moving(progress))
+        return tried + self._refined(tried, progress)
 
     def _out_of_focus(self, progress: Callable[[float], None]) -> Choice:
         """Decide whether a lens was out of focus, and how far."""
@@ -758,10 +627,10 @@ class Looked:
     def _check(self, candidate: Candidate) -> ReBlur:
         """See whether a kernel explains what is tried."""
         kernel = torch.from_numpy(candidate.array.copy())
-        kept = self._in_light(self._undone(self._image, [candidate]))
+        kept = self._in_light(self._try([candidate])[0].restored)
         return re_blur(self._in_light(self._image), kept, kernel, self._noise())
 
-    def _bonus(self, candidate: Candidate) -> float:
+    def bonus(self, candidate: Candidate) -> float:
         """Count in favor of a straight line what the network that sees motion is sure of."""
         length, _, unsure = self._direction
         if candidate.family != "line" or length < _LONG:
@@ -772,7 +641,7 @@ class Looked:
     def _direction(self) -> tuple[float, float, float]:
         if self._tools.direction is None:
             return 0.0, 0.0, math.inf
-        return self._tools.direction(self._searched)
+        return self._tools.direction(self._tried)
 
     @property
     def _is_still(self) -> bool:
@@ -786,7 +655,7 @@ class Looked:
         """Kernels of motion that may have blurred this window."""
         length, angle, _ = self._direction
         lines = [line(length * size, angle) for size in (0.94, 1.06)] if length > 2 else []
-        light = self._light(self._searched).mean(2)
+        light = self._light(self._tried).mean(2)
         # The longest first, so that none of the threads is left alone with it.
         searches = [
             partial(search, light, support, cost)
@@ -797,30 +666,23 @@ class Looked:
         found = side_by_side(searches, lambda done: progress(0.2 + 0.3 * done / len(searches)))
         return lines + [Candidate("free", kernel) for kernel in found]
 
-    def _refine(self, trial: _Trial, progress: Callable[[float], None]) -> None:
-        """Find the best kernels again, from the images that are restored with them."""
-        height, width = (length // 16 * 16 for length in self._searched.shape[:2])
-        part = self._searched[:height, :width]
-        image, light = self._tensor(part), self._light(part).mean(2)
-        going = trial.ranking[:REFINED]
+    def _refined(self, tried: Sequence[Tried], progress: Callable[[float], None]) -> list[Tried]:
+        """Find the best kernels again, from the images that they restore."""
+        light, found = self._light(self._tried).mean(2), list[Tried]()
+        going = sorted(tried, key=lambda one: -one.merit)[:REFINED]
         for number in range(REFINEMENTS):
             if not going:
                 break
             progress(0.6 + 0.2 * number / REFINEMENTS)
-            before = [candidate for _, candidate in going]
-            sharp = self._in_light(self._undone(image, before)).mean(1).numpy()
-            kernels = side_by_side(
-                [
-                    partial(refined, light, restored, candidate.array)
-                    for restored, candidate in zip(sharp, before, strict=True)
-                ]
-            )
-            after = [Candidate("free", kernel) for kernel in kernels]
-            going = [
-                (there, candidate)
-                for there, candidate, (least, _) in zip(trial.add(after), after, going, strict=True)
-                if there <= least
-            ]
+            searches = []
+            for before in going:
+                sharp = self._in_light(before.restored).mean(1)[0].numpy()
+                searches.append(partial(refined, light, sharp, before.candidate.array))
+            after = self._try([Candidate("free", kernel) for kernel in side_by_side(searches)])
+            found += after
+            pairs = zip(after, going, strict=True)
+            going = [there for there, before in pairs if there.merit >= before.merit]
+        return found
 
     def agrees(self, choice: Choice, first: Looked) -> PSF | None:
         """Whether the PSF of another window holds here too: that, or the one that does."""
@@ -835,12 +697,21 @@ class Looked:
                 return choice.psf
             return self._described(of_size(candidate.family, own.candidate.sigma))
         # Of a window with little to see it may say next to nothing.
-        told, nothing = self._scores([candidate, NOTHING])
-        return choice.psf if told < 1.01 * nothing else None
+        told, nothing = self._try([candidate, NOTHING])
+        return choice.psf if told.score < 1.01 * nothing.score else None
 
-    def _scores(self, candidates: Sequence[Candidate]) -> list[float]:
-        restored = self._undone(self._image, candidates)
-        return [score(one, self._image) for one in restored.split(1)]
+    def _try(self, candidates: Sequence[Candidate]) -> list[Tried]:
+        kernels, image = stack([candidate.array for candidate in candidates]), self._image
+        images = self._tools.invert(image, kernels, self.noise, self._linear).split(1)
+        return [
+            Tried(
+                candidate,
+                restored,
+                score(restored, image),
+                merit(restored, image, candidate.array) + self.bonus(candidate),
+            )
+            for candidate, restored in zip(candidates, images, strict=True)
+        ]
 
     def _described(self, candidate: Candidate) -> PSF:
         spread = self.defocus.unsure if candidate.family in KNOWN else None
@@ -851,10 +722,6 @@ class Looked:
 
     def _tensor(self, samples: Samples) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(samples)).permute(2, 0, 1)[None]
-
-    def _undone(self, image: torch.Tensor, candidates: Sequence[Candidate]) -> torch.Tensor:
-        kernels = stack([candidate.array for candidate in candidates])
-        return self._tools.invert(image, kernels, self.noise, self._linear)
 
     def _in_light(self, image: torch.Tensor) -> torch.Tensor:
         return to_linear(image) if self._linear else image

@@ -32,7 +32,7 @@ _COUPLING_GROWS, _LAST_COUPLING = 4.0, 1e5
 _RIDGE = 2.0
 #: Edges that the kernel is found from, in each of four directions, for each pixel of its side:
 #: of edges that are guessed, and of an image that a network restored.
-_EDGES, _MORE = 20, 100
+_EDGES, _MORE = 40, 100
 #: Gradient steps to a kernel.
 _STEPS = 60
 #: Parts of a kernel with less of the light are dust, and samples below this share of the peak.

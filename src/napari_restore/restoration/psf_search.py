@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_restore.analysis.find import Tools, find_psf, noise_level, re_blur, rich_windows
+from napari_restore.analysis.find import Tools, find_psf, noise_level, rich_windows
+from napari_restore.analysis.judge import re_blur
 from napari_restore.image.intensity import as_seen, between_bars
 from napari_restore.image.layout import Region
 from napari_restore.inference.predictor import KnownBlur, find_predictor
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_restore.analysis.find import ReBlur
+    from napari_restore.analysis.judge import ReBlur
     from napari_restore.analysis.point_spread import PSF
     from napari_restore.image.intensity import Scale
     from napari_restore.image.layout import Layout, Planes
