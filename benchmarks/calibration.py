@@ -512,6 +512,8 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="folder for what was restored")
     parser.add_argument("--plot", type=Path, help="picture of the reliability to draw")
     args = parser.parse_args()
+    if args.cache:
+        args.cache.mkdir(parents=True, exist_ok=True)
     table = json.loads(TABLE.read_text("utf-8")) if TABLE.exists() else {}
     table.pop("about", None)
     torch.set_num_threads(1)
