@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from napari_restore import Optics, deblur
+from napari_restore.evaluation.volumes import SharpVolume, compare, restored, see_middle
 from napari_restore.training import scenes
-from napari_restore.training.volumes import psnr
 
 MICROSCOPES = {
     name: Optics(
@@ -42,39 +42,43 @@ SHAPE = (32, 96, 96)
 
 
 def _scene(name: str, shape: scenes.Shape, step: float) -> np.ndarray:
-    rng = np.random.default_rng(11)
     if Path(name).exists():
         import tifffile
 
-        return scenes.part_of(tifffile.imread(name), shape, rng)
-    return {**scenes.KEPT, **scenes.TRAINED}[name](shape, rng, step)
+        return tifffile.imread(name)
+    return {**scenes.KEPT, **scenes.TRAINED}[name](shape, np.random.default_rng(11), step)
 
 
 def quality(names: list[str], photons: list[float]) -> None:
-    """Print a table: the image, plane by plane, each method, and a numerical aperture 10 % off."""
-    head = ("in", "by plane", *METHODS, "NA 10 % off", "light")
-    print("| microscope, scene, photons |" + " | ".join(head) + " |")
-    print("|---" * (len(head) + 1) + "|")
+    """Print a table: the image, each method, a numerical aperture 10 % off, and the light.
+
+    Light is the network's beside the truth's, and in brackets the image's beside the truth's.
+    """
+    head = ["in"]
     for kind, optics in MICROSCOPES.items():
         psf = optics.psf(dimensions=3)
         step = (optics.z_step or 1) / optics.pixel_size
         for name in names:
             sharp = _scene(name, scenes.around(SHAPE, psf.shape), step)
             for count in photons:
-                seen = scenes.see(sharp, psf, SHAPE, count, np.random.default_rng(5))
-                image, truth = seen.blurred, seen.sharp
-                figures = [psnr(image, truth)]
-                plane = replace(optics, z_step=None)
-                figures.append(psnr(deblur(image, psf=plane), truth))
-                options = {"axes": "ZYX", "dimensions": 3}
-                results = [deblur(image, psf=psf, method=m, **options) for m in METHODS]
-                figures += [psnr(result, truth) for result in results]
+                volume = SharpVolume(sharp, name)
+                image, truth = see_middle(volume, psf, SHAPE[1], count, np.random.default_rng(5))[
+                    ::-1
+                ]
+                results = restored(image, psf)
                 wrong = replace(optics, na=0.9 * optics.na)
-                figures.append(psnr(deblur(image, psf=wrong, **options), truth))
-                light = results[0].sum() / image.sum() - 1
-                row = " | ".join(f"{figure:.2f}" for figure in figures)
+                off = deblur(image, psf=wrong, axes="ZYX", dimensions=3)
+                if len(head) == 1:
+                    head += [*results, "NA 10 % off", "light"]
+                    print("| microscope, scene, photons |" + " | ".join(head) + " |")
+                    print("|---" * (len(head) + 1) + "|")
+                *figures, last, missed = (
+                    compare(each, truth) for each in (image, *results.values(), off)
+                )
+                row = " | ".join(f"{figure[0]:.2f}" for figure in (*figures, last, missed))
+                light = f"{last[2]:+.2%} ({figures[0][2]:+.2%})"
                 label = f"{kind}, {Path(name).stem}, {count:g}"
-                print(f"| {label} | {row} | {light:+.2%} |", flush=True)
+                print(f"| {label} | {row} | {light} |", flush=True)
 
 
 def speed(shape: tuple[int, ...], others: bool) -> None:
