@@ -5,9 +5,9 @@
     python benchmarks/volumes.py memory
 
 Quality is PSNR after the best affine fit, on volumes that are made up or cut from FILES, and
-seen by a wide-field and a confocal microscope. Speed is in Mvoxel/s; --others times RedLionfish
-and scikit-image, if they are installed. Memory is the peak of a process that restores volumes of
-several depths chunk by chunk.
+seen by a wide-field and a confocal microscope. Speed is by processor time; --others times
+RedLionfish and scikit-image, if they are installed. Memory is the peak of a process that restores
+volumes of several depths chunk by chunk.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_restore import Optics, deblur
+from napari_restore.evaluation.volumes import SharpVolume, compare, restored, see_middle
 from napari_restore.training import scenes
-from napari_restore.training.volumes import psnr
 
 MICROSCOPES = {
     name: Optics(
@@ -37,72 +39,81 @@ MICROSCOPES = {
     )
     for name in ("widefield", "confocal")
 }
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 METHODS = ("network", "richardson-lucy", "wiener")
 SHAPE = (32, 96, 96)
 
 
 def _scene(name: str, shape: scenes.Shape, step: float) -> np.ndarray:
-    rng = np.random.default_rng(11)
     if Path(name).exists():
         import tifffile
 
-        return scenes.part_of(tifffile.imread(name), shape, rng)
-    return {**scenes.KEPT, **scenes.TRAINED}[name](shape, rng, step)
+        return tifffile.imread(name)
+    return {**scenes.KEPT, **scenes.TRAINED}[name](shape, np.random.default_rng(11), step)
 
 
 def quality(names: list[str], photons: list[float]) -> None:
-    """Print a table: the image, plane by plane, each method, and a numerical aperture 10 % off."""
-    head = ("in", "by plane", *METHODS, "NA 10 % off", "light")
-    print("| microscope, scene, photons |" + " | ".join(head) + " |")
-    print("|---" * (len(head) + 1) + "|")
+    """Print a table: the image, each method, a numerical aperture 10 % off, and the light.
+
+    Light is the network's beside the truth's, and in brackets the image's beside the truth's.
+    """
+    head = ["in"]
     for kind, optics in MICROSCOPES.items():
         psf = optics.psf(dimensions=3)
         step = (optics.z_step or 1) / optics.pixel_size
         for name in names:
             sharp = _scene(name, scenes.around(SHAPE, psf.shape), step)
             for count in photons:
-                seen = scenes.see(sharp, psf, SHAPE, count, np.random.default_rng(5))
-                image, truth = seen.blurred, seen.sharp
-                figures = [psnr(image, truth)]
-                plane = replace(optics, z_step=None)
-                figures.append(psnr(deblur(image, psf=plane), truth))
-                options = {"axes": "ZYX", "dimensions": 3}
-                results = [deblur(image, psf=psf, method=m, **options) for m in METHODS]
-                figures += [psnr(result, truth) for result in results]
+                volume = SharpVolume(sharp, name)
+                image, truth = see_middle(volume, psf, SHAPE[1], count, np.random.default_rng(5))[
+                    ::-1
+                ]
+                results = restored(image, psf)
                 wrong = replace(optics, na=0.9 * optics.na)
-                figures.append(psnr(deblur(image, psf=wrong, **options), truth))
-                light = results[0].sum() / image.sum() - 1
-                row = " | ".join(f"{figure:.2f}" for figure in figures)
+                off = deblur(image, psf=wrong, axes="ZYX", dimensions=3)
+                if len(head) == 1:
+                    head += [*results, "NA 10 % off", "light"]
+                    print("| microscope, scene, photons |" + " | ".join(head) + " |")
+                    print("|---" * (len(head) + 1) + "|")
+                *figures, last, missed = (
+                    compare(each, truth) for each in (image, *results.values(), off)
+                )
+                row = " | ".join(f"{figure[0]:.2f}" for figure in (*figures, last, missed))
+                light = f"{last[2]:+.2%} ({figures[0][2]:+.2%})"
                 label = f"{kind}, {Path(name).stem}, {count:g}"
-                print(f"| {label} | {row} | {light:+.2%} |", flush=True)
+                print(f"| {label} | {row} | {light} |", flush=True)
 
 
 def speed(shape: tuple[int, ...], others: bool) -> None:
-    """Print Mvoxel/s of each method, and of other packages."""
+    """Print Mvoxel/s of each method, and of other packages, by processor time.
+
+    All run in turns, so that what else the computer does disturbs them alike. The first round does
+    not count.
+    """
     image = np.random.default_rng(0).poisson(100, shape).astype(np.float32)
     psf = MICROSCOPES["confocal"].psf(dimensions=3)
+    told = {"psf": psf, "dimensions": 3, "axes": "ZYX"}
+    runs: dict[str, Callable[[], object]] = {
+        method: partial(deblur, image, method=method, **told) for method in METHODS
+    }
+    if others:
+        from RedLionfishDeconv import doRLDeconvolutionFromNpArrays
+        from skimage.restoration import richardson_lucy
 
-    def timed(name: str, run: object) -> None:
-        run()  # type: ignore[operator]
-        start = time.perf_counter()
-        run()  # type: ignore[operator]
-        print(
-            f"{name}: {image.size / 1e6 / (time.perf_counter() - start):.3g} Mvoxel/s", flush=True
+        runs["scikit-image, 30 steps"] = partial(richardson_lucy, image, psf, 30, clip=False)
+        runs["RedLionfish, 30 steps"] = partial(
+            doRLDeconvolutionFromNpArrays, image, psf, niter=30, method="cpu"
         )
-
-    for method in METHODS:
-        timed(method, lambda m=method: deblur(image, psf=psf, dimensions=3, method=m, axes="ZYX"))
-    if not others:
-        return
-    from skimage.restoration import richardson_lucy
-
-    timed("scikit-image, 30 steps", lambda: richardson_lucy(image, psf, 30, clip=False))
-    from RedLionfishDeconv import doRLDeconvolutionFromNpArrays
-
-    timed(
-        "RedLionfish, 30 steps",
-        lambda: doRLDeconvolutionFromNpArrays(image, psf, niter=30, method="cpu"),
-    )
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(4):
+        for name, run in runs.items():
+            start = time.process_time()
+            run()
+            seconds[name].append(time.process_time() - start)
+    for name, each in seconds.items():
+        print(f"{name}: {image.size / 1e6 / float(np.median(each[1:])):.3g} Mvoxel/s", flush=True)
 
 
 def memory() -> None:

@@ -33,8 +33,12 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def restore_sample(sample: Sample) -> tuple[Array, Array, dict[str, Any], dict[str, Any]]:
     """Return a sample, its restoration, its layer options and the provenance."""
     image, options = load_sample(sample.key)
-    frames = 2 if sample.movie else 1
-    plan = make_plan(image, Options(sample.task, frames=frames), rgb=sample.rgb)
+    asked: dict[str, Any] = {"frames": 2 if sample.movie and sample.task == "motion_deblur" else 1}
+    axes = None
+    if sample.optics is not None:
+        axes = "".join(options["axis_labels"]).upper()
+        asked |= {"psf": sample.optics, "pixel_size": sample.scale, "dimensions": 3}
+    plan = make_plan(image, Options(sample.task, **asked), rgb=sample.rgb, axes=axes)
     result = restore_array(image, plan)
     return image, result.data, options, result.provenance
 

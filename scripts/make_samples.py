@@ -24,6 +24,7 @@ import skimage
 import tifffile
 import torch
 from PIL import Image
+from scipy import ndimage
 from skimage.restoration import denoise_nl_means
 
 from napari_restore import Optics
@@ -217,18 +218,37 @@ def chest_ct(source: Array) -> Array:
 def volume() -> Array:
     """Make up cells, and let a microscope see them, with 200 photons and an offset of 20."""
     sample = next(sample for sample in SAMPLES if sample.key == "volume")
-    assert sample.scale is not None and sample.optics is not None
-    step, side = sample.scale[0], sample.scale[2]
-    kernel = Optics(**sample.optics, z_step=step, pixel_size=side).psf(dimensions=3)
     rng, shape = np.random.default_rng(31), (24, 144, 144)
-    whole = scenes.around(shape, kernel.shape)
-    threads, cells = (
-        scenes.filaments(whole, rng, step / side),
-        scenes.nuclei(whole, rng, step / side),
-    )
+    kernel, threads, cells = _cells(sample, shape, rng)
     sharp = threads / np.percentile(threads, 99.9) + 0.5 * cells
     seen = scenes.see(sharp, kernel, shape, 200, rng)
     return (seen.blurred * 200 + 20).round().astype(np.uint16)
+
+
+def volume_movie() -> Array:
+    """Cells that drift and rise while threads stay; photons bleach from 150 to 80."""
+    sample = next(sample for sample in SAMPLES if sample.key == "volume_movie")
+    rng, shape, frames = np.random.default_rng(5), (16, 96, 96), 5
+    kernel, threads, cells = _cells(sample, shape, rng)
+    threads = threads / np.percentile(threads, 99.9)
+    movie = []
+    for photons, place in zip(np.geomspace(150, 80, frames), range(frames), strict=True):
+        # A fifth of a micrometer from frame to frame, and a third of a plane.
+        moved = ndimage.shift(cells, (place / 3, 1.5 * place, -1.2 * place), order=1, mode="mirror")
+        seen = scenes.see(threads + 0.5 * moved, kernel, shape, photons, rng)
+        movie.append((seen.blurred * photons + 20).round().astype(np.uint16))
+    return np.stack(movie)
+
+
+def _cells(
+    sample: Sample, shape: tuple[int, int, int], rng: np.random.Generator
+) -> tuple[Array, Array, Array]:
+    """Point spread function of a sample's optics; threads, and cells, in and around a shape."""
+    assert sample.scale is not None and sample.optics is not None
+    step, side = sample.scale[0], sample.scale[2]
+    kernel = Optics(**sample.optics, z_step=step, pixel_size=side).psf(dimensions=3)
+    whole, apart = scenes.around(shape, kernel.shape), step / side
+    return kernel, scenes.filaments(whole, rng, apart), scenes.nuclei(whole, rng, apart)
 
 
 def brain_section(source: Array) -> Array:
@@ -252,11 +272,13 @@ def write(path: Path, pixels: Array, sample: Sample) -> None:
     if path.suffix == ".png":
         Image.fromarray(pixels).save(path, optimize=True)
         return
-    axes = "TYX" if sample.movie else "ZYX"[-pixels.ndim :]
-    metadata: dict[str, Any] = {"axes": axes}
+    space = "ZYX"[sample.movie - pixels.ndim :]
+    metadata: dict[str, Any] = {"axes": "T" * sample.movie + space}
+    if sample.interval is not None:
+        metadata |= {"TimeIncrement": sample.interval, "TimeIncrementUnit": "s"}
     if sample.scale is not None:
         unit = {"micrometer": "µm", "millimeter": "mm"}[sample.units or ""]
-        for axis, step in zip(axes, sample.scale, strict=True):
+        for axis, step in zip(space, sample.scale, strict=True):
             metadata |= {f"PhysicalSize{axis}": step, f"PhysicalSize{axis}Unit": unit}
     if sample.optics is not None:
         wavelength = float(sample.optics["wavelength"].removesuffix(" nm"))

@@ -35,13 +35,15 @@ class Sample:
     rgb : bool
         Whether its last axis is color.
     scale : tuple of float or None
-        Pixel size along each axis, if it is known.
+        Pixel size along each axis of space, if it is known.
     units : str or None
         Unit of the scale.
     contrast_limits : (float, float) or None
         Range to show, where the range of the data is a poor choice.
     movie : bool
         Whether its first axis is time.
+    interval : float or None
+        Seconds from one frame of a movie to the next; told with a scale alone.
     optics : mapping or None
         Arguments of `napari_restore.Optics`, where the microscope is known.
     """
@@ -58,6 +60,7 @@ class Sample:
     units: str | None = None
     contrast_limits: tuple[float, float] | None = None
     movie: bool = False
+    interval: float | None = None
     optics: Mapping[str, Any] | None = None
 
 
@@ -98,6 +101,26 @@ SAMPLES: tuple[Sample, ...] = (
             "wavelength": "520 nm",
             "refractive_index": 1.33,
             "modality": "confocal",
+        },
+    ),
+    Sample(
+        key="volume_movie",
+        title="Moving nuclei and filaments, spinning disk (made-up movie of volumes)",
+        file="volume_movie.ome.tif",
+        task="deblur",
+        subject="microscopy",
+        source="made by napari-restore",
+        license="CC0-1.0",
+        scale=(0.3, 0.1, 0.1),
+        units="micrometer",
+        movie=True,
+        interval=20.0,
+        optics={
+            "na": 1.2,
+            "wavelength": "520 nm",
+            "excitation": "488 nm",
+            "refractive_index": 1.33,
+            "modality": "spinning disk",
         },
     ),
     Sample(
@@ -203,7 +226,8 @@ def load_sample(key: str) -> tuple[np.ndarray[Any, np.dtype[Any]], dict[str, Any
     Returns
     -------
     array : ndarray
-        Axes (Y, X), (Z, Y, X), (T, Y, X), or (Y, X, 3) for color; uint8, uint16 or int16.
+        Axes (Y, X), (Z, Y, X), (T, Y, X), (T, Z, Y, X), or (Y, X, 3) for color; uint8, uint16 or
+        int16.
     options : dict
         Keyword arguments of a napari image layer.
 
@@ -231,7 +255,10 @@ def load_sample(key: str) -> tuple[np.ndarray[Any, np.dtype[Any]], dict[str, Any
         options |= {"scale": sample.scale, "units": (sample.units,) * len(sample.scale)}
         options["axis_labels"] = tuple("zyx"[-len(sample.scale) :])
     if sample.movie:
-        options["axis_labels"] = ("t", "y", "x")
+        options["axis_labels"] = ("t", *"zyx"[1 - pixels.ndim :])
+        if sample.scale is not None:
+            options["scale"] = (sample.interval or 1.0, *sample.scale)
+            options["units"] = ("second", *options["units"])
     if sample.contrast_limits is not None:
         options["contrast_limits"] = sample.contrast_limits
     return pixels, options

@@ -80,3 +80,49 @@ def test_a_volume_without_a_psf_is_refused(
     source, _ = stack(tmp_path / "a.ome.tif")
     assert main(["deblur", str(source), "-o", str(tmp_path / "b.tif"), "--dimensions", "3"]) == 1
     assert "needs a point spread function" in capsys.readouterr().err
+
+
+def test_evaluate_measures_stacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, data = stack(tmp_path / "a.ome.tif")
+    stack(tmp_path / "b.ome.tif")
+    # A movie is no volume, however it is named.
+    told = {"axes": "TYX", "PhysicalSizeX": 0.12}
+    tifffile.imwrite(tmp_path / "movie.ome.tif", data, metadata=told, ome=True)
+    command = ["evaluate", "--sharp", str(tmp_path), "--task", "deblur", "--kind", "volume"]
+    command += ["--size", "32", "--device", "cpu"]
+    assert main([*command, *TOLD, "--photons", "300"]) == 0
+    out, err = capsys.readouterr()
+    assert "movie.ome.tif left out: its axes are TYX" in err
+    title, header, _, *rows = out.splitlines()
+    assert title == "deblur, volume: 2 volumes of 10×32×32 pixels"
+    assert header.split() == ["method", "PSNR", "SSIM", "gain", "better", "light"]
+    for row, name in zip(rows, ("input", "Richardson–Lucy", "Wiener", "plane"), strict=False):
+        assert row.startswith(name) and "dB" in row
+    assert rows[4].startswith("invert-volume")
+    # Another microscope sees something else; so do those that are drawn.
+    for other in (["--na", "0.6", "--wavelength", "520nm"], []):
+        assert main([*command, *other, "--photons", "300", "--limit", "1"]) == 0
+        assert capsys.readouterr().out.splitlines()[3] != rows[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--kind", "mono", "--na", "1"], "--na is for volumes. Add --kind volume"),
+        (["--photons", "9"], "--photons is for volumes"),
+        (["--kind", "volume", "--psf", "none"], "--psf none is not for volumes"),
+        (["--kind", "volume", "--model", "deblur-mono"], "--model deblur-mono is not for volumes"),
+        (["--kind", "volume", "--task", "dehaze"], "Volumes are for deblur; --task is dehaze"),
+    ],
+)
+def test_evaluate_says_what_is_not_for_volumes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    assert main(["evaluate", "--sharp", str(tmp_path), "--task", "deblur", *options]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_evaluate_without_volumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["evaluate", "--sharp", str(tmp_path), "--task", "deblur", "--kind", "volume"]
+    assert main(command) == 1
+    assert "No volume that can be measured in" in capsys.readouterr().err

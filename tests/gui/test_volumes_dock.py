@@ -12,6 +12,7 @@ from napari.layers._source import Source
 from napari.utils.notifications import notification_manager
 from scipy import ndimage
 
+from napari_restore import deblur
 from napari_restore.gui.describe import describe
 from napari_restore.gui.jobs import plan_layer
 from napari_restore.gui.options import DockOptions
@@ -20,6 +21,7 @@ from napari_restore.gui.psf_source import OpticsOf
 from napari_restore.gui.rates import Rates
 from napari_restore.gui.session import Session
 from napari_restore.gui.widget import DeblurWidget
+from napari_restore.samples import load_sample
 from waiting import LIMIT_MS
 
 OPTICAL = {"na": 1.0, "wavelength": "520 nm", "modality": "confocal", "refractive_index": 1.33}
@@ -130,3 +132,26 @@ def test_a_preview_is_that_part_of_the_whole_in_any_view(order, viewer, qtbot):
     # What the dock says before is no warning after.
     assert not [x for x in notification_manager.records if "As a volume" in x.message]
     session.close()
+
+
+def test_the_sample_movie_is_restored_as_a_volume_at_each_time(viewer, qtbot):
+    array, options = load_sample("volume_movie")
+    layer = viewer.add_image(array[:2], **options)
+    dock = DeblurWidget(viewer)
+    qtbot.addWidget(dock)
+    dock.controls.psf.source.value = OPTICS
+    dock.controls.method.value = "richardson-lucy"
+    qtbot.waitUntil(dock.restore_button.isEnabled, timeout=LIMIT_MS)
+    assert "As a volume: 16 planes along Z" in dock.summary.text().replace(
+        "\N{NO-BREAK SPACE}", " "
+    )
+    dock.restore_button.click()
+    qtbot.waitUntil(lambda: not dock.session.running, timeout=LIMIT_MS)
+    result = viewer.layers[-1]
+    assert result is not layer
+    np.testing.assert_array_equal(result.scale, layer.scale)
+    assert result.units == layer.units and result.axis_labels == layer.axis_labels
+    told = {"psf": options["metadata"]["optics"], "pixel_size": options["scale"][1:]}
+    told |= {"method": "richardson-lucy", "axes": "TZYX", "dimensions": 3}
+    np.testing.assert_array_equal(result.data, deblur(array[:2], **told))
+    dock.session.close()

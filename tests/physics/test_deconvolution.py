@@ -8,11 +8,14 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage, signal
 
+from napari_restore import Optics
 from napari_restore.errors import PsfError
+from napari_restore.physics import deconvolution
 from napari_restore.physics.deconvolution import RichardsonLucy, Wiener
 from napari_restore.physics.in_blocks import blocks, deconvolve, deconvolved_blocks
 from napari_restore.physics.inverse import WienerBank
 from napari_restore.physics.psf import fast_length
+from napari_restore.training import scenes
 
 
 def kernel(*sigmas):
@@ -100,6 +103,25 @@ def test_light_from_outside_the_stack_is_not_piled_up_at_its_border():
     blurred = signal.fftconvolve(full, psf, "same").clip(0)
     result = deconvolve(blurred[12:28], psf)
     assert error(result[0], full[12]) < error(blurred[12], full[12])
+
+
+def test_noise_draws_less_light_across_the_border(monkeypatch):
+    """Few photons of dim threads in a thin wide-field stack: where most was drawn in."""
+    psf = Optics(na=1.2, wavelength=0.52, pixel_size=0.13, z_step=0.3, refractive_index=1.33).psf(
+        dimensions=3
+    )
+    shape, gained = (12, 48, 48), []
+    for seed in range(2):
+        whole = scenes.filaments(scenes.around(shape, psf.shape), np.random.default_rng(seed), 2.3)
+        seen = scenes.see(whole, psf, shape, 100, np.random.default_rng(5))
+        row = []
+        for unseen in (deconvolution.UNSEEN, 1e-6):
+            with monkeypatch.context() as patch:
+                patch.setattr(deconvolution, "UNSEEN", unseen)
+                row.append(deconvolve(seen.blurred, psf).sum() / seen.sharp.sum() - 1)
+        gained.append(row)
+    light, drawn = np.mean(gained, axis=0)
+    assert 0 < light < 0.8 * drawn
 
 
 @pytest.mark.parametrize("method", METHODS)

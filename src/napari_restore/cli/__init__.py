@@ -409,12 +409,23 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     add = parser.add_argument
     add("--sharp", required=True, nargs="+", type=_folder, metavar="DIR", help="sharp images")
     add("--task", required=True, type=_task, choices=TASKS, help="what is to be removed")
-    add("--kind", choices=["color", "mono", "both"], help="default: both, or what the model is for")
+    add(
+        "--kind",
+        choices=["color", "mono", "both", "volume"],
+        help="volume: stacks, which a microscope blurs; default: color and mono, or what the model "
+        "is for",
+    )
     add(
         "--model", default="auto", metavar="NAME", help="auto, a model's name, or a file of weights"
     )
     add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, xpu, mps")
     add("--limit", type=_count, metavar="N", help="take N images, spread over the folder")
+    add(
+        "--photons",
+        type=_positive,
+        metavar="N",
+        help="of a bright place in a volume; default: drawn for each between 20 and 5000",
+    )
     add(
         "--psf",
         choices=("none", "auto"),
@@ -422,7 +433,8 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "PSF found; default: as when restoring",
     )
     add("--seed", type=int, default=0, metavar="N", help="seed of the degradations (default: 0)")
-    add("--size", type=_size, default=256, metavar="N", help="side of the crops (default: 256)")
+    add("--size", type=_size, metavar="N", help="side of the crops (default: 256; of volumes 96)")
+    _add_optics(parser)
 
 
 def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -668,7 +668,7 @@ def recorded_in(picture: ImageFile) -> str | Mapping[str, Any] | None:
     return xml
 
 
-def _read(path: Path) -> tuple[ImageFile, Any, str | None]:
+def read_squeezed(path: Path) -> tuple[ImageFile, Any, str | None]:
     """Read an image, and its samples without axes of length 1."""
     try:
         picture = read_image(path)
@@ -691,7 +691,7 @@ def measured_in(path: Path) -> Any:
     -------
     Measured, or list of Measured
     """
-    picture, data, axes = _read(path)
+    picture, data, axes = read_squeezed(path)
     size = pixel_size_of(picture, None)
     if axes is not None and axes[0] == "C":
         names = [f"{path.name}, channel {channel}" for channel in range(len(data))]
@@ -703,7 +703,7 @@ def beads_in(path: Path, pixel_size: str | None = None) -> Any:
     """Average the beads in an image."""
     from napari_restore.physics.beads import psf_from_beads
 
-    picture, data, axes = _read(path)
+    picture, data, axes = read_squeezed(path)
     try:
         if axes is None or axes.strip("QRZ") != "YX" or data.ndim > 3:
             raise PsfError(

@@ -46,6 +46,8 @@ class Row:
         PSNR beyond the input's, in dB.
     improved : float
         Share of images with a gain.
+    light : float
+        How far the light is from the truth's, as a share of it; NaN where that was not measured.
     told, found : float
         PSNR where it is told the point spread function that blurred the image, and the one that was
         found in it, in dB; NaN for a method that is told none.
@@ -57,6 +59,7 @@ class Row:
     delta_e: float
     gain: float
     improved: float
+    light: float = math.nan
     told: float = math.nan
     found: float = math.nan
 
@@ -68,21 +71,22 @@ class Evaluation:
     Attributes
     ----------
     task, kind : str
-    size : int
-        Side of the crops, in pixels.
+    shape : tuple of int
+        Of the crops, in pixels.
     count : int
-        Images.
+        Images, or volumes.
     rows : tuple of Row
         The input first, then classical methods, last the model.
     identity, identity_worst : float
-        Mean and smallest PSNR of sharp images given to the model as they are, in dB.
+        Mean and smallest PSNR of sharp images given to the model as they are, in dB; NaN where
+        there is no such thing.
     notes : tuple of str
         What the figures mean.
     """
 
     task: str
     kind: str
-    size: int
+    shape: tuple[int, ...]
     count: int
     rows: tuple[Row, ...]
     identity: float
@@ -200,9 +204,8 @@ def evaluate(
         notes.append(_FIT_NOTE)
     if told:
         notes.append(_TOLD_NOTE)
-    return Evaluation(
-        task, kind, size, len(images), rows, float(np.mean(identity)), min(identity), tuple(notes)
-    )
+    shape, mean = (size, size), float(np.mean(identity))
+    return Evaluation(task, kind, shape, len(images), rows, mean, min(identity), tuple(notes))
 
 
 def _row(
@@ -213,10 +216,10 @@ def _row(
     """Means of one method."""
     with_psf = np.mean(told[name], axis=0) if name in told else (math.nan, math.nan)
     if name not in figures:
-        return Row(name, *(math.nan,) * 5, *map(float, with_psf))
+        return Row(name, *(math.nan,) * 6, *map(float, with_psf))
     own, gain = np.array(figures[name]), np.array(figures[name])[:, 0]
     gain = gain - np.array(figures["input"])[:, 0]
-    means = (*own.mean(axis=0), gain.mean(), (gain > 0).mean(), *with_psf)
+    means = (*own.mean(axis=0), gain.mean(), (gain > 0).mean(), math.nan, *with_psf)
     return Row(name, *map(float, means))
 
 

@@ -15,8 +15,11 @@ from .psf import fast_length
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: A voxel that sends less of its light than this into the image stays as it was extrapolated.
-SEEN = 0.01
+#: How much light that misses the image counts, as explained by what is estimated already. With 1,
+#: little is learned near the border; with 0, noise draws light across it into the image.
+UNSEEN = 0.2
+#: What a PSF whose center is off leaves of the weight of a border counts as this much at least.
+_LEAST_WEIGHT = 0.01
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,10 @@ class RichardsonLucy:
     -----
     Richardson, 1972; Lucy, 1974; acceleration by Biggs and Andrews, Applied Optics, 1997; total
     variation by Dey et al., Microscopy Research and Technique, 2006. The estimate reaches beyond
-    the border by the point spread function, and what was not recorded there counts for nothing
-    (Bertero and Boccacci, Astronomy & Astrophysics, 2005): light from planes above and below a
-    stack is accounted for, and nothing wraps around.
+    the border by the point spread function (Bertero and Boccacci, Astronomy & Astrophysics, 2005):
+    light from planes above and below a stack is accounted for, and nothing wraps around. What was
+    not recorded there counts as if it were explained already, by a part (`UNSEEN`): the steps end
+    at the same, and what sends little of its light into the image changes slowly.
     """
 
     steps: int = 15
@@ -118,14 +122,13 @@ class RichardsonLucy:
         least = 1e-6 * scale.level
         data = (image + scale.pedestal).clamp_(min=0)
         weight = blur.back(torch.ones_like(data))
-        seen = weight > SEEN
-        weight.clamp_(min=SEEN)
         # Smooth at first: noise cut off at 0 would be light, and steps take long to remove it.
-        first = blur.beyond((blur.back(image) / weight)[blur.inside].clamp_(min=least))
+        smooth = blur.back(image)[blur.inside].div_(weight[blur.inside].clamp(min=_LEAST_WEIGHT))
+        first = blur.beyond(smooth.clamp_(min=least))
         if trusted is not None:
             weight = blur.back(trusted)
-            seen = weight > SEEN
-            weight.clamp_(min=SEEN)
+        unseen = UNSEEN * (1 - weight.clamp_(min=0, max=1))
+        whole = weight.add_(unseen)
         estimate, before, change, change_before = first, first, None, None
         momenta: list[float] = []
         kept: list[torch.Tensor] = []
@@ -135,17 +138,20 @@ class RichardsonLucy:
             momenta.append(momentum)
             start = estimate
             if momentum:
-                start = (estimate + momentum * (estimate - before)).clamp_(min=0)
-            ratio = data / blur(start).add_(scale.pedestal).clamp_(min=least)
+                start = torch.lerp(before, estimate, 1 + momentum).clamp_(min=0)
+            model = blur(start)
+            if scale.pedestal:
+                model.add_(scale.pedestal)
+            ratio = torch.div(data, model.clamp_(min=least), out=model)
             if trusted is not None:
                 ratio *= trusted
-            share = weight
+            share = whole
             if self.total_variation:
                 curvature = _curvature(start, 1e-3 * scale.level)
-                share = torch.maximum(weight - self.total_variation * curvature, 0.1 * weight)
+                share = torch.maximum(whole - self.total_variation * curvature, 0.1 * whole)
             before = estimate
-            better = start * blur.back(ratio).clamp_(min=0) / share
-            estimate = torch.where(seen, better, first)
+            # New memory is what takes long here: what is not needed any more is written over.
+            estimate = blur.back(ratio).clamp_(min=0).add_(unseen).mul_(start).div_(share)
             if self.accelerated and self.momenta is None:
                 change_before, change = change, estimate - start
             if step + 1 in (after or (self.steps,)):
@@ -206,20 +212,22 @@ class _Blur:
         self._size = [fast_length(n + 2 * h) for n, h in zip(shape, half, strict=True)]
         self.inside = tuple(slice(h, h + n) for n, h in zip(shape, half, strict=True))
         self._transfer = torch.fft.rfftn(centered_in(psf[None], self._size)[0])
+        self._transposed = self._transfer.conj().resolve_conj()
+        # 0 around the image, always.
+        self._frame = psf.new_zeros(self._size)
 
     def __call__(self, estimate: torch.Tensor) -> torch.Tensor:
         """Blur an estimate of the size at work; what the image shows of it."""
-        spectrum = torch.fft.rfftn(estimate).mul_(self._transfer)
-        seen: torch.Tensor = torch.fft.irfftn(spectrum, s=self._size)
-        return seen[self.inside]
+        return self._filtered(estimate, self._transfer)[self.inside]
 
     def back(self, image: torch.Tensor) -> torch.Tensor:
         """Transpose of the blur, from the image to the size at work."""
-        frame = image.new_zeros(self._size)
-        frame[self.inside] = image
-        spectrum = torch.fft.rfftn(frame).mul_(self._transfer.conj())
-        spread: torch.Tensor = torch.fft.irfftn(spectrum, s=self._size)
-        return spread
+        self._frame[self.inside] = image
+        return self._filtered(self._frame, self._transposed)
+
+    def _filtered(self, x: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:
+        filtered: torch.Tensor = torch.fft.irfftn(torch.fft.rfftn(x).mul_(transfer), s=self._size)
+        return filtered
 
     def beyond(self, image: torch.Tensor) -> torch.Tensor:
         """Extend an image to the size at work by repeating its edge."""
