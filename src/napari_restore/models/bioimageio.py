@@ -52,6 +52,11 @@ def write_package(spec: ModelSpec, card: str, target: Path) -> None:
     ModelError
         If the network needs more than a part of the image.
     """
+    if spec.as_it_is:
+        raise ModelError(
+            f"'{spec.name}' is a network of others, which is not packaged here. Export it as "
+            ".safetensors, and hand on the file that it was imported from."
+        )
     if spec.architecture not in _LOCAL:
         raise ModelError(
             f"'{spec.name}' looks at the whole image, at two frames, or finds motion first: a "
