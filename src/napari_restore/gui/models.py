@@ -258,7 +258,7 @@ class ModelsWidget(QWidget):
     def ask_export(self) -> str:
         """Ask where to, and write the model and its card."""
         entry = self._chosen()
-        kinds = "Weights (*.safetensors);;Package of bioimage.io (*.zip)"
+        kinds = "Weights (*.safetensors);;Package of bioimage.io (*.zip);;ONNX (*.onnx)"
         path, _ = QFileDialog.getSaveFileName(
             self, "Export a model", f"{entry.name}.safetensors", kinds
         )

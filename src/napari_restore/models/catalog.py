@@ -37,6 +37,9 @@ ARCHITECTURES = {
     "spandrel": "napari_restore.networks.spandrel_net:SpandrelNet",
 }
 
+#: Architectures that look at a bounded part of one frame, and nothing else.
+_LOCAL = ("nafnet", "resunet", "spandrel")
+
 #: Ending of the user's models; what comes before it is the name.
 OWN_SUFFIX = ".safetensors"
 #: File beside them that says which of them "auto" takes.
@@ -438,6 +441,31 @@ def bundled_model(task: str, channels: int, frames: int = 1) -> ModelSpec:
         if (candidate.task, candidate.channels, candidate.frames) == (task, channels, frames):
             return candidate
     raise ModelError(f"No model for {task} looks at {frames} frames. Leave frames at 1.")
+
+
+def refuse_unless_local(spec: ModelSpec, file: str) -> None:
+    """Raise a `ModelError` if a model needs more than a part of the image.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    file : str
+        What it was to become, for the message.
+    """
+    if spec.architecture not in _LOCAL:
+        needs = (
+            "is told a point spread function"
+            if spec.psf
+            else "looks at two frames"
+            if spec.frames == 2
+            else "looks at the whole image too"
+            if spec.view
+            else "moves pixels along a motion that it finds first"
+        )
+        raise ModelError(
+            f"'{spec.name}' {needs}. {file} has no place for that. Export a model of deblur or "
+            "denoise, or this one as .safetensors."
+        )
 
 
 # ---------------------------------------------------------------- the user's models

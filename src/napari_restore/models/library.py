@@ -422,7 +422,8 @@ def export(name: str, target: Path, *, force: bool = False) -> Path:
     name : str
     target : path
         A folder, or a file that ends in ``.safetensors``; the card gets the ending ``.md``. A file
-        that ends in ``.zip`` becomes a package of bioimage.io, with TorchScript.
+        that ends in ``.zip`` becomes a package of bioimage.io, with TorchScript; one that ends in
+        ``.onnx`` the network as an ONNX graph.
     force : bool
         Replace a model that is there.
 
@@ -434,9 +435,11 @@ def export(name: str, target: Path, *, force: bool = False) -> Path:
     entry, target = find_entry(name), Path(target).expanduser()
     if target.is_dir():
         target = target / f"{name}{OWN_SUFFIX}"
-    package = target.suffix == ".zip"
-    if target.suffix != OWN_SUFFIX and not package:
-        raise FileError(f"{target} has to end in {OWN_SUFFIX}, or in .zip for bioimage.io.")
+    package, graph = target.suffix == ".zip", target.suffix == ".onnx"
+    if target.suffix != OWN_SUFFIX and not package and not graph:
+        raise FileError(
+            f"{target} has to end in {OWN_SUFFIX}, in .zip for bioimage.io, or in .onnx."
+        )
     card = target.with_suffix(".md")
     for path in (target,) if package else (target, card):
         if path.exists() and not force:
@@ -449,8 +452,13 @@ def export(name: str, target: Path, *, force: bool = False) -> Path:
 
             write_package(entry.spec, entry.card(), target)
             return target
-        with whole_file(target) as temporary:
-            shutil.copyfile(entry.spec.path, temporary)
+        if graph:
+            from .onnx_file import write_onnx
+
+            write_onnx(entry.spec, target)
+        else:
+            with whole_file(target) as temporary:
+                shutil.copyfile(entry.spec.path, temporary)
         write_text(card, entry.card())
     except OSError as error:
         raise FileError(f"{target} cannot be written ({error}).") from error
