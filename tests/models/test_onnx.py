@@ -71,6 +71,25 @@ def test_the_graph_computes_what_the_network_does(
         np.testing.assert_allclose(result, expected, atol=2e-5)
 
 
+class Spectrum(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # How many values there are is known only when they are.
+        return x * len(x[x > x.mean()].unique().tolist())
+
+    def load_state_dict(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+class Counting(Spectrum):
+    """Gives another result each time, as one does that keeps the size of the first image."""
+
+    seen = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen += 1
+        return x * self.seen
+
+
 @pytest.mark.parametrize(
     ("name", "needs"),
     [
@@ -97,24 +116,17 @@ def test_without_the_extra_it_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("network", [Spectrum(), Counting()], ids=["data", "changing"])
 def test_what_the_exporter_does_not_know_is_said_and_leaves_nothing(
-    mono_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    network: nn.Module, mono_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from napari_restore.models import onnx_file
 
     for module in ("onnx", "onnxscript"):
         pytest.importorskip(module, reason="needs the extra 'onnx'")
 
-    class Spectrum(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            # How many values there are is known only when they are.
-            return x * len(x[x > x.mean()].unique().tolist())
-
-        def load_state_dict(self, *_: Any, **__: Any) -> None:
-            pass
-
     library.add(Path(mono_model), "small")
-    monkeypatch.setattr(onnx_file, "build_network", lambda *_: Spectrum())
+    monkeypatch.setattr(onnx_file, "build_network", lambda *_: network)
     with pytest.raises(ModelError, match=r"'small' cannot be written as ONNX: .* the exporter"):
         library.export("small", tmp_path / "x.onnx")
     assert list(tmp_path.glob("*x.*")) == []

@@ -16,10 +16,14 @@ from .catalog import build_network, load_weights, refuse_unless_local
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import Tensor
+
     from .catalog import ModelSpec
 
 #: Largest sides, in steps of ``multiple_of``, and most images at once that the graph declares.
 _SIDES, _BATCH = 1 << 14, 1 << 10
+#: What the order of additions may change, for a range of 1.
+_OFF = 1e-4
 
 
 def write_onnx(spec: ModelSpec, target: Path) -> None:
@@ -65,27 +69,29 @@ def _graph(spec: ModelSpec) -> Any:
     network.eval().requires_grad_(False)
     step, dim = spec.multiple_of, torch.export.Dim
     # Height and width differ, and so are not taken for one; a batch of one is not taken for all.
-    side = -(-64 // step) * step
-    image = torch.rand(2, spec.channels, side, side + step)
-    height, width = (dim(name, min=1, max=_SIDES) for name in ("rows", "columns"))
-    if step > 1:
-        height, width = step * height, step * width
-    batch = dim("batch", min=1, max=_BATCH)
+    count, side = 1 if spec.as_it_is else 2, -(-64 // step) * step
+    image = torch.rand(count, spec.channels, side, side + step)
+    # Networks of others are given one image at a time.
+    sizes = {} if spec.as_it_is else {0: dim("batch", min=1, max=_BATCH)}
+    for axis, name in ((2, "rows"), (3, "columns")):
+        free = dim(name, min=1, max=_SIDES)
+        sizes[axis] = step * free if step > 1 else free
     log = logging.getLogger("torch.onnx")
     before, log.level = log.level, logging.ERROR
     try:
         with warnings.catch_warnings():
             # PyTorch warns of what it is going to change in itself.
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(
+            program: Any = torch.onnx.export(
                 network,
                 (image,),
                 dynamo=True,
                 verbose=False,
                 input_names=["image"],
                 output_names=["restored"],
-                dynamic_shapes=({0: batch, 2: height, 3: width},),
+                dynamic_shapes=(sizes,),
             )
+            _check(program.exported_program.module(), network, image, step)
     except Exception as error:
         # The exporter's own errors are pages long, and of many classes.
         brief = " ".join(str(error.__cause__ or error).split())[:200]
@@ -95,8 +101,16 @@ def _graph(spec: ModelSpec) -> Any:
         ) from error
     finally:
         log.level = before
-    assert program is not None
     return program.model_proto
+
+
+def _check(exported: Any, network: Any, image: Tensor, step: int) -> None:
+    """Raise a `ValueError` if the size of the example has become a part of the graph."""
+    other = image.flip(3)[..., step:, : image.shape[2] - step].contiguous()
+    with torch.no_grad():
+        off = float((exported(other) - network(other)).abs().max())
+    if not off < _OFF:
+        raise ValueError(f"at another size the graph is off by {off:.2g}")
 
 
 def _network(spec: ModelSpec) -> str:

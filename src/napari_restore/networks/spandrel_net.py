@@ -77,8 +77,8 @@ class SpandrelNet(nn.Module):
         if any(more):
             x = F.pad(x, (0, more[1], 0, more[0]), mode="replicate")
         with torch.autocast(x.device.type, enabled=False):
-            # Its own call cuts the result off at 0 and 1.
-            restored: Tensor = self._built._call_fn(self.model, x)
+            # Its own call cuts the result off at 0 and 1. Not all take several images at once.
+            restored = torch.cat([self._built._call_fn(self.model, one) for one in x.split(1)])
         return restored[..., : size[0], : size[1]]
 
 
