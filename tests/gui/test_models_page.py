@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,7 +14,8 @@ from napari_restore.gui.widget import DeblurWidget, DehazeWidget
 from napari_restore.models import catalog, library
 from napari_restore.models.catalog import SHIPPED
 from small_networks import SMALL
-from waiting import LIMIT
+from spandrel_stand_in import Blur, stand_in_for_spandrel
+from waiting import LIMIT_MS
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +82,7 @@ def test_networks_of_others_are_imported_in_a_thread_and_restore_in_a_dock(
     try:
         page.add_slowly(path, "deblur")
         assert page.status.text() == "Importing 'NAFNet.pth' …"
-        qtbot.waitUntil(lambda: not page.runner.running, timeout=1000 * LIMIT)
+        qtbot.waitUntil(lambda: not page.runner.running, timeout=LIMIT_MS)
         assert page.status.text() == "Imported 'NAFNet'. All docks offer it."
         assert page.selected.name == "NAFNet"
         assert "NAFNet" in dock.controls.model.choices
@@ -89,9 +91,33 @@ def test_networks_of_others_are_imported_in_a_thread_and_restore_in_a_dock(
         monkeypatch.setattr("napari.utils.notifications.show_error", seen.append)
         monkeypatch.setitem(sys.modules, "spandrel", None)
         page.add_slowly(path, "deblur")
-        qtbot.waitUntil(lambda: not page.runner.running, timeout=1000 * LIMIT)
+        qtbot.waitUntil(lambda: not page.runner.running, timeout=LIMIT_MS)
         assert "napari-restore[spandrel]" in page.status.text()
         assert seen == [page.status.text()]
+    finally:
+        dock.session.close()
+
+
+def test_a_published_network_restores_in_a_dock(page, viewer, qtbot, tmp_path, monkeypatch):
+    stand_in_for_spandrel(monkeypatch)
+    path = tmp_path / "published.pth"
+    torch.save({"params": Blur().state_dict()}, path)
+    dock = DeblurWidget(viewer)
+    qtbot.addWidget(dock)
+    try:
+        page.add_slowly(path, "deblur")
+        qtbot.waitUntil(lambda: not page.runner.running, timeout=LIMIT_MS)
+        assert page.selected.name == "published"
+        assert "network Blur" in page.card.toPlainText()
+        image = np.random.default_rng(0).integers(0, 255, (90, 100), np.uint8)
+        viewer.add_image(image, name="cells")
+        dock.controls.model.value = "published"
+        qtbot.waitUntil(dock.restore_button.isEnabled, timeout=LIMIT_MS)
+        dock.restore()
+        qtbot.waitUntil(lambda: not dock.session.running, timeout=LIMIT_MS)
+        result = viewer.layers[-1]
+        assert result.metadata["napari_restore"]["model"] == "published"
+        assert (result.data != image).any()
     finally:
         dock.session.close()
 
