@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from napari_restore.gui.models import ModelsWidget
 from napari_restore.gui.widget import DeblurWidget, DehazeWidget
 from napari_restore.models import catalog, library
 from napari_restore.models.catalog import SHIPPED
+from small_networks import SMALL
+from spandrel_stand_in import Blur, stand_in_for_spandrel
+from waiting import LIMIT_MS
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +69,57 @@ def test_docks_follow_the_library(page, viewer, mono_model, qtbot):
     finally:
         for dock in docks:
             dock.session.close()
+
+
+def test_networks_of_others_are_imported_in_a_thread_and_restore_in_a_dock(
+    page, viewer, qtbot, tmp_path, monkeypatch
+):
+    network = catalog.build_network("nafnet", {"channels": 1, "unshuffle": 1, **SMALL})
+    path = tmp_path / "NAFNet.pth"
+    torch.save(network.state_dict(), path)
+    dock = DeblurWidget(viewer)
+    qtbot.addWidget(dock)
+    try:
+        page.add_slowly(path, "deblur")
+        assert page.status.text() == "Importing 'NAFNet.pth' …"
+        qtbot.waitUntil(lambda: not page.runner.running, timeout=LIMIT_MS)
+        assert page.status.text() == "Imported 'NAFNet'. All docks offer it."
+        assert page.selected.name == "NAFNet"
+        assert "NAFNet" in dock.controls.model.choices
+        torch.save({"a": torch.zeros(1)}, path)
+        seen = []
+        monkeypatch.setattr("napari.utils.notifications.show_error", seen.append)
+        monkeypatch.setitem(sys.modules, "spandrel", None)
+        page.add_slowly(path, "deblur")
+        qtbot.waitUntil(lambda: not page.runner.running, timeout=LIMIT_MS)
+        assert "napari-restore[spandrel]" in page.status.text()
+        assert seen == [page.status.text()]
+    finally:
+        dock.session.close()
+
+
+def test_a_published_network_restores_in_a_dock(page, viewer, qtbot, tmp_path, monkeypatch):
+    stand_in_for_spandrel(monkeypatch)
+    path = tmp_path / "published.pth"
+    torch.save({"params": Blur().state_dict()}, path)
+    dock = DeblurWidget(viewer)
+    qtbot.addWidget(dock)
+    try:
+        page.add_slowly(path, "deblur")
+        qtbot.waitUntil(lambda: not page.runner.running, timeout=LIMIT_MS)
+        assert page.selected.name == "published"
+        assert "network Blur" in page.card.toPlainText()
+        image = np.random.default_rng(0).integers(0, 255, (90, 100), np.uint8)
+        viewer.add_image(image, name="cells")
+        dock.controls.model.value = "published"
+        qtbot.waitUntil(dock.restore_button.isEnabled, timeout=LIMIT_MS)
+        dock.restore()
+        qtbot.waitUntil(lambda: not dock.session.running, timeout=LIMIT_MS)
+        result = viewer.layers[-1]
+        assert result.metadata["napari_restore"]["model"] == "published"
+        assert (result.data != image).any()
+    finally:
+        dock.session.close()
 
 
 def test_search_hides_the_others(page):

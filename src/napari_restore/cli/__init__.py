@@ -322,7 +322,7 @@ def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--output",
         required=True,
         metavar="OUT",
-        help="a folder, a .safetensors file, or a .zip for bioimage.io",
+        help="a folder, a .safetensors file, a .zip for bioimage.io, or an .onnx graph",
     )
     add("--force", action="store_true", help="replace files that are there")
     action("default", "let auto take a model for its kind of image; a bundled one ends that")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_restore.cli import format_table, say
+from napari_restore.cli import format_table, progress_bar, say, shown_on
 from napari_restore.models import catalog, library
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _import(args: argparse.Namespace) -> int:
-    entry = library.add(
-        Path(args.file), args.name, task=args.task, license=args.license, notes=args.notes
-    )
+    path = Path(args.file)
+    with progress_bar(1, path.name) as bar, shown_on(bar):
+        entry = library.add(path, args.name, task=args.task, license=args.license, notes=args.notes)
     print(f"Imported '{entry.name}' into {catalog.own_folder()}.")
     print(f"Use it: {_command(entry)}")
     return 0

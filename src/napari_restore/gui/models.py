@@ -33,12 +33,18 @@ from napari_restore.errors import ModelError, RestoreError
 from napari_restore.models import library
 from napari_restore.models.catalog import TASKS, read_metadata
 
+from .runner import Runner, notify
+from .work import attempt
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import napari.viewer
 
     from napari_restore.models.library import Entry
+    from napari_restore.runtime import Progress
+
+    from .work import Outcome
 
 _COLUMNS = ("Model", "Task", "Images", "PSNR", "Origin", "License", "Size")
 
@@ -113,6 +119,11 @@ class ModelsWidget(QWidget):
         layout.addLayout(below)
         layout.addWidget(self.status)
         self.status.setVisible(False)
+        self.runner = Runner()
+        for signal in (self.runner.started, self.runner.ended):
+            signal.connect(self._say)
+        self.runner.progressed.connect(self._progressed)
+        self.destroyed.connect(self.runner.abandon)
         self.table.itemSelectionChanged.connect(self._suit)
         self.search.textChanged.connect(self._filter)
         # Qt deletes the widget before Python does.
@@ -215,17 +226,39 @@ class ModelsWidget(QWidget):
             if not agreed:
                 return ""
             task = TASKS[tasks.index(chosen)]
-        return self.add(Path(path), task)
+        if Path(path).suffix == ".safetensors" and "options" in _said(Path(path)):
+            return self.add(Path(path), task)
+        return self.add_slowly(Path(path), task)
+
+    def add_slowly(self, path: Path, task: str | None = None) -> str:
+        """Import a file as `add` does, in a thread: how far others' networks look is measured."""
+        self.runner.start(
+            lambda: attempt(partial(library.add, path, library.free_name(path.stem), task=task)),
+            f"Importing '{path.name}'",
+            0,
+            self._imported,
+        )
+        return ""
+
+    def _imported(self, outcome: Outcome) -> str:
+        if outcome.error is None:
+            return self._added(outcome.result)
+        return notify(outcome.error, "Import")
+
+    def _progressed(self, step: Progress) -> None:
+        self._say(f"{step.message} ({step.done} of {step.total}) …")
 
     def add(self, path: Path, task: str | None = None) -> str:
         """Import a file, under its name or one like it."""
-        entry = library.add(path, library.free_name(path.stem), task=task)
+        return self._added(library.add(path, library.free_name(path.stem), task=task))
+
+    def _added(self, entry: Entry) -> str:
         return self._changed(entry.name, f"Imported '{entry.name}'. All docks offer it.")
 
     def ask_export(self) -> str:
         """Ask where to, and write the model and its card."""
         entry = self._chosen()
-        kinds = "Weights (*.safetensors);;Package of bioimage.io (*.zip)"
+        kinds = "Weights (*.safetensors);;Package of bioimage.io (*.zip);;ONNX (*.onnx)"
         path, _ = QFileDialog.getSaveFileName(
             self, "Export a model", f"{entry.name}.safetensors", kinds
         )

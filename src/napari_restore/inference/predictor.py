@@ -53,7 +53,8 @@ class TorchPredictor:
     """
 
     def __init__(self, spec: ModelSpec, device: str) -> None:
-        network = build_network(spec.architecture, spec.options)
+        # What its class is depends on the model.
+        network: Any = build_network(spec.architecture, spec.options)
         try:
             network.load_state_dict(load_weights(spec))
         except RuntimeError as error:
@@ -68,11 +69,12 @@ class TorchPredictor:
         self.estimates_blur, self.frames = spec.estimator == "blur", spec.frames
         # Elsewhere it would gain little: a Mac's device shares the processor's memory.
         self.takes_device_tiles = device.startswith("cuda")
-        network = network.eval().to(device)
-        self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._dtype = autocast_dtype(device)
-        if device == "cpu" and self._dtype is None:
-            with_winograd(self._network)
+        self._network = network.eval().to(device)
+        self._dtype = None if spec.as_it_is else autocast_dtype(device)
+        if not spec.as_it_is:
+            self._network.to(memory_format=torch.channels_last)
+            if device == "cpu" and self._dtype is None:
+                with_winograd(self._network)
         # Chunks of a lazy array are computed by many threads. One network at a time is quicker,
         # and in one thread of its own: each one that computes keeps threads and memory.
         self._begin_thread()

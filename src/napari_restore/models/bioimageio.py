@@ -18,7 +18,7 @@ from napari_restore.errors import FileError, ModelError
 from napari_restore.image.intensity import PERCENTILES
 from napari_restore.runtime import installed_version, whole_file
 
-from .catalog import ARCHITECTURES, build_network, load_weights
+from .catalog import ARCHITECTURES, build_network, load_weights, refuse_unless_local
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,8 +31,6 @@ _HOME = "https://github.com/napari-restore/napari-restore"
 WEIGHTS = "napari-restore.safetensors"
 #: Most bytes that are read of a member, and of the description.
 _MOST, _MOST_TEXT = 4 << 30, 1 << 20
-#: Architectures that look at a bounded part of one frame, and nothing else.
-_LOCAL = ("resunet", "nafnet")
 
 
 def write_package(spec: ModelSpec, card: str, target: Path) -> None:
@@ -52,11 +50,12 @@ def write_package(spec: ModelSpec, card: str, target: Path) -> None:
     ModelError
         If the network needs more than a part of the image.
     """
-    if spec.architecture not in _LOCAL:
+    if spec.as_it_is:
         raise ModelError(
-            f"'{spec.name}' looks at the whole image, at two frames, or finds motion first: a "
-            "package of bioimage.io has no place for that. Export a model of deblur or denoise."
+            f"'{spec.name}' is a network of others, which is not packaged here. Export it as "
+            ".safetensors, and hand on the file that it was imported from."
         )
+    refuse_unless_local(spec, "A package of bioimage.io")
     script, test, result = _traced(spec)
     files = {
         "weights.pt": script,

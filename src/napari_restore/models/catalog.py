@@ -34,7 +34,11 @@ ARCHITECTURES = {
     "affine": "napari_restore.networks.dehaze_net:DehazeNet",
     "motion": "napari_restore.networks.motion_net:MotionRestorer",
     "framepair": "napari_restore.networks.motion_net:FramePairRestorer",
+    "spandrel": "napari_restore.networks.spandrel_net:SpandrelNet",
 }
+
+#: Architectures that look at a bounded part of one frame, and nothing else.
+_LOCAL = ("nafnet", "resunet", "spandrel")
 
 #: Ending of the user's models; what comes before it is the name.
 OWN_SUFFIX = ".safetensors"
@@ -106,7 +110,13 @@ class ModelSpec:
     @property
     def goes_by_rows(self) -> bool:
         """Whether a processor needs no more memory for a large tile, see `networks.cpu`."""
-        return self.architecture != "nafnet" and not self.options.get("normalize")
+        ours = self.architecture not in ("nafnet", "spandrel")
+        return ours and not self.options.get("normalize")
+
+    @property
+    def as_it_is(self) -> bool:
+        """Whether its network was written elsewhere, and is computed in no other way."""
+        return self.architecture == "spandrel"
 
     @property
     def kind(self) -> str:
@@ -433,6 +443,31 @@ def bundled_model(task: str, channels: int, frames: int = 1) -> ModelSpec:
     raise ModelError(f"No model for {task} looks at {frames} frames. Leave frames at 1.")
 
 
+def refuse_unless_local(spec: ModelSpec, file: str) -> None:
+    """Raise a `ModelError` if a model needs more than a part of the image.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    file : str
+        What it was to become, for the message.
+    """
+    if spec.architecture not in _LOCAL:
+        needs = (
+            "is told a point spread function"
+            if spec.psf
+            else "looks at two frames"
+            if spec.frames == 2
+            else "looks at the whole image too"
+            if spec.view
+            else "moves pixels along a motion that it finds first"
+        )
+        raise ModelError(
+            f"'{spec.name}' {needs}. {file} has no place for that. Export a model of deblur or "
+            "denoise, or this one as .safetensors."
+        )
+
+
 # ---------------------------------------------------------------- the user's models
 
 
@@ -545,6 +580,8 @@ def load_weights(spec: ModelSpec) -> dict[str, Tensor]:
 PUBLISHED_WINDOW = 384
 #: Largest number among the options of a network: none has more channels, blocks or pixels.
 _MOST = 4096
+#: Largest ``multiple_of`` and halo of a network that was written elsewhere.
+_MOST_STEP, _MOST_HALO = 64, 512
 
 
 def spec_from_file(path: Path, task: str) -> ModelSpec:
@@ -580,6 +617,25 @@ def _spec(path: Path, task: str) -> ModelSpec:
     else:
         options = published_options(load_state(path))
     _refuse_absurd(path, architecture, options)
+    common: dict[str, Any] = {
+        "name": metadata.get("name", path.stem),
+        "task": metadata.get("task", task),
+        "channels": int(options.get("channels", 3)),
+        "architecture": architecture,
+        "weights": str(path),
+        "sha256": sha256(path),
+        "options": options,
+        # Weights of before, those that ship among them, have the British spelling.
+        "license": metadata.get("license", metadata.get("licence", "unknown")),
+    }
+    if architecture == "spandrel":
+        multiple, halo = int(metadata["multiple_of"]), int(metadata["halo"])
+        if not (0 < multiple <= _MOST_STEP and 0 <= halo <= _MOST_HALO):
+            raise ModelError(
+                f"{path} has multiple_of {multiple} and halo {halo}; at most {_MOST_STEP} and "
+                f"{_MOST_HALO} are supported."
+            )
+        return ModelSpec(**common, multiple_of=multiple, halo=halo)
     affine, views = architecture == "affine", {"affine": 256, "unveil": 512}
     pair, along = architecture == "framepair", architecture in ("framepair", "motion")
     inner = options.get("restorer", {}) if along else options
@@ -596,13 +652,7 @@ def _spec(path: Path, task: str) -> ModelSpec:
     # Measured on the bundled models: two convolutions a block look twice as far as one.
     reach = (8 if architecture == "nafnet" else 16) * multiple
     return ModelSpec(
-        name=metadata.get("name", path.stem),
-        task=metadata.get("task", task),
-        channels=int(options.get("channels", 3)),
-        architecture=architecture,
-        weights=str(path),
-        sha256=sha256(path),
-        options=options,
+        **common,
         multiple_of=multiple,
         # An attention window looks half its side further than the convolutions.
         halo=0 if affine else reach + (window // 2 if window else 0),
@@ -610,8 +660,6 @@ def _spec(path: Path, task: str) -> ModelSpec:
         frames=2 if pair else 1,
         estimator="motion" if along else "blur" if options.get("estimates") else "",
         black_is_zero=affine,
-        # Weights of before, those that ship among them, have the British spelling.
-        license=metadata.get("license", metadata.get("licence", "unknown")),
     )
 
 
@@ -666,7 +714,8 @@ def published_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
     if "intro.weight" not in state or "ending.weight" not in state:
         raise ModelError(
             "The file is not a NAFNet state dict: it lacks 'intro.weight' or 'ending.weight'. "
-            "Train one with 'napari-restore train', or give a published NAFNet checkpoint."
+            "Train one with 'napari-restore train', give a published NAFNet checkpoint, or import "
+            "other published networks first: napari-restore models import FILE --task TASK"
         )
     attention = any(".sca." in key for key in state)
     return {
@@ -680,6 +729,15 @@ def published_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "unshuffle": 1,
         "attention_window": PUBLISHED_WINDOW if attention else None,
     }
+
+
+def is_published_nafnet(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict is a published NAFNet's; other networks have some of its keys."""
+    try:
+        network = build_network("nafnet", published_options(state), "meta")
+    except (ModelError, ValueError, IndexError):
+        return False
+    return network.state_dict().keys() == state.keys()
 
 
 def _blocks(state: Mapping[str, Tensor], part: str) -> list[int]:
@@ -777,7 +835,7 @@ def load_state(path: Path, expected_sha256: str | None = None) -> dict[str, Tens
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
             # Published checkpoints wrap their state dict.
-            for key in ("params", "params_ema", "state_dict", "model"):
+            for key in ("params", "params_ema", "state_dict", "model_state_dict", "model", "net"):
                 state = state.get(key, state) if isinstance(state, dict) else state
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
         # Torch explains in several lines.

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from napari_restore.errors import FileError, ModelError
-from napari_restore.runtime import whole_file, write_text
+from napari_restore.runtime import resolve_device, whole_file, write_text
 
 from . import catalog
 from .catalog import (
@@ -22,6 +22,7 @@ from .catalog import (
     build_network,
     check_task,
     default_for,
+    is_published_nafnet,
     load_state,
     own_files,
     own_model,
@@ -238,7 +239,9 @@ def add(
     """Import a file of weights into the library. Nothing in it is run.
 
     Weights of this program are copied as they are and keep their hash, also those in a package of
-    bioimage.io. Other known ones (a NAFNet's state dict) are written anew as safetensors.
+    bioimage.io. Other known ones are written anew as safetensors: a NAFNet's state dict, and those
+    of networks that spandrel knows, if it is installed. How far those look is measured, which
+    takes a minute for large ones.
 
     Parameters
     ----------
@@ -266,6 +269,9 @@ def add(
         )
     if task is not None:
         check_task(task)
+    name = check_name(source.stem if name is None else name)
+    if _taken(name):
+        raise ModelError(f"There is a model '{name}' already. Give the new one another name.")
     if source.suffix.lower() == ".zip":
         return _add_package(source, name, task, license, notes)
     metadata = read_metadata(source) if source.suffix == ".safetensors" else {}
@@ -274,13 +280,15 @@ def add(
             f"{source.name} does not say what it is for. Name its task: deblur, dehaze, "
             "motion_deblur or denoise."
         )
+    if not metadata.keys() & {"architecture", "options"}:
+        state = load_state(source)
+        if not is_published_nafnet(state):
+            found = {**_published(source, state), "task": task or metadata["task"]}
+            return _add_written(source, state, found, name, license, notes)
     spec = spec_from_file(source, task or "deblur")
     check_task(spec.task)
     if task is not None and spec.task != task:
         raise ModelError(f"{source.name} is for {spec.task}, not {task}. Leave the task out.")
-    name = check_name(source.stem if name is None else name)
-    if _taken(name):
-        raise ModelError(f"There is a model '{name}' already. Give the new one another name.")
     state = load_state(source)
     try:
         build_network(spec.architecture, spec.options).load_state_dict(state)
@@ -312,19 +320,62 @@ def add(
 
 
 def _add_package(
-    source: Path, name: str | None, task: str | None, license: str | None, notes: str | None
+    source: Path, name: str, task: str | None, license: str | None, notes: str | None
 ) -> Entry:
     from .bioimageio import weights_in
 
     with TemporaryDirectory() as folder:
         path, said = weights_in(source, Path(folder))
-        if path.suffix != ".safetensors":
-            state, path = load_state(path), path.with_suffix(".safetensors")
-            origin = f"imported from {source.name}, SHA-256 {sha256(source)}"
-            if task is not None:
-                said["task"] = task
-            save_weights(path, state, {**said, "origin": origin}, half=False)
-        return add(path, source.stem if name is None else name, license=license, notes=notes)
+        if path.suffix == ".safetensors":
+            return add(path, name, license=license, notes=notes)
+        if task is not None:
+            said["task"] = task
+        return _add_written(source, load_state(path), said, name, license, notes)
+
+
+def _add_written(
+    source: Path,
+    state: Mapping[str, Any],
+    said: Mapping[str, Any],
+    name: str,
+    license: str | None,
+    notes: str | None,
+) -> Entry:
+    """Import weights that were read from a file of another kind, with what is known of them."""
+    origin = f"imported from {source.name}, SHA-256 {sha256(source)}"
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"weights{OWN_SUFFIX}"
+        # Tensors that share their memory in a checkpoint cannot in safetensors.
+        apart = {key: value.clone() for key, value in state.items()}
+        more = {"license": license, "notes": notes}
+        said = {**said, "origin": origin} | {key: text for key, text in more.items() if text}
+        save_weights(path, apart, said, half=False)
+        return add(path, name)
+
+
+def _published(source: Path, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Find out what network weights are of, and how far it looks.
+
+    Raises
+    ------
+    ModelError
+        If it is not known, or tiles would not agree with the whole image.
+    """
+    from napari_restore.networks.spandrel_net import described
+
+    from .reach import measure
+
+    try:
+        built = described(state)
+        options = {"network": built.architecture.id, "channels": built.input_channels}
+        network: Any = build_network("spandrel", options)
+        network.load_state_dict(state)
+        device = resolve_device("auto")
+        network.to(device)
+        step, halo = measure(network, built.input_channels, network.multiple_of, device)
+    except ModelError as error:
+        raise ModelError(f"{source.name} cannot be imported. {error}") from error
+    return {"architecture": "spandrel", "options": options, "multiple_of": step, "halo": halo}
 
 
 def rename(old: str, new: str) -> Entry:
@@ -371,7 +422,8 @@ def export(name: str, target: Path, *, force: bool = False) -> Path:
     name : str
     target : path
         A folder, or a file that ends in ``.safetensors``; the card gets the ending ``.md``. A file
-        that ends in ``.zip`` becomes a package of bioimage.io, with TorchScript.
+        that ends in ``.zip`` becomes a package of bioimage.io, with TorchScript; one that ends in
+        ``.onnx`` the network as an ONNX graph.
     force : bool
         Replace a model that is there.
 
@@ -383,9 +435,11 @@ def export(name: str, target: Path, *, force: bool = False) -> Path:
     entry, target = find_entry(name), Path(target).expanduser()
     if target.is_dir():
         target = target / f"{name}{OWN_SUFFIX}"
-    package = target.suffix == ".zip"
-    if target.suffix != OWN_SUFFIX and not package:
-        raise FileError(f"{target} has to end in {OWN_SUFFIX}, or in .zip for bioimage.io.")
+    package, graph = target.suffix == ".zip", target.suffix == ".onnx"
+    if target.suffix != OWN_SUFFIX and not package and not graph:
+        raise FileError(
+            f"{target} has to end in {OWN_SUFFIX}, in .zip for bioimage.io, or in .onnx."
+        )
     card = target.with_suffix(".md")
     for path in (target,) if package else (target, card):
         if path.exists() and not force:
@@ -398,8 +452,13 @@ def export(name: str, target: Path, *, force: bool = False) -> Path:
 
             write_package(entry.spec, entry.card(), target)
             return target
-        with whole_file(target) as temporary:
-            shutil.copyfile(entry.spec.path, temporary)
+        if graph:
+            from .onnx_file import write_onnx
+
+            write_onnx(entry.spec, target)
+        else:
+            with whole_file(target) as temporary:
+                shutil.copyfile(entry.spec.path, temporary)
         write_text(card, entry.card())
     except OSError as error:
         raise FileError(f"{target} cannot be written ({error}).") from error
