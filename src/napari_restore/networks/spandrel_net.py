@@ -116,7 +116,7 @@ def described(state: Mapping[str, Any]) -> Any:
         brief = " ".join(str(error).split())[:200] or repr(error)
         raise ModelError(
             f"The weights do not make the network that they seem to be: {brief}"
-        ) from (error)
+        ) from error
     name = built.architecture.id
     if not isinstance(built, kind) or built.purpose == "FaceSR":
         raise ModelError(f"'{name}' fills in or makes up parts of an image, and restores none.")
