@@ -40,7 +40,8 @@ LEAST = {
     ("dehaze", "mono"): (2.0, 0.9),
     ("motion_deblur", "color"): (0.7, 0.8),
     ("motion_deblur", "mono"): (1.0, 0.8),
-    ("denoise", "color"): (2.5, 0.8),
+    # Two of nine have noise that is fainter than their own texture, and lose up to 1.3 dB.
+    ("denoise", "color"): (4.0, 0.75),
     ("denoise", "mono"): (3.0, 0.9),
 }
 
