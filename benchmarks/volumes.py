@@ -55,7 +55,7 @@ def _scene(name: str, shape: scenes.Shape, step: float) -> np.ndarray:
 
 
 def quality(names: list[str], photons: list[float]) -> None:
-    """Print a table: the image, each method, a numerical aperture 10 % off, and the light.
+    """Print a table: the image, each method, numerical apertures 10 % off, and the light.
 
     Light is the network's beside the truth's, and in brackets the image's beside the truth's.
     """
@@ -71,16 +71,17 @@ def quality(names: list[str], photons: list[float]) -> None:
                     ::-1
                 ]
                 results = restored(image, psf)
-                wrong = replace(optics, na=0.9 * optics.na)
-                off = deblur(image, psf=wrong, axes="ZYX", dimensions=3)
+                off = [
+                    deblur(image, psf=replace(optics, na=far * optics.na), axes="ZYX", dimensions=3)
+                    for far in (0.9, 1.1)
+                ]
                 if len(head) == 1:
-                    head += [*results, "NA 10 % off", "light"]
+                    head += [*results, "NA 10 % too small", "NA 10 % too large", "light"]
                     print("| microscope, scene, photons |" + " | ".join(head) + " |")
                     print("|---" * (len(head) + 1) + "|")
-                *figures, last, missed = (
-                    compare(each, truth) for each in (image, *results.values(), off)
-                )
-                row = " | ".join(f"{figure[0]:.2f}" for figure in (*figures, last, missed))
+                *figures, last = (compare(each, truth) for each in (image, *results.values()))
+                missed = [compare(each, truth) for each in off]
+                row = " | ".join(f"{figure[0]:.2f}" for figure in (*figures, last, *missed))
                 light = f"{last[2]:+.2%} ({figures[0][2]:+.2%})"
                 label = f"{kind}, {Path(name).stem}, {count:g}"
                 print(f"| {label} | {row} | {light} |", flush=True)

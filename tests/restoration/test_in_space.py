@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import dask.array as da
@@ -12,7 +13,9 @@ from scipy import ndimage, signal
 
 from napari_restore import Optics, RestoreError, deblur, restore
 from napari_restore.analysis.point_spread import PSF as PointSpread
+from napari_restore.restoration.given_psf import narrower
 from napari_restore.restoration.run import restore_array
+from napari_restore.training import scenes
 from planning import plan
 
 METHODS = ["network", "richardson-lucy", "wiener"]
@@ -263,6 +266,75 @@ def test_aberrations_change_with_depth() -> None:
         same = deblur(blurred, psf=PointSpread(array, "optics"), **options)
         np.testing.assert_allclose(changing[plane], same[plane], atol=5e-3 * np.ptp(same))
         assert np.abs(changing[15 - plane] - same[15 - plane]).max() > 0.02 * np.ptp(same)
+
+
+CONFOCAL = Optics(
+    na=0.9,
+    wavelength=0.52,
+    pixel_size=0.13,
+    z_step=0.4,
+    refractive_index=1.33,
+    modality="confocal",
+)
+TOO_SMALL = replace(CONFOCAL, na=0.81)
+
+
+@pytest.fixture(scope="module")
+def nuclei() -> tuple[np.ndarray, np.ndarray]:
+    psf = CONFOCAL.psf(dimensions=3)
+    shape = (12, 48, 48)
+    sharp = scenes.nuclei(scenes.around(shape, psf.shape), np.random.default_rng(3), 3.1)
+    return scenes.see(sharp, psf, shape, 1000, np.random.default_rng(5))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_optics_that_are_wrong_cost_little_and_it_is_said(
+    method: str, nuclei: tuple[np.ndarray, np.ndarray]
+) -> None:
+    sharp, blurred = nuclei
+    options: dict[str, Any] = {"axes": "ZYX", "dimensions": 3, "method": method}
+    found = restore_array(blurred, plan(blurred, "deblur", psf=TOO_SMALL, **options))
+    believed = deblur(blurred, psf=TOO_SMALL.psf(dimensions=3), **options)
+    right = deblur(blurred, psf=CONFOCAL, **options)
+    assert error(found.data, sharp) < 1.12 * error(right, sharp)
+    if method != "wiener":
+        assert error(found.data, sharp) < 0.9 * error(believed, sharp)
+        assert error(found.data, sharp) < error(blurred, sharp)
+    record = found.provenance["psf"]
+    assert record["verdict"] == "narrowed"
+    assert "NA 0.81" in record["said"]
+    assert any("a narrower PSF is used, that of NA 0.891" in x for x in found.provenance["notes"])
+
+
+def test_optics_that_are_right_or_measured_are_believed(
+    nuclei: tuple[np.ndarray, np.ndarray],
+) -> None:
+    _, blurred = nuclei
+    for psf in (CONFOCAL, replace(CONFOCAL, na=0.99), TOO_SMALL.psf(dimensions=3)):
+        told = plan(blurred, "deblur", axes="ZYX", dimensions=3, psf=psf, method="richardson-lucy")
+        found = restore_array(blurred, told).provenance
+        assert found["psf"]["verdict"] == "given"
+        assert not any("sharper than" in note for note in found["notes"])
+
+
+def test_optics_that_are_wrong_are_so_for_all_blocks(
+    nuclei: tuple[np.ndarray, np.ndarray],
+) -> None:
+    _, blurred = nuclei
+    options: dict[str, Any] = {"axes": "ZYX", "dimensions": 3, "psf": TOO_SMALL}
+    expected = deblur(blurred, **options)
+    lazy = deblur(da.from_array(blurred, chunks=(5, 24, 30)), **options).compute()
+    np.testing.assert_allclose(lazy, expected, atol=2e-3 * np.ptp(expected))
+    block = (slice(4, 8), slice(10, 30), slice(20, 40))
+    part = restore_array(blurred, plan(blurred, "deblur", **options), block=block).data
+    np.testing.assert_allclose(part, expected[block], atol=2e-3 * np.ptp(expected))
+
+
+@pytest.mark.parametrize(("na", "index"), [(0.95, None), (1.2, 1.33), (1.4, 1.515)])
+def test_no_aperture_is_tried_that_cannot_be(na: float, index: float | None) -> None:
+    optics = replace(CONFOCAL, na=na, refractive_index=index, z_step=0.2, pixel_size=0.08)
+    told = plan(np.zeros((8, 40, 40), np.float32), "deblur", axes="ZYX", dimensions=3, psf=optics)
+    assert narrower(told.psfs[0], told.layout, None) == ()
 
 
 def test_light_that_optics_took_out_of_a_volume_is_estimated_and_it_is_said() -> None:

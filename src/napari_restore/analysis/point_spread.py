@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_restore.physics.optics import Optics
+
 
 def square(array: NDArray[np.floating]) -> NDArray[np.float32]:
     """Pad a kernel of odd sides with zeros until both sides are equal."""
@@ -55,6 +57,8 @@ class PSF:
     by_depth : tuple of (int, ndarray)
         For a PSF that changes with depth: planes of the image, and the arrays that hold there. In
         between they are mixed. ``array`` is that of the middle.
+    optics : Optics or None
+        Those that it was computed from.
 
     Raises
     ------
@@ -70,6 +74,7 @@ class PSF:
     pixel_size: tuple[float, ...] | None = None
     unit: str | None = None
     by_depth: tuple[tuple[int, NDArray[np.float32]], ...] = ()
+    optics: Optics | None = None
 
     def __post_init__(self) -> None:
         array = np.ascontiguousarray(self.array, np.float32)

@@ -13,7 +13,7 @@ from .inverse import WienerBank, centered_in
 from .psf import fast_length
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 #: How much light that misses the image counts, as explained by what is estimated already. With 1,
 #: little is learned near the border; with 0, noise draws light across it into the image.
@@ -110,6 +110,17 @@ class RichardsonLucy:
         """Find the momentum of each step from a part of an image."""
         return self._run(image, psf, scale)[1]
 
+    def follow(
+        self,
+        image: torch.Tensor,
+        psf: torch.Tensor,
+        scale: Scale,
+        look: Callable[[torch.Tensor], bool],
+        trusted: torch.Tensor | None = None,
+    ) -> None:
+        """Show the blurred estimate of each step, until ``look`` says that it is enough."""
+        self._run(image, psf, scale, trusted, look=look)
+
     def _run(
         self,
         image: torch.Tensor,
@@ -117,6 +128,7 @@ class RichardsonLucy:
         scale: Scale,
         trusted: torch.Tensor | None = None,
         after: Sequence[int] = (),
+        look: Callable[[torch.Tensor], bool] | None = None,
     ) -> tuple[list[torch.Tensor], tuple[float, ...]]:
         blur = _Blur(image.shape, psf.to(image))
         least = 1e-6 * scale.level
@@ -140,6 +152,8 @@ class RichardsonLucy:
             if momentum:
                 start = torch.lerp(before, estimate, 1 + momentum).clamp_(min=0)
             model = blur(start)
+            if look is not None and look(model):
+                break
             if scale.pedestal:
                 model.add_(scale.pedestal)
             ratio = torch.div(data, model.clamp_(min=least), out=model)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 #: Refractive indices that differ by less aberrate nothing; how many times as far apart as a PSF is
 #: deep others are computed, and how many at most.
 _SAME_INDEX, _SLAB, _MOST_SLABS = 2e-3, 3.0, 6
+#: How many times as large a numerical aperture may be meant, and the largest one, as a share of the
+#: refractive index of the immersion.
+_MORE, _MOST = 1.1, 0.99
 #: Pixels whose sides differ by less than this share are as large.
 _ALIKE = 1e-3
 _KINDS = (
@@ -285,6 +288,7 @@ def _from_optics(optics: Optics, target: _Target) -> PSF:
     middle = replace(optics, depth=depths[len(depths) // 2][1]) if depths else optics
     array, notes = _fit(middle.psf(dimensions=target.dimensions), have, target, computed=True)
     made = _made(array, "optics", target.pixel_size or have, describe_optics(optics), *notes)
+    made = replace(made, optics=optics)
     if not depths:
         return made
     arrays = [
@@ -299,6 +303,29 @@ def _from_optics(optics: Optics, target: _Target) -> PSF:
         f"changes with depth, and {len(depths)} of them are used."
     )
     return replace(made, by_depth=tuple(arrays), found=made.found + said)
+
+
+def narrower(psf: PSF, layout: Layout, pixel_size: PixelSize | None) -> tuple[PSF, ...]:
+    """Make the PSFs of numerical apertures that are 10 % larger, twice.
+
+    Parameters
+    ----------
+    psf : PSF
+        Of a volume, from optics or not.
+    layout, pixel_size
+        As for `given_psfs`.
+
+    Returns
+    -------
+    tuple of PSF
+        Two, or none where no optics were told or no such aperture is possible.
+    """
+    optics = psf.optics
+    if optics is None or psf.dimensions == 2 or _MORE**2 * optics.na > _MOST * optics.immersion:
+        return ()
+    same = replace(optics, ri_immersion=optics.immersion)
+    larger = (replace(same, na=factor * same.na) for factor in (_MORE, _MORE**2))
+    return tuple(given_psfs(each, layout, pixel_size, 3)[0] for each in larger)
 
 
 def _depths(optics: Optics, target: _Target) -> list[tuple[int, float]]:

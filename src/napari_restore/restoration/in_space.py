@@ -9,13 +9,14 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from napari_restore.analysis.find import noise_level, rich_windows
+from napari_restore.analysis.psf_width import is_too_wide
 from napari_restore.errors import DeviceError
 from napari_restore.image.intensity import SQUARE, as_seen
 from napari_restore.image.layout import Region
@@ -43,6 +44,7 @@ from napari_restore.runtime import (
     use_threads_of_worker,
 )
 
+from .given_psf import narrower
 from .plan import Blur, Facts, Light
 from .psf_search import LOOKED_AT, SeenPlane, middle_plane
 
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_restore.analysis.point_spread import PSF
     from napari_restore.image.intensity import Scale as IntensityScale
     from napari_restore.image.layout import Block, Layout, Planes
     from napari_restore.inference.engine import Report
@@ -68,6 +71,11 @@ FULL = 0.985
 #: Sides of the part of an image in which the momenta of the steps are found: depth, and the plane.
 #: They hardly differ from part to part: of larger ones, results are no better.
 SAMPLE = (24, 96)
+#: What is said where another PSF is used than that of the optics that were told.
+TOO_WIDE = (
+    "The image is sharper than these optics allow: a narrower PSF is used, that of NA {na:.3g}. "
+    "Check the numerical aperture, the wavelength and the pinhole."
+)
 
 
 #: Chunks of a lazy array are asked for by many threads: one at a time is as quick, and takes the
@@ -283,11 +291,11 @@ def _read(
     return np.stack(planes), np.stack([none if mask is None else mask for mask in masks])
 
 
-def _kernels(plan: Plan, group: int, planes: range) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def _kernels(psf: PSF, plan: Plan, planes: range) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Point spread functions that some planes have, and the weight of each in every plane."""
-    slabs = plan.psf(group).by_depth
+    slabs = psf.by_depth
     if not slabs:
-        return [(_kernel(plan, group), torch.ones(len(planes)))]
+        return [(_kernel(psf, plan), torch.ones(len(planes)))]
     places, z = [plane for plane, _ in slabs], np.array(planes)
     found = []
     for number, (_, array) in enumerate(slabs):
@@ -297,8 +305,8 @@ def _kernels(plan: Plan, group: int, planes: range) -> list[tuple[torch.Tensor, 
     return found
 
 
-def _kernel(plan: Plan, group: int) -> torch.Tensor:
-    array = plan.psf(group).array
+def _kernel(psf: PSF, plan: Plan) -> torch.Tensor:
+    array = psf.array
     # One that was not found changes nothing, in any dimensions.
     return torch.from_numpy(array[None].copy() if array.ndim < plan.dimensions else array.copy())
 
@@ -317,6 +325,8 @@ def _change(
     apply_threads()
     group = plan.layout.group(stack.index)
     method = method_of(plan, facts, group, device)
+    # The one that was found to fit, which is not always the one that was told.
+    psf = facts.blurs[group].psf or plan.psf(group)
     image = seen.movedim(-1, 0).to(device)
     light = to_linear(image) if plan.linear else image
     trusted = torch.ones_like(image) if gaps is not None or plan.linear else None
@@ -326,7 +336,7 @@ def _change(
         trusted[image >= FULL] = 0
     out = torch.zeros_like(image)
     with torch.inference_mode():
-        for kernel, weights in _kernels(plan, group, range(first, first + len(seen))):
+        for kernel, weights in _kernels(psf, plan, range(first, first + len(seen))):
             there = weights.nonzero()[:, 0]
             # As far as planes reach that have this one.
             start = max(0, int(there[0]) - plan.margins[0])
@@ -392,22 +402,43 @@ def find_in_space(planes: Planes, plan: Plan, scales: tuple[IntensityScale, ...]
         plane = SeenPlane(planes, middle_plane(layout, channel), scales[channel])
         window = next(iter(rich_windows(plane, LOOKED_AT, 1, check)))
         noise = noise_level(window.samples)
-        psf = plan.psf(channel)
-        # One that was looked for and not found changes nothing.
-        blurs.append(Blur(psf, noise, "given" if psf else "unknown", psf.found))
         near = plane.inside.top + window.top, plane.inside.left + window.left
-        lights.append(find_light(planes, plan, scales, channel, near))
+        light = _sample(planes, plan, scales, channel, near)
+        values = light.numpy()[:, :: 1 + light.shape[1] // 64, :: 1 + light.shape[2] // 64]
+        pedestal = max(0.0, -2 * float(np.percentile(values, 0.5)))
+        blur = _look(light, plan, channel, noise, pedestal)
+        blurs.append(blur)
+        lights.append(_find_light(light, blur.psf or plan.psf(channel), plan, pedestal))
     return Facts(scales, blurs=tuple(blurs), lights=tuple(lights))
 
 
-def find_light(
+def _look(light: torch.Tensor, plan: Plan, group: int, noise: float, pedestal: float) -> Blur:
+    """See whether the image is sharper than optics that were told allow."""
+    psf = plan.psf(group)
+    told = Blur(psf, noise, "given" if psf else "unknown", psf.found)
+    # What was measured is believed.
+    others = narrower(psf, plan.layout, plan.options.pixel_size) if plan.dimensions == 3 else ()
+    if not others:
+        return told
+    apply_threads()
+    with torch.inference_mode():
+        if not is_too_wide(light, [each.array for each in (psf, *others)], pedestal):
+            return told
+    fit = others[0]
+    assert fit.optics is not None
+    doubt = TOO_WIDE.format(na=fit.optics.na)
+    said = f"{psf.found} {doubt}"
+    return Blur(replace(fit, found=said), noise, "narrowed", said, doubt=doubt)
+
+
+def _sample(
     planes: Planes,
     plan: Plan,
     scales: Sequence[IntensityScale],
     group: int,
     near: tuple[int, int],
-) -> Light:
-    """Find what all blocks of a channel have in common, from a part of it.
+) -> torch.Tensor:
+    """Read the part of a channel in which is found what all of its blocks have in common.
 
     Parameters
     ----------
@@ -437,12 +468,13 @@ def find_light(
     )
     seen, _ = _read(planes, stack, window, scale)
     image = torch.from_numpy(seen).movedim(-1, 0).mean(0)
-    light = to_linear(image) if plan.linear else image
-    values = light.numpy()[:, :: 1 + light.shape[1] // 64, :: 1 + light.shape[2] // 64]
-    pedestal = max(0.0, -2 * float(np.percentile(values, 0.5)))
+    return to_linear(image) if plan.linear else image
+
+
+def _find_light(light: torch.Tensor, psf: PSF, plan: Plan, pedestal: float) -> Light:
     if plan.options.method == "wiener":
         return Light(pedestal)
-    kernel = _kernel(plan, group)
+    kernel = _kernel(psf, plan)
     apply_threads()
     with torch.inference_mode():
         sample = light if kernel.ndim == 3 else light[0]

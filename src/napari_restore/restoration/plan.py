@@ -542,11 +542,14 @@ class Blur:
     noise : float
         Standard deviation of the noise, in the range that the network sees.
     verdict : str
-        ``given``, or as in `napari_restore.analysis.find.Finding`.
+        ``given``; ``narrowed``, for a PSF of optics that was wider than the image allows; or as in
+        `napari_restore.analysis.find.Finding`.
     statement : str
         All that in plain words.
     untouched : bool
         The channel is sharp, and comes back as it is.
+    doubt : str
+        Why another PSF is inverted than that which was told; else empty.
     """
 
     psf: PSF | None
@@ -554,6 +557,7 @@ class Blur:
     verdict: str
     statement: str
     untouched: bool = False
+    doubt: str = ""
 
     def record(self) -> dict[str, Any]:
         """In plain types, for the provenance; `from_record` makes the same of it."""

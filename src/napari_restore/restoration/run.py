@@ -745,7 +745,7 @@ def provenance(
             "clipped_samples": report.clipped,
             "held_samples": report.held,
             "invalid_samples": report.invalid,
-            "notes": [*plan.notes, *report.notes],
+            "notes": [*plan.notes, *report.notes, *_of_psfs(blurs)],
         }
     if report is not None:
         few = facts is not None and any(scale.few for scale in facts.scales)
@@ -766,6 +766,15 @@ def provenance(
     if seconds is not None:
         record["seconds"] = round(seconds, 3)
     return record
+
+
+def _of_psfs(blurs: Sequence[Blur]) -> list[str]:
+    """Say of which channels another PSF is used than that of the optics that were told."""
+    return [
+        blur.doubt if len(blurs) == 1 else f"Channel {number}: {blur.doubt}"
+        for number, blur in enumerate(blurs)
+        if blur.doubt
+    ]
 
 
 def light_note(share: float, outside: bool = False) -> str:
