@@ -56,6 +56,16 @@ def png(path: Path, chunks: list[tuple[bytes, bytes]] = [], data=COLOR) -> Path:
     return path
 
 
+@pytest.mark.parametrize("dpi", [(0, 300), (300, 0)])
+def test_a_resolution_that_is_none_is_said(dpi, tmp_path, capsys):
+    per_meter = struct.pack(">IIB", *(round(one / 0.0254) for one in dpi), 1)
+    said = run(png(tmp_path / "a.png", [(b"pHYs", per_meter)]), tmp_path / "b.png", capsys)
+    assert "dots per inch, is none, and left out" in said
+    assert "299.99" in said
+    with Image.open(tmp_path / "b.png") as result:
+        assert "dpi" not in result.info
+
+
 def test_a_jpeg_keeps_what_it_says(tmp_path, capsys):
     source = jpeg(tmp_path / "a.jpg", extra=segment(0xED, IPTC))
     assert run(source, tmp_path / "b.jpg", capsys) == ""

@@ -140,6 +140,8 @@ def _keep_sizes(picture: ImageFile, image: Image.Image, swapped: bool) -> None:
         across, down = down, across
     if min(across, down) > 0 and np.isfinite([across, down]).all():
         picture.dpi = (across, down)
+    elif dpi:
+        picture.notes.append(f"Its resolution, {dpi} dots per inch, is none, and left out.")
     aspect = info.get("aspect")
     if aspect is None and info.get("jfif_unit") == 0:
         aspect = info.get("jfif_density")
