@@ -8,29 +8,21 @@ import numpy as np
 import pytest
 import torch
 
-from napari_restore import Optics
 from napari_restore.analysis.psf_width import is_too_wide
 from napari_restore.training import scenes
+from planning import WATER_CONFOCAL
 
-OPTICS = Optics(
-    na=0.9,
-    wavelength=0.52,
-    pixel_size=0.13,
-    z_step=0.4,
-    refractive_index=1.33,
-    modality="confocal",
-)
 SHAPE = (12, 48, 48)
 
 
 def psf(na: float) -> np.ndarray:
-    return replace(OPTICS, na=na).psf(dimensions=3)
+    return replace(WATER_CONFOCAL, na=na).psf(dimensions=3)
 
 
 def seen(scene: str) -> torch.Tensor:
     true = psf(0.9)
     sharp = scenes.TRAINED[scene](
-        scenes.around(SHAPE, true.shape), np.random.default_rng(3), OPTICS.z_step / 0.13
+        scenes.around(SHAPE, true.shape), np.random.default_rng(3), WATER_CONFOCAL.z_step / 0.13
     )
     image = scenes.see(sharp, true, SHAPE, 1000, np.random.default_rng(5)).blurred
     return torch.from_numpy(image / np.percentile(image, 99.5).astype(np.float32))

@@ -17,18 +17,10 @@ from napari_restore import restore
 from napari_restore.errors import FileError, ModelError
 from napari_restore.models import catalog, library
 from napari_restore.models.catalog import build_network
+from small_networks import SMALL_RESUNET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-BLOCKS = {"encoder_blocks": [1], "middle_blocks": 1, "decoder_blocks": [1]}
-RESUNET = {"widths": [8, 12], "unshuffle": 2, **BLOCKS}
-
-
-@pytest.fixture(autouse=True)
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A library of its own for each test."""
-    monkeypatch.setattr(catalog, "own_folder", lambda: tmp_path / "library")
 
 
 @pytest.fixture(params=[1, 3], ids=["mono", "color"])
@@ -36,7 +28,7 @@ def package(
     request: pytest.FixtureRequest, write_model: Callable[..., str], tmp_path: Path
 ) -> Path:
     path = write_model(
-        "small", "deblur", "resunet", channels=request.param, keep_mean=True, **RESUNET
+        "small", "deblur", "resunet", channels=request.param, keep_mean=True, **SMALL_RESUNET
     )
     library.add(Path(path), "small")
     return library.export("small", tmp_path / "small.zip")
@@ -107,7 +99,7 @@ def package_of(architecture: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def test_a_state_dict_of_a_known_network_is_taken(tmp_path: Path) -> None:
-    options = {"channels": 1, **RESUNET}
+    options = {"channels": 1, **SMALL_RESUNET}
     network = build_network("resunet", options)
     known = {
         "callable": "ResUNet",

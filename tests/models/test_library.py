@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -21,18 +20,7 @@ from napari_restore.restoration.plan import Options, make_plan
 from napari_restore.restoration.run import restore_array
 from small_networks import SMALL
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 IMAGE = np.random.default_rng(3).integers(0, 4000, (70, 60)).astype(np.uint16)
-
-
-@pytest.fixture(autouse=True)
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A library of its own for each test."""
-    folder = tmp_path / "library"
-    monkeypatch.setattr(catalog, "own_folder", lambda: folder)
-    return folder
 
 
 @pytest.fixture

@@ -13,28 +13,19 @@ import torch
 from torch import nn
 
 from napari_restore.errors import FileError, ModelError
-from napari_restore.models import catalog, library
+from napari_restore.models import library
 from napari_restore.models.catalog import build_network, load_weights
-from small_networks import SMALL
+from small_networks import SMALL, SMALL_RESUNET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-BLOCKS = {"encoder_blocks": [1], "middle_blocks": 1, "decoder_blocks": [1]}
-RESUNET = {"widths": [8, 12], "unshuffle": 2, **BLOCKS}
-
-
-@pytest.fixture(autouse=True)
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A library of its own for each test."""
-    monkeypatch.setattr(catalog, "own_folder", lambda: tmp_path / "library")
 
 
 @pytest.mark.parametrize(
     ("architecture", "options"),
     [
-        ("resunet", {"channels": 1, "keep_mean": True, "estimates": 1, **RESUNET}),
-        ("resunet", {"channels": 3, **RESUNET}),
+        ("resunet", {"channels": 1, "keep_mean": True, "estimates": 1, **SMALL_RESUNET}),
+        ("resunet", {"channels": 3, **SMALL_RESUNET}),
         ("nafnet", {"channels": 1, **SMALL}),
         ("nafnet", {"channels": 3, "unshuffle": 1, "attention_window": 24, **SMALL}),
     ],

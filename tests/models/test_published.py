@@ -28,13 +28,6 @@ if TYPE_CHECKING:
 IMAGE = np.random.default_rng(4).integers(0, 255, (150, 170), np.uint8)
 
 
-@pytest.fixture(autouse=True)
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A library of its own for each test."""
-    monkeypatch.setattr(catalog, "own_folder", lambda: tmp_path / "library")
-    return tmp_path
-
-
 # ---------------------------------------------------------------- with a stand-in
 
 
@@ -101,9 +94,9 @@ def test_the_tensors_and_the_result_are_those_of_the_checkpoint(
 
 
 def test_safetensors_without_a_description_are_taken(
-    known: dict[str, Any], checkpoint: Path, own: Path
+    known: dict[str, Any], checkpoint: Path, tmp_path: Path
 ) -> None:
-    path = own / "bare.safetensors"
+    path = tmp_path / "bare.safetensors"
     library.save_weights(path, library.load_state(checkpoint), {}, half=False)
     assert library.add(path, task="deblur").spec.options == {"network": "Blur", "channels": 1}
 
@@ -116,15 +109,15 @@ def test_images_smaller_than_its_least_are_restored(
 
 
 def test_an_exported_model_comes_back_as_it_was(
-    known: dict[str, Any], checkpoint: Path, own: Path
+    known: dict[str, Any], checkpoint: Path, tmp_path: Path
 ) -> None:
     first = library.add(checkpoint, task="denoise", license="MIT")
-    path = library.export("blur", own / "out.safetensors")
+    path = library.export("blur", tmp_path / "out.safetensors")
     again = library.add(path, "again")
     assert again.spec.sha256 == first.spec.sha256
     assert (again.spec.halo, again.spec.license) == (first.spec.halo, "MIT")
     with pytest.raises(ModelError, match=r"'blur' is a network of others"):
-        library.export("blur", own / "out.zip")
+        library.export("blur", tmp_path / "out.zip")
 
 
 @pytest.mark.parametrize(
@@ -156,15 +149,15 @@ def test_networks_of_no_use_are_refused_and_leave_nothing(
     assert catalog.own_files() == {}
 
 
-def test_weights_that_nobody_knows_are_refused(known: dict[str, Any], own: Path) -> None:
-    torch.save({"a": torch.zeros(3)}, own / "other.pth")
+def test_weights_that_nobody_knows_are_refused(known: dict[str, Any], tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(
         ModelError, match=r"other\.pth cannot be imported.*no network that is known"
     ):
-        library.add(own / "other.pth", task="deblur")
-    torch.save({"mix.weight": torch.zeros(1, 2, 3, 3)}, own / "odd.pth")
+        library.add(tmp_path / "other.pth", task="deblur")
+    torch.save({"mix.weight": torch.zeros(1, 2, 3, 3)}, tmp_path / "odd.pth")
     with pytest.raises(ModelError, match=r"odd\.pth.*fewer than|do not make the network"):
-        library.add(own / "odd.pth", task="deblur")
+        library.add(tmp_path / "odd.pth", task="deblur")
 
 
 def test_a_file_that_is_too_small_for_its_network_takes_no_memory(
@@ -198,24 +191,24 @@ def test_other_weights_than_the_file_names_are_refused(
     ids=str,
 )
 def test_a_file_with_a_halo_that_makes_no_sense_is_refused(
-    wrong: dict[str, Any], known: dict[str, Any], checkpoint: Path, own: Path
+    wrong: dict[str, Any], known: dict[str, Any], checkpoint: Path, tmp_path: Path
 ) -> None:
     entry = library.add(checkpoint, task="denoise")
     said = {**read_metadata(entry.spec.path), **wrong}
     state = library.load_state(entry.spec.path)
-    library.save_weights(own / "odd.safetensors", state, said, half=False)
+    library.save_weights(tmp_path / "odd.safetensors", state, said, half=False)
     with pytest.raises(ModelError, match=r"odd\.safetensors"):
-        catalog.find_model("denoise", 1, str(own / "odd.safetensors"))
+        catalog.find_model("denoise", 1, str(tmp_path / "odd.safetensors"))
 
 
-def test_code_in_a_checkpoint_is_not_run(known: dict[str, Any], own: Path) -> None:
+def test_code_in_a_checkpoint_is_not_run(known: dict[str, Any], tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return (exec, ("raise SystemExit('code of a file was run')",))
 
-    torch.save({"mix.weight": torch.zeros(1, 2, 5, 5), "more": Evil()}, own / "evil.pth")
+    torch.save({"mix.weight": torch.zeros(1, 2, 5, 5), "more": Evil()}, tmp_path / "evil.pth")
     with pytest.raises(ModelError, match="more than tensors"):
-        library.add(own / "evil.pth", task="deblur")
+        library.add(tmp_path / "evil.pth", task="deblur")
 
 
 # ---------------------------------------------------------------- without it
@@ -223,7 +216,7 @@ def test_code_in_a_checkpoint_is_not_run(known: dict[str, Any], own: Path) -> No
 
 @pytest.mark.parametrize("error", [ImportError("not there"), RuntimeError("torchvision::nms")])
 def test_without_spandrel_it_is_said_how_to_install_it(
-    error: Exception, checkpoint: Path, own: Path, monkeypatch: pytest.MonkeyPatch
+    error: Exception, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Broken:
         def find_spec(self, name: str, *_: Any) -> None:
@@ -238,8 +231,8 @@ def test_without_spandrel_it_is_said_how_to_install_it(
     # NAFNets need none.
     options = {"channels": 3, "width": 4, "unshuffle": 1}
     network = catalog.build_network("nafnet", options)
-    torch.save(network.state_dict(), own / "NAFNet.pth")
-    assert library.add(own / "NAFNet.pth", task="deblur").spec.architecture == "nafnet"
+    torch.save(network.state_dict(), tmp_path / "NAFNet.pth")
+    assert library.add(tmp_path / "NAFNet.pth", task="deblur").spec.architecture == "nafnet"
 
 
 def test_a_checkpoint_that_is_not_imported_says_so(checkpoint: Path) -> None:
@@ -266,14 +259,14 @@ def spandrel(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_published_network_agrees_tiled_and_whole(
-    channels: int, spandrel: Any, own: Path
+    channels: int, spandrel: Any, tmp_path: Path
 ) -> None:
     from spandrel.architectures.DRUNet import DRUNet
 
     torch.manual_seed(2)
     network = DRUNet(in_nc=channels + 1, out_nc=channels, nc=[4, 6, 8, 10], nb=2)
-    torch.save({"params_ema": network.state_dict()}, own / "published.pth")
-    entry = library.add(own / "published.pth", task="denoise")
+    torch.save({"params_ema": network.state_dict()}, tmp_path / "published.pth")
+    entry = library.add(tmp_path / "published.pth", task="denoise")
     assert (entry.spec.multiple_of, entry.spec.channels) == (8, channels)
     assert entry.spec.options["network"] == "DRUNet"
     color = channels == 3
@@ -284,9 +277,9 @@ def test_a_published_network_agrees_tiled_and_whole(
     assert np.abs(whole.astype(int) - tiled).max() <= 1
 
 
-def test_a_nafnet_stays_with_our_own_reader(spandrel: Any, own: Path) -> None:
+def test_a_nafnet_stays_with_our_own_reader(spandrel: Any, tmp_path: Path) -> None:
     from spandrel.architectures.NAFNet import NAFNet
 
     network = NAFNet(img_channel=3, width=8, enc_blk_nums=[1, 1], dec_blk_nums=[1, 1])
-    torch.save({"params": network.state_dict()}, own / "NAFNet.pth")
-    assert library.add(own / "NAFNet.pth", task="deblur").spec.architecture == "nafnet"
+    torch.save({"params": network.state_dict()}, tmp_path / "NAFNet.pth")
+    assert library.add(tmp_path / "NAFNet.pth", task="deblur").spec.architecture == "nafnet"

@@ -16,7 +16,7 @@ from napari_restore.analysis.point_spread import PSF as PointSpread
 from napari_restore.restoration.given_psf import narrower
 from napari_restore.restoration.run import restore_array
 from napari_restore.training import scenes
-from planning import plan
+from planning import WATER_CONFOCAL, plan
 
 METHODS = ["network", "richardson-lucy", "wiener"]
 CLASSICAL = METHODS[1:]
@@ -204,10 +204,10 @@ def test_dehaze_has_no_dimensions() -> None:
         restore(np.zeros((8, 32, 32), np.float32), "dehaze", psf=PSF, dimensions=3)
 
 
-OPTICS = Optics(na=0.8, wavelength=0.52, pixel_size=0.16, z_step=0.6)
+CONFOCAL = Optics(na=0.8, wavelength=0.52, pixel_size=0.16, z_step=0.6)
 FAR_APART = Optics(na=0.8, wavelength=0.52, pixel_size=0.16, z_step=9)
 CHOICES: dict[str, tuple[str, dict[str, Any], int, str]] = {
-    "optics": ("ZYX", {"psf": OPTICS}, 3, "As a volume: 8 planes"),
+    "optics": ("ZYX", {"psf": CONFOCAL}, 3, "As a volume: 8 planes"),
     "array": ("ZYX", {"psf": PSF}, 3, "As a volume"),
     "step of the image": (
         "ZYX",
@@ -222,7 +222,7 @@ CHOICES: dict[str, tuple[str, dict[str, Any], int, str]] = {
         "no planes",
     ),
     "steps too large": ("ZYX", {"psf": FAR_APART}, 2, "z step is 9 µm"),
-    "time": ("TYX", {"psf": OPTICS}, 2, ""),
+    "time": ("TYX", {"psf": CONFOCAL}, 2, ""),
     "no psf": ("ZYX", {}, 2, ""),
 }
 
@@ -243,10 +243,10 @@ def test_a_psf_is_resampled_to_the_planes_of_the_image() -> None:
         "deblur",
         axes="ZYX",
         dimensions=3,
-        psf=OPTICS,
+        psf=CONFOCAL,
         pixel_size=(0.3, 0.16, 0.16),
     )
-    assert found.psfs[0].depth == pytest.approx(OPTICS.axial_fwhm / 0.3, rel=0.15)
+    assert found.psfs[0].depth == pytest.approx(CONFOCAL.axial_fwhm / 0.3, rel=0.15)
     assert "resampled" in found.psfs[0].found
 
 
@@ -268,20 +268,12 @@ def test_aberrations_change_with_depth() -> None:
         assert np.abs(changing[15 - plane] - same[15 - plane]).max() > 0.02 * np.ptp(same)
 
 
-CONFOCAL = Optics(
-    na=0.9,
-    wavelength=0.52,
-    pixel_size=0.13,
-    z_step=0.4,
-    refractive_index=1.33,
-    modality="confocal",
-)
-TOO_SMALL = replace(CONFOCAL, na=0.81)
+TOO_SMALL = replace(WATER_CONFOCAL, na=0.81)
 
 
 @pytest.fixture(scope="module")
 def nuclei() -> tuple[np.ndarray, np.ndarray]:
-    psf = CONFOCAL.psf(dimensions=3)
+    psf = WATER_CONFOCAL.psf(dimensions=3)
     shape = (12, 48, 48)
     sharp = scenes.nuclei(scenes.around(shape, psf.shape), np.random.default_rng(3), 3.1)
     return scenes.see(sharp, psf, shape, 1000, np.random.default_rng(5))
@@ -295,7 +287,7 @@ def test_optics_that_are_wrong_cost_little_and_it_is_said(
     options: dict[str, Any] = {"axes": "ZYX", "dimensions": 3, "method": method}
     found = restore_array(blurred, plan(blurred, "deblur", psf=TOO_SMALL, **options))
     believed = deblur(blurred, psf=TOO_SMALL.psf(dimensions=3), **options)
-    right = deblur(blurred, psf=CONFOCAL, **options)
+    right = deblur(blurred, psf=WATER_CONFOCAL, **options)
     assert error(found.data, sharp) < 1.12 * error(right, sharp)
     if method != "wiener":
         assert error(found.data, sharp) < 0.9 * error(believed, sharp)
@@ -310,7 +302,7 @@ def test_optics_that_are_right_or_measured_are_believed(
     nuclei: tuple[np.ndarray, np.ndarray],
 ) -> None:
     _, blurred = nuclei
-    for psf in (CONFOCAL, replace(CONFOCAL, na=0.99), TOO_SMALL.psf(dimensions=3)):
+    for psf in (WATER_CONFOCAL, replace(WATER_CONFOCAL, na=0.99), TOO_SMALL.psf(dimensions=3)):
         told = plan(blurred, "deblur", axes="ZYX", dimensions=3, psf=psf, method="richardson-lucy")
         found = restore_array(blurred, told).provenance
         assert found["psf"]["verdict"] == "given"
@@ -332,7 +324,7 @@ def test_optics_that_are_wrong_are_so_for_all_blocks(
 
 @pytest.mark.parametrize(("na", "index"), [(0.95, None), (1.2, 1.33), (1.4, 1.515)])
 def test_no_aperture_is_tried_that_cannot_be(na: float, index: float | None) -> None:
-    optics = replace(CONFOCAL, na=na, refractive_index=index, z_step=0.2, pixel_size=0.08)
+    optics = replace(WATER_CONFOCAL, na=na, refractive_index=index, z_step=0.2, pixel_size=0.08)
     told = plan(np.zeros((8, 40, 40), np.float32), "deblur", axes="ZYX", dimensions=3, psf=optics)
     assert narrower(told.psfs[0], told.layout, None) == ()
 

@@ -592,8 +592,8 @@ class Looked:
         best = max(better, key=lambda one: one.merit)
         if rival < PLAIN_IS_SPARSER * best.score:
             return Choice("plain")
-        found = best.candidate
-        return Choice("found", found, self._described(found), self._check(found))
+        found, check = best.candidate, self._check(best.candidate, best.restored)
+        return Choice("found", found, self._described(found), check)
 
     def tried(self, progress: Callable[[float], None] = lambda share: None) -> list[Tried]:
         """Try kernels of motion, and the best again as they are found from what they restore."""
@@ -606,7 +606,7 @@ class Looked:
         found = self.defocus
         progress(0.7)
         if self.sees_defocus:
-            check = self._check(found.candidate)
+            check = self._check(found.candidate, self._undone([found.candidate]))
             if check.fits:
                 return Choice("found", found.candidate, self._described(found.candidate), check)
         return Choice("sharp" if self.sigma < _SHARP else "plain")
@@ -624,11 +624,10 @@ class Looked:
         agrees = math.isnan(off) or off < _OFF * math.hypot(_ESTIMATE, self.unsure)
         return agrees and found.evidence > _EVIDENCE and found.unsure < _SURE_SIZE
 
-    def _check(self, candidate: Candidate) -> ReBlur:
+    def _check(self, candidate: Candidate, restored: Tensor) -> ReBlur:
         """See whether a kernel explains what is tried."""
-        kernel = torch.from_numpy(candidate.array.copy())
-        kept = self._in_light(self._try([candidate])[0].restored)
-        return re_blur(self._in_light(self._image), kept, kernel, self._noise())
+        image, kept = self._in_light(self._image), self._in_light(restored)
+        return re_blur(image, kept, torch.from_numpy(candidate.array.copy()), self._noise())
 
     def bonus(self, candidate: Candidate) -> float:
         """Count in favor of a straight line what the network that sees motion is sure of."""
@@ -701,8 +700,7 @@ class Looked:
         return choice.psf if told.score < 1.01 * nothing.score else None
 
     def _try(self, candidates: Sequence[Candidate]) -> list[Tried]:
-        kernels, image = stack([candidate.array for candidate in candidates]), self._image
-        images = self._tools.invert(image, kernels, self.noise, self._linear).split(1)
+        image, images = self._image, self._undone(candidates).split(1)
         return [
             Tried(
                 candidate,
@@ -712,6 +710,10 @@ class Looked:
             )
             for candidate, restored in zip(candidates, images, strict=True)
         ]
+
+    def _undone(self, candidates: Sequence[Candidate]) -> Tensor:
+        kernels = stack([candidate.array for candidate in candidates])
+        return self._tools.invert(self._image, kernels, self.noise, self._linear)
 
     def _described(self, candidate: Candidate) -> PSF:
         spread = self.defocus.unsure if candidate.family in KNOWN else None

@@ -43,8 +43,7 @@ def sparsity(images: Tensor) -> Tensor:
     Krishnan, Tay and Fergus, "Blind Deconvolution Using a Normalized Sparsity Measure", CVPR 2011.
     Blur makes it larger, and so do ringing and noise.
     """
-    edge = _edge(images)
-    inner = images[..., edge : images.shape[-2] - edge, edge : images.shape[-1] - edge].float()
+    inner = _inside(images).float()
     total = torch.zeros(len(images))
     for change in (inner.diff(dim=-2), inner.diff(dim=-1)):
         flat = change.flatten(1)
@@ -109,11 +108,9 @@ def evidence(restored: Tensor, image: Tensor, kernel: NDArray[np.float32]) -> Ev
         (k, k), sum 1.
     """
     after, before = (part.mean(1, keepdim=True) for part in (restored, image))
-    edge = _edge(before)
-    inner = after[..., edge : before.shape[-2] - edge, edge : before.shape[-1] - edge]
-    outer = before[..., edge : before.shape[-2] - edge, edge : before.shape[-1] - edge]
+    inner = _inside(after)
     sparser = float(sparsity(after)) / max(float(sparsity(before)), 1e-12)
-    contrast = float(inner.var()) / max(float(outer.var()), 1e-12)
+    contrast = float(inner.var()) / max(float(_inside(before).var()), 1e-12)
     light = kernel[kernel > 0].astype(np.float64)
     y, x = np.indices(kernel.shape)
     offsets = [axis - (kernel * axis).sum() for axis in (y, x)]
@@ -150,13 +147,15 @@ def _ghosts(plane: NDArray[np.float32]) -> float:
     return float(around[distance > _NEAR].min())
 
 
-def _edge(image: Tensor) -> int:
-    return min(_BORDER, *(length // 8 for length in image.shape[-2:]))
+def _inside(image: Tensor) -> Tensor:
+    """Without the border, of which it is not known what lies beyond."""
+    height, width = image.shape[-2:]
+    edge = min(_BORDER, height // 8, width // 8)
+    return image[..., edge : height - edge, edge : width - edge]
 
 
 def _beyond(restored: Tensor, image: Tensor) -> float:
-    edge = _edge(image)
-    inner = restored[..., edge : image.shape[-2] - edge, edge : image.shape[-1] - edge]
+    inner = _inside(restored)
     low, high = image.amin((-2, -1), keepdim=True), image.amax((-2, -1), keepdim=True)
     beyond = (inner - high).clamp(min=0) + (low - inner).clamp(min=0)
     return float((beyond / (high - low).clamp(min=1e-6)).mean())
