@@ -133,6 +133,7 @@ def main() -> None:
         others = [one for number, one in enumerate(searches) if number % PARTS != part]
         unseen[part::PARTS] = lost(searches[part::PARTS], learned(others))
     for name, loss in (
+        ("sparsity alone", lost(searches, -np.eye(len(MERIT) + 1)[0])),
         ("as it is", lost(searches, np.array([*MERIT, 1.0]))),
         ("learned, unseen", unseen),
     ):
