@@ -9,21 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .resunet import ChannelNorm, ResUNet
+from .scene import SceneReader, box_mean, local_minimum
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-
-def _box_mean(x: Tensor, radius: int) -> Tensor:
-    side = 2 * radius + 1
-    x = F.avg_pool2d(x, (side, 1), 1, (radius, 0), count_include_pad=False)
-    return F.avg_pool2d(x, (1, side), 1, (0, radius), count_include_pad=False)
-
-
-def _local_minimum(x: Tensor, radius: int) -> Tensor:
-    side = 2 * radius + 1
-    x = F.max_pool2d(-x, (1, side), 1, (0, radius))
-    return -F.max_pool2d(x, (side, 1), 1, (radius, 0))
 
 
 def guided_lines(field: Tensor, guide: Tensor, radius: int, eps: float) -> tuple[Tensor, Tensor]:
@@ -50,11 +39,11 @@ def guided_lines(field: Tensor, guide: Tensor, radius: int, eps: float) -> tuple
     -----
     He, Sun and Tang, "Guided Image Filtering", IEEE TPAMI 2013.
     """
-    mean_guide, mean_field = _box_mean(guide, radius), _box_mean(field, radius)
-    covariance = _box_mean(guide * field, radius) - mean_guide * mean_field
-    variance = _box_mean(guide * guide, radius) - mean_guide**2
+    mean_guide, mean_field = box_mean(guide, radius), box_mean(field, radius)
+    covariance = box_mean(guide * field, radius) - mean_guide * mean_field
+    variance = box_mean(guide * guide, radius) - mean_guide**2
     slope = covariance / (variance.clamp(min=0) + eps)
-    return _box_mean(slope, radius), _box_mean(mean_field - slope * mean_guide, radius)
+    return box_mean(slope, radius), box_mean(mean_field - slope * mean_guide, radius)
 
 
 class DehazeNet(nn.Module):
@@ -68,8 +57,9 @@ class DehazeNet(nn.Module):
 
     Light of the air lies on everything, so that what is darkest around a place bounds how much of
     it there can be, and most clear scenes have something black everywhere (dark channel prior, He,
-    Sun and Tang, 2011). The network starts from that: it finds how much of the bound is haze, and
-    how far the airlight is from the color of the haziest place. Untrained it is the prior.
+    Sun and Tang, 2011). The network starts from that: it finds which share of the bound is haze,
+    and how that is spread. How much haze there is in all and which color the air has is a matter of
+    the whole scene: both are read from its statistics (`SceneReader`), with what the network sees.
 
     Parameters
     ----------
@@ -91,8 +81,8 @@ class DehazeNet(nn.Module):
     _radius, _eps = 3, 2e-3
     #: Half the side of the neighborhood in which something is dark, in pixels of the view.
     _dark_radius = 3
-    #: How much more the haziest places count for the airlight.
-    _selectivity = 30.0
+    #: Most by which the haze of all places is made thicker, where the scene as a whole says so.
+    _most_scale = 3.0
 
     def __init__(
         self,
@@ -115,10 +105,12 @@ class DehazeNet(nn.Module):
             unshuffle,
             normalize=True,
         )
-        # The whole scene tells the color of the air.
+        self.reader = SceneReader(channels)
+        # The whole scene tells the color of the air, and how much haze there is.
         deep = widths[-1]
         self.scene = nn.Sequential(nn.Linear(2 * deep, deep), nn.ReLU(), nn.Linear(deep, deep))
-        self.air = nn.Linear(deep, channels)
+        self.reading = nn.Linear(self.reader.ending.in_features, deep)
+        self.verdict = nn.Linear(deep, channels + 1)
         self.norm = ChannelNorm(widths[0])
         self._initialize()
         self.multiple_of = 1
@@ -134,7 +126,7 @@ class DehazeNet(nn.Module):
         self.trunk.ending = nn.Conv2d(
             self.trunk.ending.in_channels, 2 * self.channels, 3, padding=1
         )
-        for ending in (self.trunk.ending, self.air):
+        for ending in (self.trunk.ending, self.reading, self.verdict):
             nn.init.zeros_(ending.weight)
             nn.init.zeros_(ending.bias)  # type: ignore[arg-type]
 
@@ -168,33 +160,35 @@ class DehazeNet(nn.Module):
         height, width = view.shape[-2:]
         multiple, coarse = self.trunk.multiple_of, self.trunk.unshuffle
         padded = F.pad(view, (0, -width % multiple, 0, -height % multiple), mode="replicate")
-        darkest = _local_minimum(padded, self._dark_radius)
+        darkest = local_minimum(padded, self._dark_radius)
+        air, thickness, features = self.reader(view.float())
         deep, skips = self.trunk.encode(torch.cat([padded, darkest], 1))
         scene = self.scene(torch.cat([deep.mean((2, 3)), deep.amax((2, 3))], 1))
+        scene = scene + self.reading(features)
+        verdict = self.verdict(F.relu(scene)).float()
         features = self.trunk.decode(deep + scene[..., None, None], skips)
         out = self.trunk.ending(self.norm(features)).float()
-        # Around what the prior says: the haziest place shows the air, or a little less of it.
-        air = self._haziest(padded.float(), darkest.float()).clamp(0.05, 0.95).logit() + 0.3
-        air = air + self.air(F.relu(scene)).float()
-        airlight = torch.sigmoid(out[:, self.channels :] + air[..., None, None])
+        # The scene tells the color of the air; from place to place it differs by a little.
+        local = out[:, self.channels :]
+        local = local - local.mean((2, 3), keepdim=True)
+        air = air.float() + verdict[:, : self.channels]
+        airlight = torch.sigmoid(local + air[..., None, None])
         bound = F.avg_pool2d(darkest.float(), coarse) / airlight.detach()
         share = 2 * torch.sigmoid(out[:, : self.channels])
         veil = 0.95 * torch.tanh(share * bound.amin(1, keepdim=True) / 0.95)
         log_gain = -torch.log1p(-veil)
+        whole = F.softplus(thickness.float() + verdict[:, self.channels :])[..., None, None]
+        spread = log_gain.mean((1, 2, 3), keepdim=True) + 1e-3
+        log_gain = log_gain * (whole / spread).clamp(max=self._most_scale)
         guide = F.avg_pool2d(_brightness(padded.float()), coarse)
         inside = (..., slice(-(-height // coarse)), slice(-(-width // coarse)))
         log_gain, airlight, guide = log_gain[inside], airlight[inside], guide[inside]
         # A clear image wants exactly nothing, which a regression of many coefficients never gives.
-        thickness = _box_mean(log_gain.mean(1, keepdim=True), 2 * self._radius)
+        thickness = box_mean(log_gain.mean(1, keepdim=True), 2 * self._radius)
         log_gain = log_gain * thickness**2 / (thickness**2 + self.thin_haze**2)
         slope, intercept = guided_lines(log_gain, guide, self._radius, self._eps)
-        smooth = _box_mean(airlight, 2 * self._radius)
+        smooth = box_mean(airlight, 2 * self._radius)
         return torch.cat([slope, intercept, smooth], 1)
-
-    def _haziest(self, image: Tensor, darkest: Tensor) -> Tensor:
-        """Color (N, C) of the places where even what is darkest is bright."""
-        weights = (self._selectivity * darkest.amin(1, keepdim=True)).flatten(2).softmax(-1)
-        return (image.flatten(2) * weights).sum(-1)
 
     def common(self, coefficients: Sequence[Tensor]) -> Tensor:
         """Airlight (1, C, h', w') that fits several images of one scene.
@@ -271,6 +265,11 @@ class DehazeNet(nn.Module):
         slope, intercept, airlight = field.split(image.shape[1], 1)
         log_gain = torch.addcmul(intercept, slope, _brightness(image).clamp(0, 1))
         return log_gain.clamp_(-1, self.max_log_gain), airlight
+
+    def read(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Airlight (N, C) and mean optical thickness (N, 1) by the statistics alone."""
+        air, thickness, _ = self.reader(image)
+        return torch.sigmoid(air), F.softplus(thickness)
 
     def forward(self, image: Tensor) -> Tensor:
         """Restore whole images (N, C, H, W) in [0, 1] that are no larger than the view."""

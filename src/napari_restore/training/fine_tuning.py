@@ -137,7 +137,7 @@ def fine_tuning_recipe(settings: Settings) -> tuple[Entry, Recipe]:
         warm_up=20,
         losses=((0.0, log_error),),
         emphasis={},
-        motion_share=0.0,
+        estimate_share=0.0,
         oracle_motion_until=0.0,
         minutes=settings.minutes,
     )

@@ -87,6 +87,11 @@ class Haze:
     # Slides on white look like haze, and most often there is none.
     pale: float = 0.4
     pale_identity_share: float = 0.5
+    # Haze so thin that taking too much of it is worse than taking none.
+    thin_share: float = 0.2
+    # Edges of the haze that are not those of the scene: what lies far need not look different.
+    foreign_share: float = 0.25
+    jpeg_share: float = 0.3
 
     def __call__(
         self, sharp: torch.Tensor, rng: np.random.Generator, generator: torch.Generator
@@ -98,7 +103,11 @@ class Haze:
         # Scattering adds light; many published pairs add values after the tone curve instead.
         linear = column([float(rng.random() < 0.4) for _ in range(count)], sharp) > 0
         light = torch.where(linear, camera.to_linear(sharp), sharp)
-        optics = [_optics(image, rng) for image in sharp]
+        others = sharp.roll(1, 0)
+        optics = [
+            _optics(other if rng.random() < self.foreign_share else image, rng, self.thin_share)
+            for image, other in zip(sharp, others, strict=True)
+        ]
         transmission = torch.stack([t for t, _ in optics]).to(sharp.device)
         airlight = torch.stack([a for _, a in optics]).to(sharp.device)
         airlight = torch.where(linear, camera.to_linear(airlight), airlight)
@@ -115,13 +124,12 @@ class Haze:
         hazy = camera.add_noise(hazy * exposure, 1e5, read, generator)
         hazy = camera.quantize(hazy)
         for index in range(count):
-            chance = rng.random()
-            if chance < (self.pale_identity_share if pale[index] else self.identity_share):
+            if rng.random() < (self.pale_identity_share if pale[index] else self.identity_share):
                 hazy[index] = sharp[index]
                 log_gain[index] = 0
                 linear[index] = False
-            elif chance > 0.9:
-                hazy[index] = camera.jpeg(hazy[index], int(rng.integers(60, 97)))
+            if rng.random() < self.jpeg_share:
+                hazy[index] = camera.jpeg(hazy[index], int(rng.integers(50, 97)))
         return Pair(hazy, sharp, optics=Optics(log_gain, airlight, 1 - linear.float()))
 
 
@@ -143,13 +151,18 @@ def _develop(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     return (gray + (image - gray) * rng.uniform(0.6, 1.25)).clamp(0, 1)
 
 
-def _optics(sharp: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Transmission and airlight, each (3, H, W) on the CPU."""
-    height, width = sharp.shape[-2:]
+def _optics(
+    scene: torch.Tensor, rng: np.random.Generator, thin_share: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Transmission and airlight, each (3, H, W) on the CPU; their edges are those of a scene."""
+    height, width = scene.shape[-2:]
     # Optical thickness of the nearest place, and what the farthest has more.
     near, depth = rng.uniform(0.0, 0.8), rng.uniform(0.1, 2.0)
-    thickness = near + depth * _depth(sharp, rng)
-    if rng.random() < 0.35:
+    thin = rng.random() < thin_share
+    if thin:
+        near, depth = rng.uniform(0.02, 0.15), rng.uniform(0.0, 0.4)
+    thickness = near + depth * _depth(scene, rng)
+    if not thin and rng.random() < 0.3:
         # Smoke: plumes where a smooth field rises above a level.
         field = haze.smooth_field(rng, height, width, int(rng.integers(2, 5)), 4)
         level = rng.uniform(0.2, 0.6)
@@ -158,12 +171,17 @@ def _optics(sharp: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor
         )
     # Fine particles scatter blue light more than red.
     tilt = float(rng.normal(0, 0.06))
-    transmission = torch.stack([torch.exp(-thickness * (1 + tilt * k)) for k in (-1, 0, 1)])
-    gray = rng.uniform(0.3, 0.6) if rng.random() < 0.08 else rng.uniform(0.6, 1.0)
+    gray = rng.uniform(0.4, 0.65) if rng.random() < 0.15 else rng.uniform(0.65, 1.0)
     tint = 0.02 if rng.random() < 0.7 else 0.06
     color = (gray + rng.normal(0, tint, 3)).clip(0.1, 1.0).astype(np.float32)
+    if rng.random() < 0.04:
+        # Water: red light is lost on the way, and what is scattered is green or blue.
+        tilt = -rng.uniform(0.1, 0.4)
+        color = np.array([0.1, rng.uniform(0.3, 0.7), rng.uniform(0.4, 0.8)], np.float32)
+    transmission = torch.stack([torch.exp(-thickness * (1 + tilt * k)) for k in (-1, 0, 1)])
     airlight = torch.from_numpy(color).view(3, 1, 1).expand(3, height, width)
     if rng.random() < 0.4:
+        # Lamps, and the sun on one side.
         airlight = airlight * (0.75 + 0.25 * haze.smooth_field(rng, height, width, 2, 1))
     return transmission.clamp(min=0.08), airlight
 

@@ -228,11 +228,11 @@ class Trainer:
         rate = self._learning_rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        motion_alone = self._share < self.recipe.motion_share
+        estimate_alone = self._share < self.recipe.estimate_share
         told = self.recipe.oracle_motion_until
         # To the end of every other batch: what is found is seldom as wrong as it may be told.
         motion_told = self._share < told or (told > 0 and self.step % 2 == 0)
-        loss = batch_loss(self.network, pair, self._loss(), motion_alone, motion_told)
+        loss = batch_loss(self.network, pair, self._loss(), estimate_alone, motion_told)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 0.5)

@@ -51,6 +51,26 @@ def log_error(result: torch.Tensor, target: torch.Tensor, floor: float = 1e-4) -
     return (error + floor).log().mean()
 
 
+def harm(
+    result: torch.Tensor, image: torch.Tensor, target: torch.Tensor, floor: float = 5e-4
+) -> torch.Tensor:
+    """Mean over the batch of how much worse than the image a result is; 0 where it is better.
+
+    As a logarithm of squared errors, like `log_error`. A mean of those allows to lose on one image
+    what is won on another; users forgive the former less.
+
+    Parameters
+    ----------
+    result, image, target : Tensor
+        (N, C, H, W).
+    floor : float
+        Squared error below which an image is as good as perfect.
+    """
+    before = ((image - target) ** 2).flatten(1).mean(1)
+    after = ((result.float() - target) ** 2).flatten(1).mean(1)
+    return F.relu((after + floor).log() - (before + floor).log()).mean()
+
+
 def resized(truth: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Means of a field (N, E, H, W) at the resolution of another."""
     height, width = like.shape[-2:]
@@ -91,6 +111,26 @@ def optics_error(log_gain: torch.Tensor, airlight: torch.Tensor, truth: Optics) 
     share = 1 - (-truth.log_gain).exp()
     error = (log_gain - truth.log_gain).abs() + 2 * share * (airlight - truth.airlight).abs()
     return (error * truth.known).mean()
+
+
+def scene_error(airlight: torch.Tensor, thickness: torch.Tensor, truth: Optics) -> torch.Tensor:
+    """Mean absolute error of what a whole scene says of its haze.
+
+    Parameters
+    ----------
+    airlight : Tensor
+        (N, C).
+    thickness : Tensor
+        (N, 1), mean optical thickness.
+    truth : Optics
+    """
+    share = 1 - (-truth.log_gain).exp()
+    haze = share.mean((2, 3))
+    # Mean color of the air that lies on the image.
+    air = (share * truth.airlight).mean((2, 3)) / haze.clamp(min=1e-3)
+    error = (thickness - truth.log_gain.mean((1, 2, 3))[:, None]).abs()
+    error = error + 2 * haze * (airlight - air).abs()
+    return (error * truth.known.flatten(1)).mean()
 
 
 def flow_error(

@@ -12,7 +12,7 @@ from napari_restore.networks.motion_estimator import MOTION_UNIT, CepstralEstima
 from napari_restore.physics.psf import equivalent_sigma
 from napari_restore.runtime import autocast_dtype
 
-from .losses import estimate_error, flow_error, optics_error, resized
+from .losses import estimate_error, flow_error, harm, optics_error, resized, scene_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 GAUGE_WEIGHT = 0.1
 OPTICS_WEIGHT = 0.5
 FLOW_WEIGHT = 0.2
+HARM_WEIGHT = 1.0
 #: Of the images whose motion is told wrong.
 WRONG_SHARE = 0.15
 
@@ -85,7 +86,7 @@ def batch_loss(
     network: nn.Module,
     pair: Pair,
     loss: Loss,
-    motion_alone: bool = False,
+    estimate_alone: bool = False,
     motion_told: bool = False,
 ) -> torch.Tensor:
     """Loss of a batch.
@@ -97,8 +98,8 @@ def batch_loss(
         On the network's device.
     loss : callable
         Of result and target.
-    motion_alone : bool
-        Train only what finds the motion.
+    estimate_alone : bool
+        Train only what finds the motion, or reads the haze of a whole scene.
     motion_told : bool
         Train only what restores along it.
 
@@ -114,14 +115,17 @@ def batch_loss(
             result, beside = network(image, *pair.told), torch.zeros((), device=device)
         elif pair.exposure is not None:
             assert pair.motion is not None
-            if motion_alone:
+            if estimate_alone:
                 return flow_error(network.flows(image), pair.motion)  # type: ignore[operator]
             result, flows = network.restore_and_find(image, pair.exposure)  # type: ignore[operator]
             beside = FLOW_WEIGHT * flow_error(flows, pair.motion)
         elif pair.optics is not None and hasattr(network, "restore_and_explain"):
+            if estimate_alone:
+                return scene_error(*network.read(image), pair.optics)  # type: ignore[operator]
             result, log_gain, airlight = network.restore_and_explain(image)  # type: ignore[operator]
             beside = OPTICS_WEIGHT * optics_error(log_gain, airlight, pair.optics)
-        elif motion_alone:
+            beside = beside + HARM_WEIGHT * harm(result, image, pair.target)
+        elif estimate_alone:
             assert pair.motion is not None
             error: torch.Tensor = network.gauge.error(image, pair.motion / MOTION_UNIT)  # type: ignore[operator,union-attr]
             return error

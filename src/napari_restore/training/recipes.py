@@ -51,13 +51,12 @@ class Recipe:
         Loss of result and target, (N, C, H, W), from this share of the time on.
     scenes : sequence of int
     emphasis : mapping
-    clearness : mapping
         See `CropSource`.
     warm_up : int
         Steps of the rise.
-    motion_share : float
-        Of the time, from the start, in which networks that restore along motion only learn to find
-        it.
+    estimate_share : float
+        Of the time, from the start, in which networks only learn to find what degraded the image:
+        those that restore along motion to find it, those that take haze away to read the scene.
     oracle_motion_until : float
         Share of the time until which such a network is told the motion in one frame about as well
         as it could find it; then it is for every other batch.
@@ -79,9 +78,8 @@ class Recipe:
     )
     scenes: tuple[int, ...] = ()
     emphasis: Mapping[str, float] = field(default_factory=dict)
-    clearness: Mapping[str, float] = field(default_factory=dict)
     warm_up: int = 200
-    motion_share: float = 0.0
+    estimate_share: float = 0.0
     oracle_motion_until: float = 0.0
     start_from: str | None = None
     minutes: float = 28.0
@@ -181,7 +179,7 @@ RECIPES: tuple[Recipe, ...] = (
         # Strong blur first: a low floor would begin with the images that are nearly sharp.
         losses=((0.0, partial(log_error, floor=2e-3)), (0.6, log_error)),
         learning_rate=8e-4,
-        motion_share=0.35,
+        estimate_share=0.35,
         minutes=60,
     ),
     Recipe(
@@ -193,7 +191,7 @@ RECIPES: tuple[Recipe, ...] = (
         # What finds motion learns from kernels: many small crops.
         crops=((0.0, 96, 20), (0.35, 160, 6), (0.85, 192, 4)),
         losses=((0.0, log_error),),
-        motion_share=0.35,
+        estimate_share=0.35,
         oracle_motion_until=0.9,
         # That one knows the motion, and so has learned to restore along it.
         start_from="motion-frames-color",
@@ -208,7 +206,7 @@ RECIPES: tuple[Recipe, ...] = (
         crops=((0.0, 96, 20), (0.25, 192, 6), (0.4, 160, 6), (0.8, 192, 4)),
         losses=((0.0, log_error),),
         learning_rate=8e-4,
-        motion_share=0.4,
+        estimate_share=0.4,
         oracle_motion_until=0.75,
         start_from="motion-color",
         minutes=30,
@@ -244,14 +242,14 @@ RECIPES: tuple[Recipe, ...] = (
         "affine",
         Haze(),
         HAZE,
-        crops=((0.0, 128, 10), (0.3, 192, 6), (0.6, 256, 4)),
+        crops=((0.0, 128, 16), (0.12, 128, 10), (0.35, 192, 6), (0.65, 256, 4)),
         # Sure of nothing yet, a lower floor would settle for leaving every image alone.
-        losses=((0.0, partial(log_error, floor=5e-3)),),
-        scenes=(256, 320, 440),
-        # Bright subjects on white look like haze, and mist is: what to learn is what clear is like.
-        clearness={"photo": 0.28},
-        emphasis={"tissue": 0.5},
-        learning_rate=3e-4,
+        losses=((0.0, partial(log_error, floor=5e-3)), (0.8, partial(log_error, floor=2e-3))),
+        scenes=(144, 256, 320, 440),
+        emphasis={"tissue": 0.4},
+        learning_rate=6e-4,
+        # What reads the scene is small, and needs many scenes.
+        estimate_share=0.12,
         minutes=100,
     ),
 )

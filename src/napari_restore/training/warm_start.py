@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 _COLORS = 3
-#: Keys that weights may lack: an estimator, what finds motion, and blocks of a `ResUNet`.
+#: Keys that weights may lack: what reads a scene, an estimator, what finds motion, and blocks of a
+#: `ResUNet`.
 _ADDED = re.compile(
-    r"(gauge|flow)\..*|(.*\.)?(encoders\.\d+|decoders\.\d+|middle)\.\d+\.conv[12]\.\w+"
+    r"(gauge|flow|reader|reading|verdict|air)\..*|(.*\.)?(encoders\.\d+|decoders\.\d+|middle)\.\d+\.conv[12]\.\w+"
 )
 #: Where an image and what is known of its blur come in, of networks that restore along motion.
 _ALONG_INTRO = "restorer.network.intro.weight"
