@@ -189,9 +189,6 @@ class CropSource:
         side instead, as far as it is larger, and keep it upright.
     emphasis : mapping, optional
         How many times more often to draw groups whose names begin with a word.
-    clearness : mapping, optional
-        Largest `mean_dark_channel` of images in groups whose names begin with a word; others are
-        left out.
     """
 
     def __init__(
@@ -201,27 +198,16 @@ class CropSource:
         soft: float = 0.06,
         scenes: Sequence[int] = (),
         emphasis: Mapping[str, float] | None = None,
-        clearness: Mapping[str, float] | None = None,
     ) -> None:
         self._upright = bool(scenes)
         self._groups: dict[str, list[NDArray[np.uint8]]] = {}
         for image in images:
-            if any(
-                image.group.startswith(word) and mean_dark_channel(image) > most
-                for word, most in (clearness or {}).items()
-            ):
-                continue
             if scenes:
                 levels = _scene_levels(image.pixels, scenes)
             else:
                 levels = _detail_levels(image.pixels, minimum, soft)
             self._groups.setdefault(image.group, []).extend(levels)
         areas = [sum(level.size for level in group) for group in self._groups.values()]
-        if not areas:
-            raise RestoreError(
-                f"None of {len(images)} images is clear enough to learn haze from: their darkest "
-                f"colors are brighter than {dict(clearness or {})}. Add photographs of clear air."
-            )
         weights = np.array(areas, float) ** 0.5
         for word, factor in (emphasis or {}).items():
             weights[[name.startswith(word) for name in self._groups]] *= factor
@@ -266,18 +252,6 @@ def _scene_levels(pixels: NDArray[np.uint8], scenes: Sequence[int]) -> list[NDAr
 def as_scene(image: SharpImage, length: int) -> SharpImage:
     """Shrink an image until its shorter side has a length in pixels; small ones stay."""
     return replace(image, pixels=_scene_levels(image.pixels, (length,))[0])
-
-
-def mean_dark_channel(image: SharpImage) -> float:
-    """Mean of the dark channel, in [0, 1]: near 0 in clear air, high in haze and on white.
-
-    The dark channel is the least of the colors around each place (He, Sun and Tang, 2011), here
-    within 7 pixels of an image whose shorter side has 256.
-    """
-    from scipy.ndimage import minimum_filter
-
-    least = as_scene(image, 256).pixels.min(axis=-1)
-    return float(minimum_filter(least, 7).mean() / 255)
 
 
 def _window(image: NDArray[np.uint8], rng: np.random.Generator, size: int) -> NDArray[np.uint8]:

@@ -128,9 +128,7 @@ def sharp_data(recipe: Recipe, options: TrainOptions) -> TrainingData:
         held_out, images = images[::20], [im for i, im in enumerate(images) if i % 20]
     if not images:
         raise RestoreError("One image is too few to train on: give two or more.")
-    source = CropSource(
-        images, scenes=recipe.scenes, emphasis=recipe.emphasis, clearness=recipe.clearness
-    )
+    source = CropSource(images, scenes=recipe.scenes, emphasis=recipe.emphasis)
     return TrainingData(source, held_out, len(images))
 
 
