@@ -56,12 +56,7 @@ TABLE = Path(__file__).parents[1] / "src/napari_restore/evaluation/calibration.j
 def drawn(images: list[SharpImage], spec: ModelSpec) -> Crops:
     """Crops as in training."""
     recipe = get_recipe(spec.name)
-    source = CropSource(
-        images,
-        scenes=recipe.scenes,
-        emphasis=recipe.emphasis,
-        clearness=recipe.clearness,
-    )
+    source = CropSource(images, scenes=recipe.scenes, emphasis=recipe.emphasis)
     return lambda number, rng, size: source.batch(rng, 1, size)
 
 

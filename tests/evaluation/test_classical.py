@@ -68,7 +68,9 @@ def test_dark_channel_removes_haze():
     np.testing.assert_allclose(result[:8], hazy[:8], atol=0.05)
 
 
-@pytest.mark.parametrize("method", [classical.rolling_ball, classical.white_tophat])
+@pytest.mark.parametrize(
+    "method", [classical.rolling_ball, classical.white_tophat, classical.dark_sectioning]
+)
 def test_background_subtraction(method):
     sharp = scene() - 0.1
     rows, columns = np.mgrid[:96, :96] / 96

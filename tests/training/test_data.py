@@ -17,7 +17,6 @@ from napari_restore.training.data import (
     as_scene,
     center_crop,
     load_folder,
-    mean_dark_channel,
     sharpness,
 )
 
@@ -157,22 +156,6 @@ def test_a_kind_of_image_can_be_drawn_more_often() -> None:
 
     assert share({}) == pytest.approx(0.5, abs=0.1)
     assert share({"em": 3.0}) == pytest.approx(0.75, abs=0.1)
-
-
-def test_what_looks_hazy_already_is_left_out() -> None:
-    clear = SharpImage(data.astronaut(), "photo", "clear")
-    misty = SharpImage(data.astronaut() // 3 + 150, "photo_misty", "misty")
-    assert mean_dark_channel(clear) < 0.28 < mean_dark_channel(misty)
-
-    def darkest(clearness: dict[str, float]) -> float:
-        source = CropSource([clear, misty], scenes=(256,), clearness=clearness)
-        return float(source.batch(np.random.default_rng(1), 20, 256).amin((1, 2, 3)).max())
-
-    assert darkest({}) > 0.5
-    assert darkest({"tissue": 0.1}) > 0.5
-    assert darkest({"photo": 0.28}) < 0.1
-    with pytest.raises(RestoreError, match="clear"):
-        CropSource([misty], scenes=(256,), clearness={"photo": 0.28})
 
 
 def test_scenes_are_seen_whole_and_upright() -> None:
