@@ -230,7 +230,9 @@ class Trainer:
         told = self.recipe.oracle_motion_until
         # To the end of every other batch: what is found is seldom as wrong as it may be told.
         motion_told = self._share < told or (told > 0 and self.step % 2 == 0)
-        loss = batch_loss(self.network, pair, self._loss(), estimate_alone, motion_told)
+        loss = batch_loss(
+            self.network, pair, self._loss(), estimate_alone, motion_told, self.recipe.harm
+        )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 0.5)

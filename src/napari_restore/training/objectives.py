@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 GAUGE_WEIGHT = 0.1
 OPTICS_WEIGHT = 0.5
 FLOW_WEIGHT = 0.2
-HARM_WEIGHT = 1.0
 #: Of the images whose motion is told wrong.
 WRONG_SHARE = 0.15
 
@@ -88,6 +87,7 @@ def batch_loss(
     loss: Loss,
     estimate_alone: bool = False,
     motion_told: bool = False,
+    harm_weight: float = 0.0,
 ) -> torch.Tensor:
     """Loss of a batch.
 
@@ -102,6 +102,8 @@ def batch_loss(
         Train only what finds the motion, or reads the haze of a whole scene.
     motion_told : bool
         Train only what restores along it.
+    harm_weight : float
+        Of `harm`, beside the loss.
 
     Returns
     -------
@@ -124,7 +126,6 @@ def batch_loss(
                 return scene_error(*network.read(image), pair.optics)  # type: ignore[operator]
             result, log_gain, airlight = network.restore_and_explain(image)  # type: ignore[operator]
             beside = OPTICS_WEIGHT * optics_error(log_gain, airlight, pair.optics)
-            beside = beside + HARM_WEIGHT * harm(result, image, pair.target)
         elif estimate_alone:
             assert pair.motion is not None
             error: torch.Tensor = network.gauge.error(image, pair.motion / MOTION_UNIT)  # type: ignore[operator,union-attr]
@@ -141,6 +142,8 @@ def batch_loss(
                 beside = GAUGE_WEIGHT * estimate_error(estimates, truth.to(device))
         else:
             result, beside = network(image), torch.zeros((), device=device)
+    if harm_weight:
+        beside = beside + harm_weight * harm(result, pair.image, pair.target)
     return loss(result.float(), pair.target) + beside
 
 

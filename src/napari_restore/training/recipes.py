@@ -60,6 +60,8 @@ class Recipe:
     oracle_motion_until : float
         Share of the time until which such a network is told the motion in one frame about as well
         as it could find it; then it is for every other batch.
+    harm : float
+        Weight, beside the loss, of being worse than the image (`losses.harm`).
     start_from : str or None
         Recipe whose weights begin this one; channel counts may differ.
     minutes : float
@@ -81,6 +83,7 @@ class Recipe:
     warm_up: int = 200
     estimate_share: float = 0.0
     oracle_motion_until: float = 0.0
+    harm: float = 0.0
     start_from: str | None = None
     minutes: float = 28.0
 
@@ -234,6 +237,7 @@ RECIPES: tuple[Recipe, ...] = (
         # Tissue whose own planes overlap is what is hardest to tell from haze.
         emphasis={"fluo_cellprofiler": 2.0, "fluo_bian": 1.5, "fluo_misc": 1.5, "em": 0.6},
         learning_rate=8e-4,
+        harm=1.0,
         minutes=75,
     ),
     Recipe(
@@ -250,6 +254,7 @@ RECIPES: tuple[Recipe, ...] = (
         learning_rate=6e-4,
         # What reads the scene is small, and needs many scenes.
         estimate_share=0.12,
+        harm=1.0,
         minutes=100,
     ),
 )
