@@ -249,7 +249,7 @@ RECIPES: tuple[Recipe, ...] = (
         crops=((0.0, 128, 16), (0.12, 128, 10), (0.35, 192, 6), (0.65, 256, 4)),
         # Sure of nothing yet, a lower floor would settle for leaving every image alone.
         losses=((0.0, partial(log_error, floor=5e-3)), (0.8, partial(log_error, floor=2e-3))),
-        scenes=(144, 256, 320, 440),
+        scenes=(256, 320, 440, 144),
         emphasis={"tissue": 0.4},
         learning_rate=6e-4,
         # What reads the scene is small, and needs many scenes.
