@@ -1,6 +1,7 @@
 """How errors follow from disagreement, and what images each model knows: makes calibration.json.
 
     python benchmarks/calibration.py --train DIR… --validation DIR… [--model NAME…] [--cache DIR]
+                                     [--likeness]
 
 Sharp images are degraded as in the recipe of the model and restored as users restore them. From
 the training images the size of the errors is fitted as a function of what can be seen without the
@@ -50,6 +51,9 @@ SIZE, BORDER, PIXELS = 96, 8, 1500
 #: Share of right images that are within the distance, and beside each plane; of wrong ones that
 #: may be; and how much of the room between is left to right ones.
 ALLOWED, KIND_ALLOWED, KIND_MISSED, ROOM = 0.995, 0.985, 0.04, 0.7
+#: What was sharpened and what is sharp are hard to tell apart, and no model is for the latter: of
+#: right images alone this share is beside the plane.
+SHARPENED, SHARPENED_ALLOWED = "an image that was sharpened before", 0.975
 TABLE = Path(__file__).parents[1] / "src/napari_restore/evaluation/calibration.json"
 
 
@@ -319,7 +323,7 @@ def repeated(gray: Any, rng: np.random.Generator) -> Any:
 #: What models are not for, as it is called: drawn, or made of a sharp image.
 DRAWN = {"a page of text": text_page, "noise alone": noise_only}
 MADE = {
-    "an image that was sharpened before": sharpened,
+    SHARPENED: sharpened,
     "an image of few gray levels": posterized,
     "a map of labels": labeled,
     "an image that was compressed too much": compressed,
@@ -416,8 +420,10 @@ def entry_of_likeness(right: Any, wrong: dict[str, Any]) -> dict[str, Any]:
             loss.backward()
             optimizer.step()
         found_weights = weights.detach().numpy().round(4)
-        # Right ones, and sharp ones, stay below; where there is room, half of it is theirs.
+        # Right ones, and sharp ones, stay below; where there is room, most of it is theirs.
         highest = float(np.quantile(good @ found_weights, KIND_ALLOWED))
+        if kind == SHARPENED:
+            highest = float(np.quantile((good @ found_weights)[: len(right)], SHARPENED_ALLOWED))
         lowest = float(np.quantile(bad @ found_weights, KIND_MISSED))
         highest = max(highest, highest + ROOM * (lowest - highest))
         entry["kinds"][kind] = {
@@ -503,6 +509,7 @@ def main() -> None:
     parser.add_argument("--train", nargs="+", required=True, type=Path)
     parser.add_argument("--validation", nargs="+", required=True, type=Path)
     parser.add_argument("--model", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--likeness", action="store_true", help="leave what is said of errors")
     parser.add_argument("--count", type=int, default=16, help="images of each model, at most")
     parser.add_argument("--cache", type=Path, help="folder for what was restored")
     parser.add_argument("--plot", type=Path, help="picture of the reliability to draw")
@@ -520,12 +527,14 @@ def main() -> None:
         for part, folders in (("train", args.train), ("validation", args.validation)):
             if (part, kind) not in images:
                 images[part, kind] = load_sharp(folders, kind)
+        if args.likeness:
+            continue
         crops = later(partial(drawn, images["train", kind], spec))
         fitted.append(table_of(gather(crops, spec, args.count, args.cache, "train")))
         held_out = load_sharp(args.validation, kind, args.count)
         found = gather(middles(held_out, spec), spec, args.count, args.cache, "validation")
         verified[name] = table_of(found)
-    if set(args.model) == set(MODELS) or not table:
+    if not args.likeness and (set(args.model) == set(MODELS) or not table):
         weights = fit(fitted)
     else:
         # Those that hold for all models stay.
@@ -540,18 +549,19 @@ def main() -> None:
         right = keep(f"{own}-train", partial(right_ones, crops, spec, 200, 5))[""]
         crops = middles(held_out, spec)
         seen = keep(f"{own}-validation", partial(right_ones, crops, spec, 60, 6))[""]
-        wrong = keep(f"{shared}-train", partial(wrong_ones, train, spec, 80, 7))
+        wrong = keep(f"{shared}-train", partial(wrong_ones, train, spec, 120, 7))
         verify = keep(f"{shared}-validation", partial(wrong_ones, held_out, spec, 30, 8))
         entry = entry_of_likeness(right, wrong)
         entry["fires_on_right"] = round(fires(seen, entry), 3)
         entry["fires_on_sharp"] = round(fires(verify.pop(""), entry), 3)
         entry["fires_on_wrong"] = {k: round(fires(found, entry), 3) for k, found in verify.items()}
-        table[name] = {
-            "weights_sha256": spec.sha256,
-            "error": entry_of_errors(weights, verified[name]),
-            "reliability": reliability(weights, verified[name]),
-            "likeness": entry,
-        }
+        if not args.likeness:
+            table[name] = {
+                "weights_sha256": spec.sha256,
+                "error": entry_of_errors(weights, verified[name]),
+                "reliability": reliability(weights, verified[name]),
+            }
+        table[name]["likeness"] = entry
         print(name, json.dumps({k: v for k, v in table[name]["error"].items() if k != "weights"}))
         print("   ", {key: entry[key] for key in entry if key.startswith("fires")}, flush=True)
     about = {
@@ -559,7 +569,7 @@ def main() -> None:
         "degradations": "of the recipe of each model",
         "features_weighted_on": f"{args.count} crops of training images of each model",
         "constants_and_coverage_on": f"{args.count} held-out images, each left out in turn",
-        "likeness_on": "200 crops of training images, 60 of held-out ones; 80 and 30 of each kind",
+        "likeness_on": "200 crops of training images, 60 of held-out ones; 120 and 30 of each kind",
         "side_px": {"errors": SIZE, "errors, dehaze": SIZES["dehaze"], "likeness": SIDE},
     }
     lines = [f' "about": {json.dumps(about)}']

@@ -30,6 +30,9 @@ STATISTICS = {
     "fine edges": "how its finest detail stands out",
     "overshoot": "light and dark rims along its edges",
     "rims": "dark and light rims on both sides of its edges",
+    "near rims": "light and dark rims two pixels from its edges",
+    "middle rims": "light and dark rims three pixels from its edges",
+    "far rims": "light and dark rims five pixels from its edges",
     "flat": "how much of it is flat",
     "equal": "how many neighboring pixels are equal",
     "levels": "how few gray levels it has",
@@ -44,6 +47,9 @@ STATISTICS = {
 _LEAST = 1e-6
 #: Pixels to both sides of an edge that are looked at, and which edges are.
 _REACH, _STRONGEST = 8, 0.96
+#: Standard deviations of the Gaussians, in pixels, that take away what is coarse, and how far apart
+#: the pixels are that are compared then: sharpening makes neighbors at its radius differ.
+_RINGS = ((1.5, 2), (3.0, 3), (6.0, 5))
 
 
 def statistics(window: NDArray[np.floating]) -> Plane:
@@ -82,6 +88,7 @@ def statistics(window: NDArray[np.floating]) -> Plane:
         np.log(_size(bands[0]) / (np.abs(bands[0]).mean() + _LEAST)),
         _correlation(across, 1),
         _rims(gray),
+        *(_correlation([gray - ndimage.gaussian_filter(gray, s)] * 2, lag) for s, lag in _RINGS),
         np.log((local < 0.02 * spread).mean() + 0.01),
         np.log(np.mean([(part == 0).mean() for part in across]) + 0.01),
         np.log(histogram[:4].sum() / histogram.sum() + _LEAST),
@@ -101,7 +108,7 @@ def _size(part: Plane) -> float:
 
 
 def _correlation(across: list[Plane], lag: int) -> float:
-    """Of differences along an axis with those further along: below 0 behind rims, and in noise."""
+    """Of a plane along each axis with itself further along: below 0 behind rims, and in noise."""
     products = [
         (across[0][lag:] * across[0][:-lag]).mean(),
         (across[1][:, lag:] * across[1][:, :-lag]).mean(),
