@@ -4,10 +4,12 @@
     python benchmarks/memory.py --megapixels 4 64 400 --stand-in
     python benchmarks/memory.py --planes 16 --megapixels 64 --stand-in
     python benchmarks/memory.py --source memmap --megapixels 64
+    python benchmarks/memory.py --volume wiener --planes 128 --megapixels 64 512
 
 Each size runs in a process of its own. --stand-in takes a box filter for the network, with the
 halo of the real one: it shows how memory grows with size in minutes instead of hours. The peak
 holds what the network keeps of one tile: to compare images smaller than a few tiles, give --tile.
+--volume restores all planes as one volume, with a confocal PSF.
 Linux only: reads the peak of the resident set from /proc, which counts the pages of a memory map.
 """
 
@@ -22,6 +24,8 @@ from typing import Any
 
 import numpy as np
 
+#: How a volume is told from the shell.
+VOLUME = "--psf optics --na 1.2 --wavelength 520nm --ri 1.33 --modality confocal --dimensions 3"
 SOURCES = {
     "ome-zarr": "OME-Zarr to OME-Zarr with all levels, as the command line does",
     "tiff": "tiled, compressed TIFF to tiled OME-TIFF, as the command line does",
@@ -42,13 +46,14 @@ def write_image(path: Path, shape: tuple[int, ...], source: str) -> None:
     """Noise over a pattern, written in strips."""
     rng = np.random.default_rng(0)
     columns = 2000 + 1000 * np.sin(np.arange(shape[-1]) / 9)
+    noise = rng.normal(0, 80, (min(2048, shape[1]), shape[2])).astype(np.float32)
 
     def strips() -> Any:
         for plane in range(shape[0]):
             for top in range(0, shape[1], 2048):
                 rows = min(2048, shape[1] - top)
-                noise = rng.normal(0, 80, (rows, shape[2])).astype(np.float32)
-                yield plane, top, (columns + noise).astype(np.uint16)
+                moved = np.roll(noise, int(rng.integers(shape[2])), 1)[:rows]
+                yield plane, top, (columns + moved).astype(np.uint16)
 
     if source == "tiff":
         import tifffile
@@ -70,9 +75,9 @@ def write_image(path: Path, shape: tuple[int, ...], source: str) -> None:
         side = 1024 if source == "ome-zarr" else 2048
         group = zarr.create_group(path)
         image = group.create_array("0", shape=shape, chunks=(1, side, side), dtype="uint16")
-        step = [{"type": "scale", "scale": [1.0, 0.1, 0.1]}]
+        step = [{"type": "scale", "scale": [0.25, 0.1, 0.1]}]
         entry = {
-            "axes": [{"name": name, "type": "space"} for name in "zyx"],
+            "axes": [{"name": name, "type": "space", "unit": "micrometer"} for name in "zyx"],
             "datasets": [{"path": "0", "coordinateTransformations": step}],
         }
         group.attrs["ome"] = {"version": "0.5", "multiscales": [entry]}
@@ -94,6 +99,13 @@ class StandIn:
         return torch.nn.functional.avg_pool2d(tiles, 3, 1, 1)
 
 
+def box_filter(image: Any, *_: object) -> Any:
+    """Filter a volume where a method would restore it."""
+    import torch
+
+    return torch.nn.functional.avg_pool3d(image[None, None], 3, 1, 1)[0, 0]
+
+
 def restore(path: Path, target: Path, options: argparse.Namespace, said: Any) -> None:
     """Restore and tell seconds and peak memory."""
     source, task = options.source, options.task
@@ -104,11 +116,17 @@ def restore(path: Path, target: Path, options: argparse.Namespace, said: Any) ->
     if options.stand_in:
         real = predictor.find_predictor
         predictor.find_predictor = lambda *args: StandIn(real(*args))
+        if options.volume:
+            from napari_restore.restoration import in_space
+
+            in_space.method_of = lambda *_: box_filter
     # Modules and weights are loaded by this, and count in every size.
     napari_restore.restore(np.zeros((64, 64), np.uint16), task, device="cpu")
     base, started = peak_mib(), time.monotonic()
     if source in ("ome-zarr", "tiff"):
         command = [task.replace("_", "-"), str(path), "-o", str(target), "--device", "cpu"]
+        if options.volume:
+            command += [*VOLUME.split(), "--method", options.volume]
         if main([*command, "--tile", str(options.tile)]):
             raise SystemExit("the restoration failed")
     elif source == "memmap":
@@ -138,6 +156,11 @@ def main() -> None:
         "--tile", type=lambda text: text if text == "auto" else int(text), default="auto"
     )
     parser.add_argument("--stand-in", action="store_true", help="a box filter for the network")
+    parser.add_argument(
+        "--volume",
+        choices=("network", "richardson-lucy", "wiener"),
+        help="restore OME-Zarr or TIFF as one volume, by this method",
+    )
     parser.add_argument("--folder", type=Path, help="where the images go for the time")
     options = parser.parse_args()
     processes = multiprocessing.get_context("spawn")

@@ -13,6 +13,7 @@ from napari.utils.notifications import notification_manager
 from scipy import ndimage
 
 from napari_restore import deblur
+from napari_restore.errors import ImageError
 from napari_restore.gui.describe import describe
 from napari_restore.gui.jobs import plan_layer
 from napari_restore.gui.options import DockOptions
@@ -49,7 +50,8 @@ def planned(layer: Image, **options: Any) -> Any:
         (VOXEL | ZYX, {"dimensions": 2}, 2, "8 planes"),
         (VOXEL | {"axis_labels": ("t", "y", "x")}, {}, 2, "8 planes"),
         (VOXEL | ZYX, {"method": "richardson-lucy"}, 3, "Richardson–Lucy"),
-        (ZYX | {"units": ("pixel", "µm", "µm")}, {}, 2, "Plane by plane: the PSF has no planes"),
+        (ZYX | {"units": ("pixel", "µm", "µm")}, {}, 2, "Plane by plane: the z step is not known"),
+        (ZYX | {"units": ("s", "µm", "µm")}, {}, 2, "Axis z is counted in second: it is taken for"),
     ],
 )
 def test_what_is_chosen_is_said(layer, options, dimensions, said, tmp_path):
@@ -97,6 +99,13 @@ def test_fields_of_volumes_are_shown_for_stacks_and_what_is_typed_counts(viewer,
     assert "As a volume" in dock.summary.text()
     assert dock.psf_picture.psf.dimensions == 3
     assert not picture_of(dock.psf_picture.psf).isNull()
+    # One short line: what the rows above do not tell is the tooltip.
+    line, tip = dock.psf_picture.text.text(), dock.psf_picture.text.toolTip()
+    assert line.startswith("PSF: ") and "\n" not in line and len(line) < 36
+    assert "planes deep" in tip and "NA 1" in tip and "pinhole" in tip
+    dock.psf_picture.show_psf(dock.psf_picture.psf, "All. Check the aperture.", "Check it.")
+    assert dock.psf_picture.text.text() == f"{line}\nCheck it."
+    dock.refresh()
     fields["z_step"].value = "250"
     assert dock.psf_picture.psf.pixel_size == pytest.approx((0.25, 0.1, 0.1))
     fields["z_step"].value = "0"
@@ -104,6 +113,23 @@ def test_fields_of_volumes_are_shown_for_stacks_and_what_is_typed_counts(viewer,
     fields["z_step"].value = "300"
     controls.dimensions.value = 2
     assert not fields["defocus"].native.isHidden() and fields["z_step"].native.isHidden()
+    dock.session.close()
+
+
+def test_depth_in_seconds_is_no_volume():
+    layer = Image(stack(8, 24, 24), **ZYX, units=("s", "µm", "µm"), scale=(2, 0.1, 0.1))
+    with pytest.raises(ImageError, match=r"'z'.* is counted in second.* Correct its unit"):
+        planned(layer, dimensions=3)
+
+
+def test_a_coarse_sampling_is_always_seen(viewer, qtbot):
+    dock = DeblurWidget(viewer)
+    qtbot.addWidget(dock)
+    coarse = VOXEL | {"scale": (0.3, 0.4, 0.4)}
+    viewer.add_image(stack(8, 24, 24), metadata={"optics": OPTICAL}, **coarse, **ZYX)
+    dock.controls.psf.source.value = OPTICS
+    qtbot.waitUntil(dock.restore_button.isEnabled, timeout=LIMIT_MS)
+    assert "pixels of 400 nm (Nyquist: 65 nm)" in dock.psf_picture.text.text()
     dock.session.close()
 
 

@@ -219,7 +219,7 @@ CHOICES: dict[str, tuple[str, dict[str, Any], int, str]] = {
         "ZYX",
         {"psf": {"na": 0.8, "wavelength": 0.52, "pixel_size": 0.16}},
         2,
-        "no planes",
+        "the z step is not known",
     ),
     "steps too large": ("ZYX", {"psf": FAR_APART}, 2, "z step is 9 µm"),
     "time": ("TYX", {"psf": CONFOCAL}, 2, ""),

@@ -152,6 +152,15 @@ class PSF:
         return f"{text} ({self.depth * self.pixel_size[0]:.3g} {self.unit})"
 
     @property
+    def short_size(self) -> str:
+        """Full widths at half maximum in units, where they are known: across, and along Z."""
+        across = self.fwhm_in_units
+        if across is None or self.pixel_size is None or len(self.pixel_size) < 3:
+            return f"{self.fwhm:.1f} px wide, {self.depth:.1f} planes deep"
+        deep = self.depth * self.pixel_size[0]
+        return f"{across:.2g} {self.unit} wide, {deep:.2g} {self.unit} deep"
+
+    @property
     def digest(self) -> str:
         """What tells it from others: the beginning of the hash of its samples."""
         arrays = [self.array, *(array for _, array in self.by_depth)]

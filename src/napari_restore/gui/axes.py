@@ -71,6 +71,13 @@ def read_axes(
             # napari's reader leaves out what the file calls its axes.
             label = recorded[number].lower()
         letter = _LETTERS.get(label, "")
+        if letter == "Z" and is_time(layer, number):
+            if deep:
+                raise ImageError(
+                    f"Axis '{label}' of layer '{layer.name}' is counted in {layer.units[number]}: "
+                    "that is time, not depth. Correct its unit, or restore plane by plane."
+                )
+            letter = "T"
         letters += letter if letter and letter not in letters else next(neutral)
     if channel_axis != "auto":
         letters = _with_channels(layer, letters, channel_axis)
@@ -82,6 +89,11 @@ def read_axes(
     if channel_axis == "auto" and "C" not in letters and not layer.rgb:
         letters = _with_channels(layer, letters, _likely_channels(layer, letters))
     return letters + ("YXS" if layer.rgb else "YX")
+
+
+def is_time(layer: Image, axis: int) -> bool:
+    """Whether the unit of an axis is one of time."""
+    return bool(layer.units[axis].dimensionality == {"[time]": 1})
 
 
 def _recorded_axes(layer: Image) -> str:

@@ -71,6 +71,12 @@ def axes_text(jobs: Sequence[LayerJob]) -> list[str]:
     for job in jobs:
         layout = job.plan.layout
         before = layout.axes[: -3 if layout.color else -2]
+        said += [
+            f"Axis {label} is counted in {job.layer.units[axis]}: it is taken for time. If it is "
+            "depth, correct its unit."
+            for axis, (letter, label) in enumerate(zip(before, job.layer.axis_labels, strict=False))
+            if letter == "T" and str(label).lower() == "z"
+        ]
         if len(before) < 2 or job.partner is not None:
             continue
         labels = [str(label) for label in job.layer.axis_labels]

@@ -291,16 +291,35 @@ class PsfPicture(QWidget):
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
         self.setVisible(False)
 
-    def show_psf(self, psf: PSF | None, statement: str = "") -> None:
-        """Show a PSF and what is known of it; nothing without both."""
+    def show_psf(self, psf: PSF | None, statement: str = "", doubt: str = "") -> None:
+        """Show a PSF and what is known of it; nothing without both.
+
+        What is known of optics with planes is long, and most of it is told in the rows above: it is
+        the tooltip.
+
+        Parameters
+        ----------
+        psf : PSF or None
+        statement : str
+            All that is to be said of it.
+        doubt : str
+            That part of the statement which is always seen, as is a coarse sampling.
+        """
         self.psf = psf if psf else None
         self.picture.setVisible(self.psf is not None)
         self.button.setVisible(self.psf is not None)
-        lines = [statement] if statement else []
+        lines, tip = [statement] if statement else [], ""
         if self.psf is not None:
             self.picture.setPixmap(picture_of(self.psf))
-            lines.insert(0, f"PSF: {self.psf.size_text}")
+            size = f"PSF: {self.psf.size_text}"
+            if self.psf.dimensions == 3 and self.psf.optics is not None:
+                tip = "\n".join([size, *lines])
+                lines = [text for text in (self.psf.optics.coarse, doubt) if text]
+                size = f"PSF: {self.psf.short_size}"
+            lines.insert(0, size)
         self.text.setText("\n".join(lines))
+        for part in (self.text, self.picture):
+            part.setToolTip(tip)
         self.setVisible(bool(lines))
 
 

@@ -418,7 +418,7 @@ class RestoreWidget(QWidget):
         job = jobs[-1] if jobs else None
         blur = None if job is None else self.session.blur_of(job)
         if blur is not None:
-            self.psf_picture.show_psf(blur.psf, blur.statement)
+            self.psf_picture.show_psf(blur.psf, blur.statement, blur.doubt)
         elif job is not None and job.plan.psfs:
             self.psf_picture.show_psf(job.plan.psfs[0], job.plan.psfs[0].found)
         else:

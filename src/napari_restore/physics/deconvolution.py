@@ -11,6 +11,7 @@ from napari_restore.runtime import check
 
 from .inverse import WienerBank, centered_in
 from .psf import fast_length
+from .transforms import backward, forward
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -225,7 +226,7 @@ class _Blur:
         # Beyond the margin whatever wraps around misses the image.
         self._size = [fast_length(n + 2 * h) for n, h in zip(shape, half, strict=True)]
         self.inside = tuple(slice(h, h + n) for n, h in zip(shape, half, strict=True))
-        self._transfer = torch.fft.rfftn(centered_in(psf[None], self._size)[0])
+        self._transfer = forward(centered_in(psf[None], self._size)[0], self._size)
         self._transposed = self._transfer.conj().resolve_conj()
         # 0 around the image, always.
         self._frame = psf.new_zeros(self._size)
@@ -240,8 +241,7 @@ class _Blur:
         return self._filtered(self._frame, self._transposed)
 
     def _filtered(self, x: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:
-        filtered: torch.Tensor = torch.fft.irfftn(torch.fft.rfftn(x).mul_(transfer), s=self._size)
-        return filtered
+        return backward(forward(x, self._size).mul_(transfer), self._size)
 
     def beyond(self, image: torch.Tensor) -> torch.Tensor:
         """Extend an image to the size at work by repeating its edge."""

@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 
 from .psf import fast_length
+from .transforms import backward, forward
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import EllipsisType
 
 #: Noise that is assumed at least, as a share of the range: rounding to 8 bits makes as much.
 LEAST_NOISE = 1e-3
@@ -49,16 +51,17 @@ class WienerBank:
         trusted: torch.Tensor | None = None,
     ) -> None:
         dimensions = psf.ndim - 1
-        self._axes = tuple(range(-dimensions, 0))
+        self._dimensions = dimensions
         self._shape = shape = blurred.shape[-dimensions:]
         self._blurred, self._trusted = blurred, trusted
         half = [side // 2 for side in psf.shape[1:]]
         # The estimate beyond the border takes part in what is seen inside it.
         self._margin = half
         self._size = [fast_length(n + 2 * h) for n, h in zip(shape, half, strict=True)]
-        self._inside = tuple(slice(h, h + n) for n, h in zip(shape, half, strict=True))
+        inside = [slice(h, h + n) for n, h in zip(shape, half, strict=True)]
+        self._inside: tuple[EllipsisType | slice, ...] = (..., *inside)
         kernel = centered_in(psf.to(blurred.device).float(), self._size)
-        transfer = torch.fft.rfftn(kernel, dim=self._axes)[:, None]
+        transfer = forward(kernel, self._size)[:, None]
         gradient = 4 * _squared_sines(self._size, blurred.device)
         power = transfer.real**2 + transfer.imag**2
         noise = noise.reshape(len(noise), *(1,) * (dimensions + 1))
@@ -78,21 +81,21 @@ class WienerBank:
     def unexplained(self, estimate: torch.Tensor) -> torch.Tensor:
         """Find what an estimate leaves unexplained of the blurred image, in its shape."""
         padded = self._padded(estimate)
-        spectrum = torch.fft.rfftn(padded, s=self._size, dim=self._axes) * self._transfer
-        seen = torch.fft.irfftn(spectrum, s=self._size, dim=self._axes)
-        rest: torch.Tensor = self._blurred - seen[(..., *self._inside)]
+        spectrum = forward(padded, self._size) * self._transfer
+        seen = backward(spectrum, self._size)
+        rest: torch.Tensor = self._blurred - seen[self._inside]
         return rest if self._trusted is None else rest * self._trusted
 
     def __call__(self, estimate: torch.Tensor, strengths: Sequence[float]) -> list[torch.Tensor]:
         """Improve an estimate of the blurred image's shape: one for each strength."""
         rest = self._padded(self.unexplained(estimate))
-        rest = rest * _fading(rest.shape[-len(self._axes) :], self._margin, rest)
-        spectrum = torch.fft.rfftn(rest, s=self._size, dim=self._axes) * self._transfer.conj()
+        rest = rest * _fading(rest.shape[-self._dimensions :], self._margin, rest)
+        spectrum = forward(rest, self._size) * self._transfer.conj()
         candidates = []
         for strength in strengths:
             gain = 1 / (self._power + strength * self._variance * self._gradient + 1e-8)
-            change = torch.fft.irfftn(spectrum * gain, s=self._size, dim=self._axes)
-            candidates.append(estimate + change[(..., *self._inside)])
+            change = backward(spectrum * gain, self._size)
+            candidates.append(estimate + change[self._inside])
         return candidates
 
 

@@ -177,6 +177,20 @@ class Optics:
         return _notes(self)
 
     @property
+    def coarse(self) -> str:
+        """Say that fewer than two samples see the width of the PSF, and how many should; or ''.
+
+        Nyquist's criterion, of which `notes` speaks, asks for more.
+        """
+        axial, lateral = self.nyquist
+        said = []
+        if 2 * self.pixel_size > self.lateral_fwhm:
+            said.append(f"pixels of {named(self.pixel_size)} (Nyquist: {named(lateral)})")
+        if self.z_step is not None and 2 * self.z_step > self.axial_fwhm:
+            said.append(f"steps of {named(self.z_step)} along Z (Nyquist: {named(axial)})")
+        return f"Coarse for these optics: {', '.join(said)}." if said else ""
+
+    @property
     def _seen(self) -> float:
         """Wavelength that sets the resolution."""
         if self.modality == "two-photon" and self.excitation is not None:
@@ -279,6 +293,11 @@ class Optics:
         return depth, lateral, lateral
 
 
+#: How the distance of planes is told.
+GIVE_STEP = (
+    "A point spread function in 3D needs the distance between planes: z_step='200 nm', say "
+    "(--pixel-size 0.2,65nm,65nm on the command line, z step nm in the dock)"
+)
 MODALITIES = ("widefield", "confocal", "spinning disk", "light sheet", "two-photon")
 MODELS = ("auto", "scalar", "vectorial")
 #: From this wavelength on, in µm, light seen by a two-photon microscope is that which excites.
@@ -327,10 +346,7 @@ def _check(optics: Optics) -> None:
 def _depth_step(optics: Optics) -> float:
     """Find the z step for a volume, or say why there can be none."""
     if optics.z_step is None:
-        raise PsfError(
-            "The z step is missing. A point spread function in 3D needs the distance between "
-            "planes, z_step='200 nm', say; or restore plane by plane."
-        )
+        raise PsfError(f"The z step is missing. {GIVE_STEP}, or restore plane by plane.")
     if optics.z_step > optics.axial_fwhm:
         raise PsfError(
             f"The z step is {named(optics.z_step)}, but the point spread function is only "

@@ -108,6 +108,13 @@ def has_planes(given: Any, layout: Layout, pixel_size: PixelSize | None) -> bool
     return len(shape) == 3 and shape[-1] > 4
 
 
+def are_optics(given: Any) -> bool:
+    """Whether a user gives optics: one microscope's, or a list of them."""
+    if isinstance(given, (list, tuple)):
+        return bool(given) and all(are_optics(each) for each in given)
+    return isinstance(given, Mapping) or hasattr(given, "modality")
+
+
 def given_psfs(
     given: Any, layout: Layout, pixel_size: PixelSize | None, dimensions: int = 2
 ) -> tuple[PSF, ...]:

@@ -33,7 +33,7 @@ from napari_restore.inference.engine import default_tiles, halo_with
 from napari_restore.models.catalog import INVERTERS, VOLUME_INVERTER, find_model, is_own
 from napari_restore.runtime import resolve_device, torch
 
-from .given_psf import find_pixel_size, given_psfs, has_planes
+from .given_psf import are_optics, find_pixel_size, given_psfs, has_planes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -448,6 +448,10 @@ def _dimensions(options: Options, layout: Layout) -> tuple[int, Layout, tuple[st
     if count < LEAST_PLANES:
         return 2, layout, (f"Plane by plane: a volume needs {LEAST_PLANES} planes along Z.",)
     why = f"the PSF has no planes. As a volume it needs {_WITH_PLANES}."
+    if are_optics(given):
+        from napari_restore.physics.optics import GIVE_STEP
+
+        why = f"the z step is not known. {GIVE_STEP}."
     if has_planes(given, layout, options.pixel_size):
         try:
             given_psfs(given, layout, options.pixel_size, 3)
