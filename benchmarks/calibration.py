@@ -50,7 +50,7 @@ SIZES = {"dehaze": 144}
 SIZE, BORDER, PIXELS = 96, 8, 1500
 #: Share of right images that are within the distance, and beside each plane; of wrong ones that
 #: may be; and how much of the room between is left to right ones.
-ALLOWED, KIND_ALLOWED, KIND_MISSED, ROOM = 0.995, 0.985, 0.04, 0.7
+ALLOWED, KIND_ALLOWED, KIND_MISSED, ROOM = 1.0, 0.995, 0.04, 0.85
 #: What was sharpened and what is sharp are hard to tell apart, and no model is for the latter: of
 #: right images alone this share is beside the plane.
 SHARPENED, SHARPENED_ALLOWED = "an image that was sharpened before", 0.975
