@@ -75,6 +75,8 @@ class DehazeNet(nn.Module):
     max_log_gain = 3.0
     #: Optical thickness of which half is left alone; of thinner haze more, of thicker less.
     thin_haze = 0.05
+    #: By how much the optical thickness of a scene is found wrong, as a standard deviation.
+    thickness_error = 0.2
     #: Contrast of the view below which there is no evidence of haze; from twice that on, there is.
     least_contrast = 0.02
     #: Radius in coarse pixels, and variance, of the guided filter.
@@ -138,7 +140,7 @@ class DehazeNet(nn.Module):
         view : Tensor
             (N, C, h, w), whole images at low resolution.
         common : Tensor, optional
-            Airlight that all planes of an image share, of `common`.
+            What all planes of an image share, of `common`.
         """
         found = self.restrained(self.coefficients(view).float(), view)
         return found if common is None else self.with_common(found, common)
@@ -191,9 +193,12 @@ class DehazeNet(nn.Module):
         return torch.cat([slope, intercept, smooth], 1)
 
     def common(self, coefficients: Sequence[Tensor]) -> Tensor:
-        """Airlight (1, C, h', w') that fits several images of one scene.
+        """Find what images of one scene share: (1, C + 2, h', w') of several `coefficients`.
 
-        Where there is no haze the airlight means nothing: each counts by its optical thickness.
+        The color of the air, to which each counts by its optical thickness: where there is no haze
+        it means nothing. Then the mean thickness of those that have haze, and how far another image
+        is held to it: wholly if they differ by no more than the network errs, since that would be
+        seen as flicker; the less the more they differ.
         """
         weights, airlights = [], []
         for slope, intercept, airlight in (c.split(self.channels, 1) for c in coefficients):
@@ -204,7 +209,14 @@ class DehazeNet(nn.Module):
         weight = torch.stack(weights)
         if weight.max() == 0:
             weight = torch.ones_like(weight)
-        return (torch.stack(airlights) * weight).sum(0) / weight.sum(0)
+        airlight = (torch.stack(airlights) * weight).sum(0) / weight.sum(0)
+        found = torch.cat([self._thickness(c) for c in coefficients])
+        found = found[found > 0]
+        mean = found.mean() if len(found) else airlight.new_zeros(())
+        differ = found.var() if len(found) > 1 else airlight.new_zeros(())
+        hold = (self.thickness_error**2 / differ.clamp(min=1e-6)).clamp(max=1)
+        shared = torch.stack([mean, hold]).view(1, 2, 1, 1)
+        return torch.cat([airlight, shared.expand(-1, -1, *airlight.shape[-2:])], 1)
 
     def restrained(self, coefficients: Tensor, view: Tensor) -> Tensor:
         """Take back what there is no evidence of.
@@ -235,9 +247,14 @@ class DehazeNet(nn.Module):
         thickness: Tensor = (slope / 2 + intercept).mean((1, 2, 3))
         return thickness
 
-    def with_common(self, coefficients: Tensor, airlight: Tensor) -> Tensor:
-        """Replace the airlight of coefficients."""
-        return torch.cat([coefficients[:, : 2 * self.channels], airlight], 1)
+    def with_common(self, coefficients: Tensor, common: Tensor) -> Tensor:
+        """Hold coefficients to what images of one scene share: see `common`."""
+        lines, _ = coefficients.split([2 * self.channels, self.channels], 1)
+        airlight, mean, hold = common.split([self.channels, 1, 1], 1)
+        own = self._thickness(coefficients)[:, None, None, None]
+        wanted = own + hold[..., :1, :1] * (mean[..., :1, :1] - own)
+        scale = (wanted / own.clamp(min=1e-6)).clamp(0, self._most_scale)
+        return torch.cat([torch.where(own > 0, scale, 1) * lines, airlight], 1)
 
     def apply_context(self, image: Tensor, coefficients: Tensor, box: Tensor) -> Tensor:
         """Take the haze from tiles.
