@@ -3,10 +3,10 @@
     python benchmarks/adapt.py --mono FOLDER [--color FOLDER] [--blurs disk8,gauss2] [--found]
 
 Blurs sharp images, adds noise, rounds (8-bit color, 16-bit mono), and restores with the bundled
-network and with the one that is adapted to the image; told the blur, or with --found the one that is
-found in the image. A row for each image: PSNR in dB of input and both results, and whether the
-adapted one was kept. Blurs outside of what the bundled networks have learned from: disk8, gauss5 and
-line40. The library of the user is left alone.
+network and with the one that is adapted to the image; told the blur, or with --found the one that
+is found in the image. A row for each image: PSNR in dB of input and both results, and whether the
+adapted one was kept. The bundled networks have learned from no blur like disk8, gauss5 and line40.
+The library of the user is left alone.
 """
 
 from __future__ import annotations
@@ -15,16 +15,20 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+from psf import images
 
 from napari_restore import RestoreError, adapt, deblur
 from napari_restore.evaluation.metrics import psnr
 from napari_restore.models import catalog
 from napari_restore.physics import camera, motion, psf
 from napari_restore.runtime import use_threads
-from psf import images
+
+if TYPE_CHECKING:
+    import torch
 
 SIDE, BORDER = 256, 16
 BLURS = {

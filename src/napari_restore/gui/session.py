@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from napari.components import ViewerModel
+    from napari.layers import Layer
     from napari.qt.threading import GeneratorWorker
 
     from napari_restore.image.layout import Block
@@ -413,6 +414,17 @@ class Session:
             said = self._runs.pop().undo()
         self.changed.emit()
         return said
+
+    def take_away(self, which: Callable[[Layer], bool]) -> list[str]:
+        """Take layers away, which `undo` gives back, and return their names."""
+        run = Run(self.viewer)
+        chosen = [layer for layer in self.viewer.layers if which(layer)]
+        with self._quietly():
+            run.remove(chosen)
+        run.end()
+        if chosen:
+            self._runs.append(run)
+        return [f"'{layer.name}'" for layer in chosen]
 
     @property
     def can_undo(self) -> bool:

@@ -363,7 +363,7 @@ class TrainWidget(QWidget):
         names = []
         for task in ("deblur", "denoise", "motion_deblur"):
             bundled = [s for s in catalog.CATALOG if s.task == task and s.frames == 1]
-            names += [*(spec.name for spec in bundled), *catalog.own_names(task)]
+            names += [*(spec.name for spec in bundled), *catalog.own_names(task, told=False)]
         return names
 
     def _list_projects(self) -> None:

@@ -540,7 +540,7 @@ def own_names(task: str, *, told: bool = True) -> list[str]:
 
 
 def _said(path: Path) -> Mapping[str, str]:
-    """What a file of the user's says of itself; nothing if it is damaged."""
+    """Metadata of a file of the user's; none if it is damaged."""
     try:
         state = path.stat()
         return _said_by(path, state.st_mtime_ns, state.st_size)

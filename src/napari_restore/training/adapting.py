@@ -32,8 +32,6 @@ from .recorded_pairs import PairSource
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
-
     from napari_restore.restoration.plan import Blur, Plan
     from napari_restore.runtime import Progress
 
@@ -69,8 +67,8 @@ class Adaptation:
     statement : str
         In plain words.
     before, after : float
-        Score of the model before and after in dB: how well it foretells, from one half of the noise,
-        what the image shows in the other.
+        Score of the model before and after in dB: how well it foretells, from one half of the
+        noise, what the image shows in the other.
     """
 
     name: str
@@ -129,10 +127,10 @@ def adapt(
     and from the image itself at coarser scales after Shocher, Cohen and Irani, "Zero-Shot
     Super-Resolution using Deep Internal Learning", CVPR 2018.
 
-    What is kept is judged on the image itself. Its noise is split into two halves that know nothing
-    of each other (as by Pang et al., "Recorrupted-to-Recorrupted", CVPR 2021). One half is
-    restored and blurred again, and compared with the other, weighed by a Wiener filter. Only what is
-    better by two standard errors is kept.
+    It is judged on the image itself, whose noise is split into two halves that know nothing of each
+    other (as by Pang et al., "Recorrupted-to-Recorrupted", CVPR 2021). One half is restored and
+    blurred again, and compared with the other, weighed by a Wiener filter. What is better by two
+    standard errors is kept; else half of the change is tried.
     """
     given = Options.of(task, options)
     given = replace(given, psf="auto" if given.psf is None else given.psf)
@@ -262,7 +260,7 @@ class Subject:
         return torch.from_numpy(self.blur.psf.array.copy())[None]
 
     def told(self, count: int, device: torch.device, more: float = 1.0) -> Told:
-        """What a network is told of a batch; with so many times the noise."""
+        """Say what a network is told of a batch; with so many times the noise."""
         noise = torch.full((count, 1, 1, 1), more * self.blur.noise, device=device)
         linear = torch.full((count, 1, 1, 1), self.linear, device=device)
         return Told(self.kernel.to(device).expand(count, -1, -1), noise, linear)
@@ -270,6 +268,10 @@ class Subject:
     def light(self, image: torch.Tensor) -> torch.Tensor:
         """Light that makes an image."""
         return to_linear(image) if self.linear else image
+
+    def seen(self, light: torch.Tensor) -> torch.Tensor:
+        """Image that light makes."""
+        return to_srgb(light) if self.linear else light
 
 
 @dataclass
@@ -291,8 +293,7 @@ class BlurredAgain:
     ) -> Pair:
         """Degrade a batch."""
         subject, linear = self.subject, self.subject.linear
-        blurred = convolve(subject.light(sharp), subject.kernel)
-        seen = trim(to_srgb(blurred) if linear else blurred, self.margin)
+        seen = trim(subject.seen(convolve(subject.light(sharp), subject.kernel)), self.margin)
         target = trim(sharp, self.margin)
         noise = torch.empty_like(seen).normal_(generator=generator)
         image = seen + noise * column([subject.blur.noise], seen)
@@ -351,7 +352,7 @@ class NoiseSplit:
                 restored = subject.light(forward(first, None, told)[0])
                 told = subject.told(1, self._device, (1 + _HALF**-2) ** 0.5)
                 bank = WienerBank(subject.light(second), told.psf, told.noise)
-                change = bank(restored, (_STRENGTH,))[0] - restored
+                change = subject.seen(bank(restored, (_STRENGTH,))[0]) - subject.seen(restored)
                 inner = trim(change.square().mean(1, keepdim=True), _BORDER)
                 total = total + torch.nn.functional.avg_pool2d(inner, _BLOCK).flatten().cpu()
             errors.append(total / _DRAWS)
@@ -414,12 +415,20 @@ def _adapted(subject: Subject, plan: Plan, name: str, where: str) -> Adaptation:
         )
         trainer = Trainer(recipe, files, data, said)
         trainer.begin()
-        before = after = trainer.best
+        before, figures, better = trainer.best, dict[str, float](), False
+        begun = [weights.clone() for weights in trainer.average.parameters()]
         for stand in trainer.steps():
             tell(stand.step, _STEPS)
             if stand.figures is not None:
-                after = stand.figures["score"]
-        if not trainer.weights.is_file():
+                figures, better = stand.figures, stand.best
+        if not better:
+            tell(_STEPS, _STEPS, "Adapting: trying half of the change …")
+            with torch.no_grad():
+                for weights, old in zip(trainer.average.parameters(), begun, strict=True):
+                    weights.lerp_(old, 0.5)
+            figures, better = trainer.judge()
+        after = figures["score"]
+        if not better:
             return Adaptation("", _NO_HELP, before, after)
         entry = library.add(trainer.weights, name)
     statement = (
