@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-
 from psf import images
 
 from napari_restore import RestoreError, adapt, deblur

@@ -53,6 +53,10 @@ _BLOCK, _BORDER = 16, 16
 _STRENGTH = 30
 #: By how many standard errors it has to be better.
 _SURE = 2.0
+#: How much a change counts against it that the image can neither confirm nor contradict.
+_RISK = 0.15
+#: How often half of the change is tried too.
+_HALVINGS = 2
 _NO_HELP = "Adapting did not help this image: the model is unchanged."
 
 
@@ -68,7 +72,7 @@ class Adaptation:
         In plain words.
     before, after : float
         Score of the model before and after in dB: how well it foretells, from one half of the
-        noise, what the image shows in the other.
+        noise, what the image shows in the other. The same where nothing was kept.
     """
 
     name: str
@@ -129,8 +133,9 @@ def adapt(
 
     It is judged on the image itself, whose noise is split into two halves that know nothing of each
     other (as by Pang et al., "Recorrupted-to-Recorrupted", CVPR 2021). One half is restored and
-    blurred again, and compared with the other, weighed by a Wiener filter. What is better by two
-    standard errors is kept; else half of the change is tried.
+    blurred again, and compared with the other, weighed by a Wiener filter. It has to be better by
+    two standard errors, and by a seventh of the squared change that the image can neither confirm
+    nor contradict. All of the change, half and a fourth of it are tried.
     """
     given = Options.of(task, options)
     given = replace(given, psf="auto" if given.psf is None else given.psf)
@@ -317,6 +322,7 @@ class NoiseSplit:
     def __init__(self, subject: Subject, device: torch.device) -> None:
         self._subject, self._device = subject, device
         self._before: torch.Tensor | None = None
+        self._first: list[torch.Tensor] = []
 
     @torch.inference_mode()
     def measure(self, forward: Forward) -> dict[str, float]:
@@ -328,20 +334,24 @@ class NoiseSplit:
             In dB, the more the better: ``score``; and ``output``, which is as good as it surely is
             beside the first.
         """
-        errors = self._errors(forward)
+        errors, unseen = self._errors(forward)
         figures = {"score": _decibels(errors.mean())}
         if self._before is None:
             self._before = errors
             return figures | {"output": figures["score"]}
         gains = self._before - errors
         sure = gains.mean() - _SURE * gains.std() / len(gains) ** 0.5
-        return figures | {"output": _decibels(self._before.mean() - sure)}
+        return figures | {"output": _decibels(self._before.mean() - sure + _RISK * unseen.mean())}
 
-    def _errors(self, forward: Forward) -> torch.Tensor:
-        """Squared errors of all blocks, means over the draws of noise."""
-        errors, subject = [], self._subject
+    def _errors(self, forward: Forward) -> tuple[torch.Tensor, torch.Tensor]:
+        """Squared errors of all blocks, and squared changes that no error tells of.
+
+        Means over the draws of noise; the changes are those from the first network.
+        """
+        errors, unseen, subject = [], [], self._subject
+        restorations = iter(self._first)
         for number, window in enumerate(subject.windows):
-            image, total = window.to(self._device), torch.zeros(())
+            image, total, hidden = window.to(self._device), torch.zeros(()), torch.zeros(())
             for draw in range(_DRAWS):
                 check()
                 generator = torch.Generator().manual_seed(1000 * number + draw)
@@ -352,11 +362,25 @@ class NoiseSplit:
                 restored = subject.light(forward(first, None, told)[0])
                 told = subject.told(1, self._device, (1 + _HALF**-2) ** 0.5)
                 bank = WienerBank(subject.light(second), told.psf, told.noise)
-                change = subject.seen(bank(restored, (_STRENGTH,))[0]) - subject.seen(restored)
-                inner = trim(change.square().mean(1, keepdim=True), _BORDER)
-                total = total + torch.nn.functional.avg_pool2d(inner, _BLOCK).flatten().cpu()
+                corrected = bank(restored, (_STRENGTH,))[0]
+                total = total + _blocks(subject.seen(corrected) - subject.seen(restored))
+                if self._before is None:
+                    self._first.append(restored)
+                    continue
+                first = next(restorations)
+                # What the filter takes back of the change, if the first network is right.
+                bank = WienerBank(convolve(first, told.psf), told.psf, told.noise)
+                left = bank(restored, (_STRENGTH,))[0]
+                hidden = hidden + _blocks(subject.seen(left) - subject.seen(first))
             errors.append(total / _DRAWS)
-        return torch.cat(errors)
+            unseen.append(hidden / _DRAWS)
+        return torch.cat(errors), torch.cat([part.reshape(-1) for part in unseen])
+
+
+def _blocks(difference: torch.Tensor) -> torch.Tensor:
+    """Mean squares of blocks of (1, C, H, W), without a border."""
+    inner = trim(difference.square().mean(1, keepdim=True), _BORDER)
+    return torch.nn.functional.avg_pool2d(inner, _BLOCK).flatten().cpu()
 
 
 def _decibels(error: torch.Tensor) -> float:
@@ -415,21 +439,22 @@ def _adapted(subject: Subject, plan: Plan, name: str, where: str) -> Adaptation:
         )
         trainer = Trainer(recipe, files, data, said)
         trainer.begin()
-        before, figures, better = trainer.best, dict[str, float](), False
+        before = after = trainer.best
         begun = [weights.clone() for weights in trainer.average.parameters()]
         for stand in trainer.steps():
             tell(stand.step, _STEPS)
-            if stand.figures is not None:
-                figures, better = stand.figures, stand.best
-        if not better:
-            tell(_STEPS, _STEPS, "Adapting: trying half of the change …")
+            if stand.figures is not None and stand.best:
+                after = stand.figures["score"]
+        for _ in range(_HALVINGS):
+            # A smaller step the same way is surer.
+            tell(_STEPS, _STEPS, "Adapting: how far to go …")
             with torch.no_grad():
                 for weights, old in zip(trainer.average.parameters(), begun, strict=True):
                     weights.lerp_(old, 0.5)
             figures, better = trainer.judge()
-        after = figures["score"]
-        if not better:
-            return Adaptation("", _NO_HELP, before, after)
+            after = figures["score"] if better else after
+        if not trainer.weights.is_file():
+            return Adaptation("", _NO_HELP, before, before)
         entry = library.add(trainer.weights, name)
     statement = (
         f"'{entry.name}' is in your library, for this image alone. It foretells what the image "
