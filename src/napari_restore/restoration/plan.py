@@ -66,7 +66,7 @@ class Options:
     ----------
     task : {"deblur", "dehaze", "motion_deblur", "denoise"}
     model : str
-        "auto", a name of the catalog, or a file of weights.
+        "auto", a name of the catalog or of the library, or a file of weights.
     device : str
         "auto", "cpu", "cuda", "cuda:1", "xpu", "mps". With "auto", each worker of a cluster takes
         the best it has.
@@ -91,7 +91,8 @@ class Options:
         its background and normalized. "auto" finds it from the image, and does without where none
         explains the image. None is "auto" for images of one plane, else "none". Also what
         `psf_from_beads` returns, the arguments of `Optics` as a dictionary, or a list: one for each
-        channel.
+        channel. For a model that was adapted to an image, None and "auto" are the one that it was
+        adapted to.
     pixel_size : length, optional
         Side of a pixel of the image, or height and width: "65 nm", or a number in µm; of a volume,
         the distance of planes, height and width. A PSF that has a pixel size too is resampled to
