@@ -113,6 +113,7 @@ def test_a_blur_that_the_network_never_saw_is_undone_better() -> None:
     ):
         assert part in card
     assert entry.origin == "adapted"
+    assert record["notes"][0] == "'mine' was adapted to one image and suits no other."
 
 
 def found_psf(kernel: np.ndarray) -> np.ndarray:

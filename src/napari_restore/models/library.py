@@ -149,7 +149,8 @@ def _sentences(figures: Mapping[str, Any]) -> list[str]:
     if {"score", "start"} <= figures.keys():
         return [
             "How well it foretells, from one half of the noise, what the image shows in the other: "
-            f"{figures['start']:.2f} dB before it was adapted, {figures['score']:.2f} dB after."
+            f"{figures['start']:.3f} dB before it was adapted, {figures['score']:.3f} dB after. "
+            "Most of the rest is noise, which nothing foretells."
         ]
     said = []
     if {"input", "output"} <= figures.keys():

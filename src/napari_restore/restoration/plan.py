@@ -391,6 +391,9 @@ def make_plan(
     psf = _psf(checked, layout, dimensions, named)
     if options.model == "auto" and is_own(spec):
         notes = (*notes, f"'{spec.name}' of your library is the default for such images.")
+    if named is not None and (to := adapted_to(named)):
+        image_name = f", {to['image']}," if to.get("image") else ""
+        notes = (*notes, f"'{named.name}' was adapted to one image{image_name} and suits no other.")
     inverter = None if psf == "none" else named or INVERTERS[layout.channels]
     if checked.method != "network":
         inverter = None

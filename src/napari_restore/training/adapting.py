@@ -457,7 +457,7 @@ def _adapted(subject: Subject, plan: Plan, name: str, where: str) -> Adaptation:
             return Adaptation("", _NO_HELP, before, before)
         entry = library.add(trainer.weights, name)
     statement = (
-        f"'{entry.name}' is in your library, for this image alone. It foretells what the image "
-        f"shows by {after - before:.2f} dB better."
+        f"'{entry.name}' is in your library, for this image alone: judged on the image itself, it "
+        "is surely better."
     )
     return Adaptation(entry.name, statement, before, after)
