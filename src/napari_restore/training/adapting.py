@@ -57,6 +57,8 @@ _SURE = 2.0
 _RISK = 0.15
 #: How often half of the change is tried too.
 _HALVINGS = 2
+#: Steps that take as long as to judge a window.
+_JUDGING = 8
 _NO_HELP = "Adapting did not help this image: the model is unchanged."
 
 
@@ -422,7 +424,9 @@ def _adapted(subject: Subject, plan: Plan, name: str, where: str) -> Adaptation:
         "adapted": {"psf": psf.record(), "image": where, "noise": subject.blur.noise},
         "origin": f"adapted from {spec.name} to one image, for this image alone",
     }
-    tell(0, _STEPS, "Adapting: restoring the image …")
+    judging = _JUDGING * len(subject.windows)
+    total = _STEPS + (2 + _HALVINGS) * judging
+    tell(0, total, "Adapting: restoring the image …")
     invert = tools_of(plan).invert
     pictures = [
         picture
@@ -442,12 +446,12 @@ def _adapted(subject: Subject, plan: Plan, name: str, where: str) -> Adaptation:
         before = after = trainer.best
         begun = [weights.clone() for weights in trainer.average.parameters()]
         for stand in trainer.steps():
-            tell(stand.step, _STEPS)
+            tell(judging + stand.step, total)
             if stand.figures is not None and stand.best:
                 after = stand.figures["score"]
-        for _ in range(_HALVINGS):
+        for number in range(_HALVINGS):
             # A smaller step the same way is surer.
-            tell(_STEPS, _STEPS, "Adapting: how far to go …")
+            tell(_STEPS + (2 + number) * judging, total)
             with torch.no_grad():
                 for weights, old in zip(trainer.average.parameters(), begun, strict=True):
                     weights.lerp_(old, 0.5)
