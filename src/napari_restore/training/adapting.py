@@ -322,7 +322,7 @@ class NoiseSplit:
     """
 
     def __init__(self, subject: Subject, device: torch.device) -> None:
-        self._subject, self._device = subject, device
+        self._subject, self.device = subject, device
         self._before: torch.Tensor | None = None
         self._first: list[torch.Tensor] = []
 
@@ -353,16 +353,16 @@ class NoiseSplit:
         errors, unseen, subject = [], [], self._subject
         restorations = iter(self._first)
         for number, window in enumerate(subject.windows):
-            image, total, hidden = window.to(self._device), torch.zeros(()), torch.zeros(())
+            image, total, hidden = window.to(self.device), torch.zeros(()), torch.zeros(())
             for draw in range(_DRAWS):
                 check()
                 generator = torch.Generator().manual_seed(1000 * number + draw)
                 noise = subject.blur.noise * torch.randn(window.shape, generator=generator)
-                noise = noise.to(self._device)
+                noise = noise.to(self.device)
                 first, second = image + _HALF * noise, image - noise / _HALF
-                told = subject.told(1, self._device, (1 + _HALF**2) ** 0.5)
+                told = subject.told(1, self.device, (1 + _HALF**2) ** 0.5)
                 restored = subject.light(forward(first, None, told)[0])
-                told = subject.told(1, self._device, (1 + _HALF**-2) ** 0.5)
+                told = subject.told(1, self.device, (1 + _HALF**-2) ** 0.5)
                 bank = WienerBank(subject.light(second), told.psf, told.noise)
                 corrected = bank(restored, (_STRENGTH,))[0]
                 total = total + _blocks(subject.seen(corrected) - subject.seen(restored))
@@ -437,7 +437,9 @@ def _adapted(subject: Subject, plan: Plan, name: str, where: str) -> Adaptation:
     ]
     judge = NoiseSplit(subject, torch.device(plan.device))
     data = TrainingData(PairSource(pictures), (), len(subject.windows), judge)
-    with TemporaryDirectory() as folder:
+    graphics = [device for device in (judge.device,) if device.type == "cuda"]
+    # The random numbers of whoever calls go on as if nothing had been.
+    with TemporaryDirectory() as folder, torch.random.fork_rng(graphics):
         files = TrainOptions(
             (), Path(folder), device=plan.device, init=spec.path, checkpoint_seconds=math.inf
         )
