@@ -17,10 +17,11 @@ import pytest
 import torch
 
 from napari_restore.inference import predictor
-from napari_restore.models.catalog import build_network, save_weights
+from napari_restore.models.catalog import ModelSpec, build_network, save_weights
+from napari_restore.restoration import plan
 from napari_restore.runtime import use_threads
 from rounding import terms_of
-from small_networks import SMALL, SMALL_AFFINE
+from small_networks import SMALL, SMALL_AFFINE, SMALL_INVERTER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -108,6 +109,22 @@ def color_model(write_model: Callable[..., str]) -> str:
 @pytest.fixture(scope="session")
 def affine_model(write_model: Callable[..., str]) -> str:
     return write_model("small-haze", "dehaze", "affine", channels=3, **SMALL_AFFINE)
+
+
+@pytest.fixture
+def small_inverters(
+    write_model: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> dict[int, ModelSpec]:
+    """Networks that are told a PSF, in place of those that ship."""
+    made = {}
+    for channels, kind in ((1, "mono"), (3, "color")):
+        options: dict[str, Any] = {"channels": channels, **SMALL_INVERTER}
+        path = write_model(f"small-invert-{kind}", "deblur", "inverter", **options)
+        told: dict[str, Any] = {"options": options, "multiple_of": 4, "halo": 32, "psf": True}
+        name = f"small-invert-{kind}"
+        made[channels] = ModelSpec(name, "deblur", channels, "inverter", path, None, **told)
+    monkeypatch.setattr(plan, "INVERTERS", made)
+    return made
 
 
 @pytest.fixture(scope="session")

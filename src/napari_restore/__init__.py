@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from napari_restore.gui.layers import restore_layer
     from napari_restore.physics.beads import psf_from_beads
     from napari_restore.physics.optics import Optics
+    from napari_restore.training.adapting import adapt
 
     __version__: str
 
@@ -27,6 +28,7 @@ _HOMES = {
     "denoise": "api",
     "motion_deblur": "api",
     "estimate_psf": "api",
+    "adapt": "training.adapting",
     "check": "evaluation.check",
     "Check": "evaluation.check_report",
     "restore_layer": "gui.layers",
@@ -42,6 +44,7 @@ __all__ = [
     "Optics",
     "RestoreError",
     "__version__",
+    "adapt",
     "check",
     "deblur",
     "dehaze",

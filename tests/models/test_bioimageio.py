@@ -73,6 +73,11 @@ def test_a_package_comes_back_with_its_hash(package: Path) -> None:
     )
 
 
+def test_a_package_is_named_as_the_origin(package: Path) -> None:
+    card = library.add(package, "again", notes="From the web.").card()
+    assert f"imported from {package.name}, SHA-256 {catalog.sha256(package)}" in card
+
+
 def write(path: Path, description: Any, **files: bytes) -> Path:
     with zipfile.ZipFile(path, "w") as package:
         package.writestr("rdf.yaml", json.dumps(description))

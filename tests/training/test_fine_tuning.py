@@ -26,6 +26,7 @@ from napari_restore.training.data import SharpImage
 from napari_restore.training.fine_tuning import FineTuning, degradation_of, find_base, hold_out
 from napari_restore.training.projects import KEEP, PAUSE, Project, Settings, all_projects
 from napari_restore.training.recorded_pairs import load_pairs, match_names, register
+from small_networks import SMALL_AFFINE
 from waiting import LIMIT, until
 
 if TYPE_CHECKING:
@@ -311,10 +312,30 @@ def test_settings_that_cannot_be(changes: dict[str, Any], said: str) -> None:
         replace(Settings("x", "deblur-mono", sharp=("a",)), **changes).checked()
 
 
-@pytest.mark.parametrize("model", ["dehaze-mono", "invert-mono", "motion-frames-mono"])
+@pytest.mark.parametrize("model", ["invert-mono", "motion-frames-mono"])
 def test_models_that_look_further_are_not_trained_here(model: str) -> None:
     with pytest.raises(ModelError, match="cannot be trained further"):
         find_base(model)
+
+
+@pytest.mark.usefixtures("quick")
+def test_haze_is_learned_from_clear_images(write_model: Callable[..., str], tmp_path: Path) -> None:
+    library.add(Path(write_model("haze", "dehaze", "affine", channels=3, **SMALL_AFFINE)), "haze")
+    (tmp_path / "clear").mkdir()
+    for seed in range(3):
+        picture = np.stack([scene(seed), scene(seed + 10), scene(seed + 20)], -1)
+        pixels = (255 * picture).astype(np.uint8)
+        imsave(tmp_path / "clear" / f"{seed}.png", pixels, check_contrast=False)
+    settings = Settings("clear", "haze", sharp=(str(tmp_path / "clear"),), minutes=0.1, threads=1)
+    status = FineTuning(Project.create(settings)).run()
+    assert (status.state, status.step > 10) == ("done", True)
+    if status.result:
+        assert find_model("dehaze", 3, "clear").view == SMALL_AFFINE["view"]
+    pairs = replace(settings, sharp=(), low=("a",), high=("b",))
+    with pytest.raises(ModelError, match="not from pairs"):
+        fine_tuning.fine_tuning_recipe(pairs)
+    with pytest.raises(ModelError, match="noise is for deblur and denoise"):
+        fine_tuning.fine_tuning_recipe(replace(settings, noise=(0.0, 0.1)))
 
 
 def images(*names: str) -> list[SharpImage]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -249,6 +250,36 @@ def test_one_image_is_too_few(images: Path, tmp_path: Path) -> None:
     (only / "a.png").write_bytes((images / "blobs_0.png").read_bytes())
     with pytest.raises(RestoreError, match="two or more"):
         loop.Trainer(RECIPE, loop.TrainOptions([only], tmp_path / "out"))
+
+
+def test_steps_are_counted_and_parts_learn_alone(
+    make: Callable[..., loop.Trainer], tmp_path: Path
+) -> None:
+    recipe = replace(RECIPE, steps=4, parts=("decoders", "ups"), warm_up=1, minutes=1e-9)
+    trainer = make(recipe=recipe)
+    before = {key: value.clone() for key, value in trainer.network.state_dict().items()}
+    assert [stand.step for stand in trainer.steps()] == [1, 2, 3, 4]
+    after = trainer.network.state_dict()
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed
+    assert all(key.startswith(recipe.parts) for key in changed)
+
+
+def test_a_judge_decides_in_place_of_held_out_images(
+    make: Callable[..., loop.Trainer], tmp_path: Path
+) -> None:
+    class Judge:
+        scores = iter((20.0, 19.0, 21.0))
+
+        def measure(self, forward: Any) -> dict[str, float]:
+            return {"output": next(self.scores)}
+
+    data = loop.TrainingData(make().source, (), 1, Judge())
+    trainer = loop.Trainer(RECIPE, loop.TrainOptions((), tmp_path / "judged"), data)
+    trainer.begin()
+    assert (trainer.judge()[1], trainer.weights.exists()) == (False, False)
+    assert trainer.judge() == ({"output": 21.0}, True)
+    assert read_metadata(trainer.weights)["validation"] == '{"output": 21.0, "start": 20.0}'
 
 
 # ---------------------------------------------------------------- starting from other weights

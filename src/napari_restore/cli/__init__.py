@@ -91,6 +91,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_models(commands)
     _add_psf(commands)
     _add_train(commands)
+    _add_adapt(commands)
     _add_evaluate(commands)
     _add_check(commands)
     gui = commands.add_parser(
@@ -159,14 +160,13 @@ def _add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
             help="single-channel images: structures up to this many pixels stay",
         )
     if task in ("deblur", "motion_deblur"):
-        add(
-            "--psf",
-            metavar="none|auto|optics|FILE",
-            help="point spread function: none, auto (found in each image), optics (from what the "
+        _add_which_psf(
+            parser,
+            "none|auto|optics|FILE",
+            "point spread function: none, auto (found in each image), optics (from what the "
             "image's metadata record), or an image of one; default: auto, where the image is one "
             "plane, else none",
         )
-        add("--beads", metavar="FILE", help="take the PSF from an image of beads")
     if task == "deblur":
         add(
             "--dimensions",
@@ -229,6 +229,11 @@ def _add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
 
 def _dimensions(text: str) -> int | str:
     return int(text) if text in ("2", "3") else text
+
+
+def _add_which_psf(parser: argparse.ArgumentParser, values: str, text: str) -> None:
+    parser.add_argument("--psf", metavar=values, help=text)
+    parser.add_argument("--beads", metavar="FILE", help="take the PSF from an image of beads")
 
 
 def _add_optics(parser: argparse.ArgumentParser) -> None:
@@ -389,6 +394,40 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--seed", type=int, default=0, metavar="N", help="seed of everything random (default: 0)")
     add("--threads", type=_count, metavar="N", help="processor threads; default: PyTorch's choice")
     add("--quiet", action="store_true", help="no progress bar")
+
+
+def _add_adapt(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "adapt",
+        help="adapt a model to one image",
+        description="Train the last blocks of the network that inverts a blur on one image "
+        "itself, for a minute or a few. If it is surely better for this image, it goes to your "
+        "library, for this image alone; else nothing changes.",
+    )
+    parser.set_defaults(module="adapt")
+    add = parser.add_argument
+    add("input", metavar="IMAGE", help="of one channel or color; of a stack, the middle plane")
+    add("--name", metavar="NAME", help="what the model is called; default: as the file, adapted")
+    add(
+        "--task",
+        default="deblur",
+        choices=("deblur", "motion-deblur"),
+        help="what blurred the image: optics (default), or also motion",
+    )
+    _add_which_psf(
+        parser,
+        "auto|optics|FILE",
+        "point spread function: auto (default, found in the image), optics (from what the image's "
+        "metadata record), or an image of one",
+    )
+    _add_optics(parser)
+    add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, xpu, mps")
+    add("--threads", type=_count, metavar="N", help="processor threads; default: PyTorch's choice")
+    add("--axes", metavar="TZCYX", help="the axes, if the file does not name them")
+    add("--rgb", action=argparse.BooleanOptionalAction, help="take the image as RGB, or not")
+    add("--series", metavar="N", help="number or UID of the series, in a folder (DICOM)")
+    add("--quiet", action="store_true", help="no progress bar")
+    add("--verbose", action="store_true", help="show where in the program an error arose")
 
 
 def _between(text: str) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from .compare import comparison_of
 from .describe import blur_text, duration, title
 from .jobs import LayerJob, plan_layer
 from .layers import METADATA_KEY, SUFFIXES
-from .lineage import meant_by, results_of
+from .lineage import meant_by, results_of, source_of
 from .live import Live
 from .options import DockOptions
 from .preview import Preview
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from napari.components import ViewerModel
+    from napari.layers import Layer
     from napari.qt.threading import GeneratorWorker
 
     from napari_restore.image.layout import Block
@@ -413,6 +414,26 @@ class Session:
             said = self._runs.pop().undo()
         self.changed.emit()
         return said
+
+    def take_away(self, which: Callable[[Layer], bool]) -> list[str]:
+        """Take results away, which `undo` gives back, and return their names.
+
+        What they were made from is seen again, and selected if nothing else is.
+        """
+        run, layers = Run(self.viewer), self.viewer.layers
+        chosen = [layer for layer in layers if which(layer)]
+        with self._quietly():
+            found = [source_of(layer, layers) for layer in chosen]
+            sources = {source for source in found if source is not None and source not in chosen}
+            run.remove(chosen)
+            for source in sources:
+                source.visible = True
+            if not layers.selection:
+                layers.selection = sources
+        run.end()
+        if chosen:
+            self._runs.append(run)
+        return [f"'{layer.name}'" for layer in chosen]
 
     @property
     def can_undo(self) -> bool:

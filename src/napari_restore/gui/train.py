@@ -361,9 +361,9 @@ class TrainWidget(QWidget):
         from napari_restore.models import catalog
 
         names = []
-        for task in ("deblur", "denoise", "motion_deblur"):
+        for task in catalog.TASKS:
             bundled = [s for s in catalog.CATALOG if s.task == task and s.frames == 1]
-            names += [*(spec.name for spec in bundled), *catalog.own_names(task)]
+            names += [*(spec.name for spec in bundled), *catalog.own_names(task, told=False)]
         return names
 
     def _list_projects(self) -> None:
@@ -416,7 +416,7 @@ class TrainWidget(QWidget):
         self.low.setVisible(pairs)
         self.high.setVisible(pairs)
         task = self._task
-        shown = not pairs and task != "motion_deblur"
+        shown = not pairs and task in ("deblur", "denoise")
         _set_row(self._choices, self.as_trained.native, shown)
         chosen = shown and not self.as_trained.value
         _set_row(self._choices, self._blur_row, chosen and task == "deblur")
@@ -440,7 +440,7 @@ class TrainWidget(QWidget):
     def settings(self) -> Settings:
         """What the controls say, but for the folders."""
         pairs, task = self.kind.value == _PAIRS, self._task
-        chosen = not pairs and not self.as_trained.value and task != "motion_deblur"
+        chosen = not (pairs or self.as_trained.value) and task in ("deblur", "denoise")
         blur = (self.blur[0].value, self.blur[1].value) if chosen and task == "deblur" else None
         noise = (self.noise[0].value / 100, self.noise[1].value / 100) if chosen else None
         name = self.name.value.strip() or free_name(f"my {self.base.value}")

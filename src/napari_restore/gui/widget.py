@@ -27,6 +27,7 @@ from superqt import QElidingLabel
 from napari_restore.errors import RestoreError
 from napari_restore.runtime import available_devices
 
+from .adapt import AdaptRow
 from .check import CheckRow
 from .compare import HOLD_KEY, Comparison, comparison_of, hold_key
 from .controls import Controls
@@ -179,6 +180,8 @@ class RestoreWidget(QWidget):
 
         self._build_compare()
         self.check_row = CheckRow(self.session)
+        self.adapt_row = AdaptRow(self.session, self.controls, self._say)
+        self.adapt_row.setVisible(self.face.undoes_blur)
 
         main = QFormLayout()
         more = QWidget()
@@ -209,6 +212,7 @@ class RestoreWidget(QWidget):
             buttons,
             self._compare_row,
             self.check_row,
+            self.adapt_row,
         )
         for row in (*rows, self.progress_bar, self.status, self.advanced_button, more):
             layout.addWidget(row) if isinstance(row, QWidget) else layout.addLayout(row)
@@ -406,6 +410,7 @@ class RestoreWidget(QWidget):
         self.preview_button.setEnabled(possible and not running)
         self.restore_button.setEnabled(possible and not running)
         self.cancel_button.setEnabled(running)
+        self.adapt_row.suit(possible)
         channels = self.session.channels()
         self.controls.all_channels.setText(f"All {len(channels)} channels")
         chosen = set(self.session.sources())

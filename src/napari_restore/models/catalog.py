@@ -39,6 +39,9 @@ ARCHITECTURES = {
 
 #: Architectures that look at a bounded part of one frame, and nothing else.
 _LOCAL = ("nafnet", "resunet", "spandrel")
+#: Architectures that are told a point spread function, and how far one for planes looks.
+_TOLD = ("inverter", "volume")
+_TOLD_HALO = 192
 
 #: Ending of the user's models; what comes before it is the name.
 OWN_SUFFIX = ".safetensors"
@@ -76,7 +79,7 @@ class ModelSpec:
     frames : int
         Consecutive frames that the network looks at to restore one: 1 or 2.
     psf : bool
-        Whether it is told the point spread function. Such a model serves several tasks, and is
+        Whether it is told the point spread function. Those that ship serve several tasks, and are
         chosen by the point spread function and not by name.
     estimator : str
         What it estimates beside: "blur", "motion", or nothing.
@@ -346,7 +349,7 @@ INVERTERS: dict[int, ModelSpec] = {
         weights="invert-mono.safetensors",
         sha256="fd53fb98fb59ec501c74070c4cfb9aa1b6285a0950c65cdaa6d5974878c7d756",
         options={"channels": 1, "keep_light": True, **INVERTER},
-        halo=192,
+        halo=_TOLD_HALO,
         psf=True,
     ),
     3: ModelSpec(
@@ -357,7 +360,7 @@ INVERTERS: dict[int, ModelSpec] = {
         weights="invert-color.safetensors",
         sha256="ce153d96739d3ed1dfeda48d2298d7cb59533abdfa04f2ccf9dc7cc713a8f465",
         options={"channels": 3, **INVERTER},
-        halo=192,
+        halo=_TOLD_HALO,
         psf=True,
     ),
 }
@@ -519,22 +522,47 @@ def _own(name: str, path: Path, *state: int) -> ModelSpec:
     return replace(spec_from_file(path, TASKS[0]), name=name, weights=str(path))
 
 
-def own_names(task: str) -> list[str]:
-    """Names of the user's models for a task, as their files say; builds no network."""
-    return [name for name, path in own_files().items() if _task_of(path) == task]
+def own_names(task: str, *, told: bool = True) -> list[str]:
+    """Names of the user's models for a task, as their files say; builds no network.
+
+    Parameters
+    ----------
+    task : str
+    told : bool
+        Also those that are told a point spread function.
+    """
+    said = {name: _said(path) for name, path in own_files().items()}
+    return [
+        name
+        for name, metadata in said.items()
+        if metadata.get("task") == task and (told or metadata.get("architecture") not in _TOLD)
+    ]
 
 
-def _task_of(path: Path) -> str:
+def _said(path: Path) -> Mapping[str, str]:
+    """Metadata of a file of the user's; none if it is damaged."""
     try:
         state = path.stat()
-        return _said_task(path, state.st_mtime_ns, state.st_size)
+        return _said_by(path, state.st_mtime_ns, state.st_size)
     except (ModelError, OSError):
-        return ""
+        return {}
 
 
 @lru_cache(maxsize=256)
-def _said_task(path: Path, *state: int) -> str:
-    return read_metadata(path).get("task", "")
+def _said_by(path: Path, *state: int) -> Mapping[str, str]:
+    return read_metadata(path)
+
+
+def adapted_to(spec: ModelSpec) -> dict[str, Any]:
+    """Tell what a model was adapted to: an object with ``psf``, a record; empty if to nothing."""
+    path = Path(spec.weights)
+    if not spec.psf or not path.is_absolute() or path.suffix != ".safetensors":
+        return {}
+    try:
+        found = json.loads(_said(path).get("adapted", "{}"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def is_own(spec: ModelSpec) -> bool:
@@ -648,6 +676,8 @@ def _spec(path: Path, task: str) -> ModelSpec:
         raise ModelError(
             f"{path} needs image sides in multiples of {multiple}; at most 16 is supported."
         )
+    if architecture == "inverter":
+        return ModelSpec(**common, multiple_of=multiple, halo=_TOLD_HALO, psf=True)
     window = options.get("attention_window")
     # Measured on the bundled models: two convolutions a block look twice as far as one.
     reach = (8 if architecture == "nafnet" else 16) * multiple

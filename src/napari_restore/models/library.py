@@ -72,9 +72,11 @@ class Entry:
 
     @property
     def origin(self) -> str:
-        """Where it comes from: ``bundled``, ``trained`` or ``imported``."""
+        """Where it comes from: ``bundled``, ``trained``, ``adapted`` or ``imported``."""
         if self.bundled:
             return "bundled"
+        if "adapted" in self.metadata:
+            return "adapted"
         return "trained" if "steps" in self.metadata else "imported"
 
     @property
@@ -116,6 +118,7 @@ class Entry:
         how = _object(said.get("training")) | {
             key: said[key] for key in ("steps", "minutes", "seed", "device") if key in said
         }
+        how |= _adapted(_object(said.get("adapted")))
         started = _object(said.get("started_from"))
         if started:
             how["started from"] = f"{started.get('name')} ({str(started.get('sha256'))[:12]})"
@@ -129,7 +132,26 @@ class Entry:
         return "\n".join(lines) + "\n"
 
 
+def _adapted(to: Mapping[str, Any]) -> dict[str, str]:
+    """Say what a model was adapted to; nothing if to nothing."""
+    psf = to.get("psf")
+    if not isinstance(psf, dict):
+        return {}
+    rows = {
+        "adapted to": f"{to.get('image') or 'one image'}; it is for this image alone",
+        "point spread function": f"{psf.get('family')}, FWHM {psf.get('fwhm_px')} px",
+    }
+    noise = to.get("noise")
+    return rows | ({"noise": f"{noise:.2%} of the range"} if isinstance(noise, float) else {})
+
+
 def _sentences(figures: Mapping[str, Any]) -> list[str]:
+    if {"score", "start"} <= figures.keys():
+        return [
+            "How well it foretells, from one half of the noise, what the image shows in the other: "
+            f"{figures['start']:.3f} dB before it was adapted, {figures['score']:.3f} dB after. "
+            "Most of the rest is noise, which nothing foretells."
+        ]
     said = []
     if {"input", "output"} <= figures.keys():
         said.append(
@@ -274,6 +296,18 @@ def add(
         raise ModelError(f"There is a model '{name}' already. Give the new one another name.")
     if source.suffix.lower() == ".zip":
         return _add_package(source, name, task, license, notes)
+    return _add_weights(source, name, task, license, notes, source)
+
+
+def _add_weights(
+    source: Path,
+    name: str,
+    task: str | None,
+    license: str | None,
+    notes: str | None,
+    given: Path,
+) -> Entry:
+    """Import a file of weights; ``given`` is what the user gave, which may hold it."""
     metadata = read_metadata(source) if source.suffix == ".safetensors" else {}
     if "task" not in metadata and task is None:
         raise ModelError(
@@ -309,7 +343,7 @@ def add(
                 "architecture": spec.architecture,
                 "options": dict(spec.options),
                 "license": license or spec.license,
-                "origin": f"imported from {source.name}, SHA-256 {sha256(source)}",
+                "origin": f"imported from {given.name}, SHA-256 {sha256(given)}",
             }
             if notes:
                 said["notes"] = notes
@@ -327,7 +361,7 @@ def _add_package(
     with TemporaryDirectory() as folder:
         path, said = weights_in(source, Path(folder))
         if path.suffix == ".safetensors":
-            return add(path, name, license=license, notes=notes)
+            return _add_weights(path, name, None, license, notes, source)
         if task is not None:
             said["task"] = task
         return _add_written(source, load_state(path), said, name, license, notes)

@@ -12,7 +12,7 @@ import numpy as np
 
 from napari_restore.analysis.motion import CELL, field_of_motion
 from napari_restore.analysis.point_spread import PSF
-from napari_restore.errors import PsfError, RestoreError
+from napari_restore.errors import ModelError, PsfError, RestoreError
 from napari_restore.image.intensity import LOOK_SIDE, as_seen, candidates, find_scales, structure
 from napari_restore.image.layout import (
     LEAST_PLANES,
@@ -30,7 +30,14 @@ from napari_restore.image.layout import (
     with_time,
 )
 from napari_restore.inference.engine import default_tiles, halo_with
-from napari_restore.models.catalog import INVERTERS, VOLUME_INVERTER, find_model, is_own
+from napari_restore.models.catalog import (
+    INVERTERS,
+    VOLUME_INVERTER,
+    adapted_to,
+    bundled_model,
+    find_model,
+    is_own,
+)
 from napari_restore.runtime import resolve_device, torch
 
 from .given_psf import are_optics, find_pixel_size, given_psfs, has_planes
@@ -59,7 +66,7 @@ class Options:
     ----------
     task : {"deblur", "dehaze", "motion_deblur", "denoise"}
     model : str
-        "auto", a name of the catalog, or a file of weights.
+        "auto", a name of the catalog or of the library, or a file of weights.
     device : str
         "auto", "cpu", "cuda", "cuda:1", "xpu", "mps". With "auto", each worker of a cluster takes
         the best it has.
@@ -84,7 +91,8 @@ class Options:
         its background and normalized. "auto" finds it from the image, and does without where none
         explains the image. None is "auto" for images of one plane, else "none". Also what
         `psf_from_beads` returns, the arguments of `Optics` as a dictionary, or a list: one for each
-        channel.
+        channel. For a model that was adapted to an image, None and "auto" are the one that it was
+        adapted to.
     pixel_size : length, optional
         Side of a pixel of the image, or height and width: "65 nm", or a number in µm; of a volume,
         the distance of planes, height and width. A PSF that has a pixel size too is resampled to
@@ -348,6 +356,10 @@ def make_plan(
     if frames not in (1, 2) or isinstance(frames, bool):
         raise RestoreError(f"frames must be 1 or 2; got {frames!r}.")
     spec = find_model(options.task, layout.channels, options.model, int(frames))
+    named = spec if spec.psf else None
+    if named is not None:
+        # What is not told a PSF finds out about the image beside it.
+        spec = bundled_model(options.task, layout.channels)
     if frames == 2:
         layout = with_time(layout)
     exposure = _exposure(options.exposure, spec)
@@ -376,10 +388,13 @@ def make_plan(
         pixel_size=None if options.pixel_size is None else find_pixel_size(options.pixel_size),
     )
     dimensions, layout, notes = _dimensions(checked, layout)
-    psf = _psf(checked, layout, dimensions)
+    psf = _psf(checked, layout, dimensions, named)
     if options.model == "auto" and is_own(spec):
         notes = (*notes, f"'{spec.name}' of your library is the default for such images.")
-    inverter = None if psf == "none" else INVERTERS[layout.channels]
+    if named is not None and (to := adapted_to(named)):
+        image_name = f", {to['image']}," if to.get("image") else ""
+        notes = (*notes, f"'{named.name}' was adapted to one image{image_name} and suits no other.")
+    inverter = None if psf == "none" else named or INVERTERS[layout.channels]
     if checked.method != "network":
         inverter = None
     elif dimensions == 3:
@@ -462,9 +477,13 @@ def _dimensions(options: Options, layout: Layout) -> tuple[int, Layout, tuple[st
     return 2, layout, (f"Plane by plane: {why}",)
 
 
-def _psf(options: Options, layout: Layout, dimensions: int) -> tuple[PSF, ...] | str:
-    """PSFs that were given, "auto" or "none"."""
+def _psf(
+    options: Options, layout: Layout, dimensions: int, named: ModelSpec | None
+) -> tuple[PSF, ...] | str:
+    """PSFs that were given, "auto" or "none"; ``named`` is a model that is told one."""
     given = options.psf
+    if named is not None:
+        return _psf_of(named, options, layout, dimensions)
     applies = options.task in ("deblur", "motion_deblur") and options.frames == 1
     if given is None:
         # Each frame of a movie moved in a way of its own, and each plane of a stack is out of focus
@@ -489,6 +508,36 @@ def _psf(options: Options, layout: Layout, dimensions: int) -> tuple[PSF, ...] |
     psfs = given_psfs(given, layout, options.pixel_size, dimensions)
     # One that was looked for and not found.
     return psfs if any(psfs) else "none"
+
+
+def _psf_of(
+    model: ModelSpec, options: Options, layout: Layout, dimensions: int
+) -> tuple[PSF, ...] | str:
+    """PSFs for a model of the user's: given, or the one that it was adapted to, or "auto"."""
+    given = options.psf
+    if isinstance(given, str) and given == "none":
+        raise RestoreError(
+            f"Model '{model.name}' is told a point spread function, and psf is 'none'. Leave psf "
+            "out, or choose another model."
+        )
+    if dimensions == 3 or options.method != "network":
+        raise RestoreError(
+            f"Model '{model.name}' restores planes, and is no classical method. Leave dimensions "
+            "and method out, or choose model='auto'."
+        )
+    if given is None or isinstance(given, str):
+        record = adapted_to(model).get("psf")
+        if record is None:
+            return "auto"
+        try:
+            given = PSF.from_record(record)
+        except (KeyError, TypeError, ValueError, PsfError) as error:
+            raise ModelError(
+                f"Model '{model.name}' does not say which point spread function it was adapted to "
+                f"({error!r}). Remove it, or give the psf."
+            ) from error
+    psfs = given_psfs(given, layout, options.pixel_size, dimensions)
+    return psfs if any(psfs) else "auto"
 
 
 def _exposure(exposure: float | None, spec: ModelSpec) -> float | None:

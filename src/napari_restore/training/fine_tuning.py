@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from .projects import Project, Settings
     from .recipes import Recipe
 
-#: Tasks whose networks see no more than a crop shows, and can be trained further.
-TASKS = ("deblur", "denoise", "motion_deblur")
+#: Tasks for which pairs can be recorded: their networks see no more than a crop shows.
+_FROM_PAIRS = ("deblur", "denoise")
 #: Most images that are held out, and the share of them.
 _MOST_HELD_OUT, _HELD_OUT = 8, 0.2
 #: Seconds between two words on how far it is.
@@ -65,11 +65,11 @@ def find_base(name: str) -> tuple[Entry, Recipe]:
     """
     entry = library.find_entry(name)
     spec = entry.spec
-    if spec.task not in TASKS or spec.psf or spec.frames != 1:
+    if spec.psf or spec.frames != 1:
         raise ModelError(
-            f"'{name}' cannot be trained further: it looks at whole images, at two frames, or is "
-            "told a point spread function. Choose a model that removes blur, motion or noise from "
-            "one frame."
+            f"'{name}' cannot be trained further: it looks at two frames, or is told a point "
+            "spread function. Choose a model of deblur, dehaze, motion deblur or denoise for one "
+            "frame."
         )
     recipe = get_recipe(bundled_model(spec.task, spec.channels).name)
     if spec.architecture != recipe.architecture:
@@ -105,6 +105,10 @@ def degradation_of(recipe: Recipe, settings: Settings) -> Degradation:
         kernel = partial(defocus_between, *blur)
         made = replace(made, blur=KernelBlur(kernel), margin=max(12, math.ceil(3 * blur[1])))
     if noise is not None:
+        if recipe.task not in ("deblur", "denoise"):
+            raise ModelError(
+                f"noise is for deblur and denoise; '{settings.model}' does {recipe.task}."
+            )
         low, high = (max(share, 1e-4) for share in noise)
         if isinstance(made, (ColorNoise, MonoNoise)):
             made = replace(made, sigmas=(low, high))
@@ -120,22 +124,27 @@ def fine_tuning_recipe(settings: Settings) -> tuple[Entry, Recipe]:
     entry, recipe = find_base(settings.model)
     options = dict(recipe.options)
     if settings.from_pairs:
-        if recipe.task == "motion_deblur":
-            raise ModelError("Motion deblurring is learned from sharp images, not from pairs.")
+        if recipe.task not in _FROM_PAIRS:
+            raise ModelError(
+                f"{recipe.task} is learned from sharp and clear images, not from pairs. Give such "
+                "images, or begin with a model of deblur or denoise."
+            )
         # Nobody knows how blurred recorded images are, so it is not estimated any more.
         options.pop("estimates", None)
         degradation: Degradation = RecordedPairs(recipe.channels)
     else:
         degradation = degradation_of(recipe, settings)
+    hazy = recipe.task == "dehaze"
     return entry, replace(
         recipe,
         name=settings.name,
         options=options,
         degradation=degradation,
-        crops=((0.0, 64, 8), (0.6, 96, 4)),
-        learning_rate=3e-4,
+        # Haze is seen in what is wide.
+        crops=recipe.crops[:1] if hazy else ((0.0, 64, 8), (0.6, 96, 4)),
+        learning_rate=1e-4 if hazy else 3e-4,
         warm_up=20,
-        losses=((0.0, log_error),),
+        losses=((0.0, recipe.losses[-1][1] if hazy else log_error),),
         emphasis={},
         estimate_share=0.0,
         oracle_motion_until=0.0,
@@ -203,7 +212,8 @@ def load(settings: Settings, recipe: Recipe) -> tuple[TrainingData, list[str]]:
     else:
         _check_folders(settings.sharp)
         train, held_out, note = hold_out(load_folder(settings.sharp, recipe.channels))
-        data = TrainingData(CropSource(train, minimum=96), held_out, len(train))
+        source = CropSource(train, minimum=96, scenes=recipe.scenes)
+        data = TrainingData(source, held_out, len(train))
     return data, [*notes, *([note] if note else [])]
 
 

@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -75,6 +75,14 @@ class TrainOptions:
     checkpoint_seconds: float = 150.0
 
 
+class Judge(Protocol):
+    """Measures a network; see `Validation.measure`. The figure ``output`` decides."""
+
+    def measure(self, forward: Forward) -> dict[str, float]:
+        """Measure a network."""
+        ...
+
+
 class TrainingData(NamedTuple):
     """What a training learns from, and what it is validated on.
 
@@ -84,11 +92,14 @@ class TrainingData(NamedTuple):
     held_out : sequence of SharpImage
     images : int
         That the crops are from.
+    judge : Judge, optional
+        In place of held-out images: says how good weights are, the more the better.
     """
 
     source: Crops
     held_out: Sequence[SharpImage]
     images: int
+    judge: Judge | None = None
 
 
 class Stand(NamedTuple):
@@ -179,12 +190,16 @@ class Trainer:
                 ) from error
         self.network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval()
+        for name, weights in self.network.named_parameters():
+            weights.requires_grad_(not recipe.parts or name.startswith(recipe.parts))
+        self._learning = [w for w in self.network.parameters() if w.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=1e-4
+            self._learning, lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=1e-4
         )
         self.validation = Validation(
             data.held_out, recipe.degradation, self.device, recipe.scenes[:1]
         )
+        self._judge: Judge = data.judge or self.validation
         self.step, self.elapsed, self.best = 0, 0.0, -math.inf
         #: PSNR of the weights that it began with, if that was measured.
         self.start: float | None = None
@@ -198,6 +213,8 @@ class Trainer:
 
     @property
     def _share(self) -> float:
+        if self.recipe.steps:
+            return min(1.0, self.step / self.recipe.steps)
         return min(1.0, self.elapsed / self.budget)
 
     def _crop(self) -> tuple[int, int]:
@@ -235,7 +252,7 @@ class Trainer:
         )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 0.5)
+        torch.nn.utils.clip_grad_norm_(self._learning, 0.5)
         self.optimizer.step()
         # A short memory at first, so that the average forgets the untrained network.
         decay = min(0.999, (1 + self.step) / (10 + self.step))
@@ -249,7 +266,7 @@ class Trainer:
 
     def validate(self) -> dict[str, float]:
         """Figures of the averaged weights; see `Validation.measure`."""
-        return self.validation.measure(partial(forward, self.average))
+        return self._judge.measure(partial(forward, self.average))
 
     # ------------------------------------------------------------ files
 
@@ -339,7 +356,7 @@ class Trainer:
             If a checkpoint cannot be written; the last one stays.
         """
         since, losses = 0.0, list[float]()
-        while self.elapsed < self.budget:
+        while self._share < 1:
             start = time.monotonic()
             loss = self.train_step()
             seconds = time.monotonic() - start
@@ -347,7 +364,7 @@ class Trainer:
             since += seconds
             losses.append(loss)
             figures, best = None, False
-            if since >= self.options.checkpoint_seconds or self.elapsed >= self.budget:
+            if since >= self.options.checkpoint_seconds or self._share >= 1:
                 since = 0.0
                 figures, best = self.judge()
                 self.save()

@@ -66,6 +66,10 @@ class Recipe:
         Recipe whose weights begin this one; channel counts may differ.
     minutes : float
         Default wall-clock budget.
+    steps : int
+        Budget in steps, in place of the time; 0 for none.
+    parts : tuple of str
+        How the names of the weights begin that learn; empty for all.
     """
 
     name: str
@@ -86,6 +90,8 @@ class Recipe:
     harm: float = 0.0
     start_from: str | None = None
     minutes: float = 28.0
+    steps: int = 0
+    parts: tuple[str, ...] = ()
 
     @property
     def channels(self) -> int:
