@@ -9,7 +9,7 @@ import torch
 
 from napari_restore.runtime import check
 
-from .inverse import WienerBank, centered_in
+from .inverse import WienerBank
 from .psf import fast_length
 from .transforms import backward, forward
 
@@ -226,22 +226,20 @@ class _Blur:
         # Beyond the margin whatever wraps around misses the image.
         self._size = [fast_length(n + 2 * h) for n, h in zip(shape, half, strict=True)]
         self.inside = tuple(slice(h, h + n) for n, h in zip(shape, half, strict=True))
-        self._transfer = forward(centered_in(psf[None], self._size)[0], self._size)
-        self._transposed = self._transfer.conj().resolve_conj()
-        # 0 around the image, always.
-        self._frame = psf.new_zeros(self._size)
+        # An image begins where it is, and the estimate by half of the PSF before it: so planes that
+        # show nothing need not be transformed.
+        self._shape = tuple(shape)
+        self._transposed = forward(psf.flip(*range(psf.ndim)), self._size)
+        self._transfer = self._transposed.conj().resolve_conj()
 
     def __call__(self, estimate: torch.Tensor) -> torch.Tensor:
         """Blur an estimate of the size at work; what the image shows of it."""
-        return self._filtered(estimate, self._transfer)[self.inside]
+        spectrum = forward(estimate, self._size).mul_(self._transfer)
+        return backward(spectrum, self._size, self._shape)
 
     def back(self, image: torch.Tensor) -> torch.Tensor:
         """Transpose of the blur, from the image to the size at work."""
-        self._frame[self.inside] = image
-        return self._filtered(self._frame, self._transposed)
-
-    def _filtered(self, x: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:
-        return backward(forward(x, self._size).mul_(transfer), self._size)
+        return backward(forward(image, self._size).mul_(self._transposed), self._size)
 
     def beyond(self, image: torch.Tensor) -> torch.Tensor:
         """Extend an image to the size at work by repeating its edge."""
