@@ -1,13 +1,13 @@
 """How well and how fast volumes are restored, with the true point spread function and a wrong one.
 
     python benchmarks/volumes.py quality [--scenes bars,nuclei] [--photons 100,1000] [FILES]
-    python benchmarks/volumes.py speed [--shape 32,256,256] [--others]
+    python benchmarks/volumes.py speed [--shape 32,256,256] [--others] [--only wiener]
     python benchmarks/volumes.py memory
 
 Quality is PSNR after the best affine fit, on volumes that are made up or cut from FILES, and
 seen by a wide-field and a confocal microscope. Speed is by processor time; --others times
-RedLionfish and scikit-image, if they are installed. Memory is the peak of a process that restores
-volumes of several depths chunk by chunk.
+RedLionfish and scikit-image, if they are installed; --only names some of all. Memory is the peak
+of a process that restores volumes of several depths chunk by chunk.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def quality(names: list[str], photons: list[float]) -> None:
                 print(f"| {label} | {row} | {light} |", flush=True)
 
 
-def speed(shape: tuple[int, ...], others: bool) -> None:
+def speed(shape: tuple[int, ...], others: bool, only: list[str]) -> None:
     """Print Mvoxel/s of each method, and of other packages, by processor time.
 
     All run in turns, so that what else the computer does disturbs them alike. The first round does
@@ -107,6 +107,7 @@ def speed(shape: tuple[int, ...], others: bool) -> None:
         runs["RedLionfish, 30 steps"] = partial(
             doRLDeconvolutionFromNpArrays, image, psf, niter=30, method="cpu"
         )
+    runs = {name: run for name, run in runs.items() if not only or name.split(",")[0] in only}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(4):
         for name, run in runs.items():
@@ -144,12 +145,13 @@ def main() -> None:
     parser.add_argument("--photons", default="100,1000")
     parser.add_argument("--shape", default="32,256,256")
     parser.add_argument("--others", action="store_true")
+    parser.add_argument("--only", nargs="+", default=[], help="methods, RedLionfish, scikit-image")
     args = parser.parse_args()
     if args.what == "quality":
         names = [*filter(None, args.scenes.split(",")), *args.files]
         quality(names, [float(count) for count in args.photons.split(",")])
     elif args.what == "speed":
-        speed(tuple(int(side) for side in args.shape.split(",")), args.others)
+        speed(tuple(int(side) for side in args.shape.split(",")), args.others, args.only)
     elif args.what == "memory":
         memory()
     else:

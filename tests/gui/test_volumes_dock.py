@@ -109,7 +109,9 @@ def test_fields_of_volumes_are_shown_for_stacks_and_what_is_typed_counts(viewer,
     fields["z_step"].value = "250"
     assert dock.psf_picture.psf.pixel_size == pytest.approx((0.25, 0.1, 0.1))
     fields["z_step"].value = "0"
-    assert "Give one length above 0" in dock.summary.text() and not dock.restore_button.isEnabled()
+    said = dock.summary.text()
+    assert "The z step" in said and "pixel_size is" not in said and "scale along Z" in said
+    assert not dock.restore_button.isEnabled()
     fields["z_step"].value = "300"
     controls.dimensions.value = 2
     assert not fields["defocus"].native.isHidden() and fields["z_step"].native.isHidden()

@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from napari_restore.physics.deconvolution import RichardsonLucy, Scale, Wiener
-from napari_restore.physics.transforms import backward, forward
+from napari_restore.physics.transforms import backward, forward, quick_size
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,23 @@ def test_transforms_are_those_of_numpy(shape, size):
     spectrum = forward(torch.from_numpy(x), size)
     np.testing.assert_allclose(spectrum.numpy(), expected, atol=1e-4)
     back = backward(spectrum, size).numpy()
-    np.testing.assert_allclose(back, np.fft.irfftn(expected, size, axes), atol=1e-5)
+    whole = np.fft.irfftn(expected, size, axes)
+    np.testing.assert_allclose(back, whole, atol=1e-5)
+    first = [n - 1 for n in size]
+    part = backward(forward(torch.from_numpy(x), size, spectrum), size, first).numpy()
+    np.testing.assert_allclose(part, whole[(..., *map(slice, first))], atol=1e-5)
+
+
+def test_lengths_are_quick_and_not_much_longer():
+    for length in range(1, 1200):
+        deep, height, width = quick_size([length] * 3)
+        assert length <= deep <= height == width <= 1.27 * length + 1
+        for each in (deep, width):
+            for factor in (2, 3, 5):
+                while each % factor == 0:
+                    each //= factor
+            assert each == 1
+    assert quick_size([36, 266, 522]) == [36, 288, 576]
 
 
 class _Transformed(TorchDispatchMode):

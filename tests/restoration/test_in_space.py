@@ -14,7 +14,7 @@ from scipy import ndimage, signal
 from napari_restore import Optics, RestoreError, deblur, restore
 from napari_restore.analysis.point_spread import PSF as PointSpread
 from napari_restore.restoration.given_psf import narrower
-from napari_restore.restoration.run import restore_array
+from napari_restore.restoration.run import BlockTask, find_facts, restore_array, restore_here
 from napari_restore.training import scenes
 from planning import WATER_CONFOCAL, plan
 
@@ -189,6 +189,11 @@ BAD: dict[str, tuple[tuple[int, ...], dict[str, Any], str]] = {
     "time": ((8, 32, 32), {"dimensions": 3, "psf": PSF, "axes": "TYX"}, "Name it Z"),
     "plane": ((32, 32), {"dimensions": 3, "psf": PSF}, "axis of depth"),
     "four": ((8, 32, 32), {"dimensions": 4, "psf": PSF}, "2, 3 or 'auto'; got 4"),
+    "step": (
+        (8, 32, 32),
+        {"dimensions": 3, "psf": PSF, "pixel_size": (0, 0.1, 0.1)},
+        "The z step, the distance of planes, is 0",
+    ),
     "method": ((8, 32, 32), {"method": "magic", "psf": PSF}, "must be one of.*magic"),
 }
 
@@ -235,6 +240,51 @@ def test_dimensions_choose_themselves_and_say_so(
     found = plan(image, "deblur", axes=axes, dimensions="auto", **options)
     assert found.dimensions == dimensions
     assert said in " ".join(found.notes)
+
+
+@pytest.mark.parametrize("dimensions", ["auto", 3])
+def test_what_is_done_with_colors_is_said(dimensions: Any) -> None:
+    gray, color = (np.zeros((8, 64, 64, *more), np.uint8) for more in ((), (3,)))
+    for image, axes in ((gray, "ZYX"), (color, "ZYXS")):
+        found = plan(image, "deblur", axes=axes, dimensions=dimensions, psf=CONFOCAL)
+        assert found.dimensions == 3
+        assert ("Red, green and blue are restored one by one" in " ".join(found.notes)) == (
+            image is color
+        )
+
+
+class _Read:
+    """A volume that tells how many parts of it were read."""
+
+    def __init__(self, samples: np.ndarray) -> None:
+        self.samples, self.times = samples, 0
+        self.shape, self.dtype, self.ndim = samples.shape, samples.dtype, samples.ndim
+
+    def __getitem__(self, place: Any) -> np.ndarray:
+        self.times += 1
+        return self.samples[place]
+
+
+@pytest.mark.parametrize(("dimensions", "ahead"), [(3, 0), (2, 1)])
+def test_blocks_of_volumes_are_not_read_ahead(
+    dimensions: int, ahead: int, volume: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """They are large: one that waits would take more memory than time is won."""
+    image = volume[1]
+    psf = PSF if dimensions == 3 else FLAT
+    found = plan(
+        image, "deblur", axes="ZYX", dimensions=dimensions, psf=psf, method="wiener", device="cpu"
+    )
+    task, source = BlockTask(found, find_facts(image, found)), _Read(image)
+    depth = image.shape[0]
+    blocks = [(slice(z, z + 4), slice(None), slice(None)) for z in range(0, depth - 3, 4)]
+    blocks = [
+        tuple(slice(*p.indices(n)) for p, n in zip(b, image.shape, strict=True)) for b in blocks
+    ]
+    for count, _ in enumerate(restore_here(task, source, list(enumerate(blocks))), 1):
+        if count < len(blocks) and not ahead:
+            assert source.times == count
+    assert source.times == len(blocks) > 2
 
 
 def test_a_psf_is_resampled_to_the_planes_of_the_image() -> None:

@@ -777,6 +777,9 @@ def restore_into_zarr(
                         written.result()
                     written = writer.submit(_keep, image, part, number, block, samples, report)
                     del samples
+                    if client is None and not run.plan.overlaps:
+                        written.result()
+                        written = None
             if written is not None:
                 written.result()
             for level, _ in _reduce_all(image, part):

@@ -9,9 +9,8 @@ import torch
 
 from napari_restore.runtime import check
 
-from .inverse import WienerBank, centered_in
-from .psf import fast_length
-from .transforms import backward, forward
+from .inverse import WienerBank
+from .transforms import backward, forward, quick_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -224,28 +223,33 @@ class _Blur:
     def __init__(self, shape: Sequence[int], psf: torch.Tensor) -> None:
         half = [side // 2 for side in psf.shape]
         # Beyond the margin whatever wraps around misses the image.
-        self._size = [fast_length(n + 2 * h) for n, h in zip(shape, half, strict=True)]
+        self._wide = [n + 2 * h for n, h in zip(shape, half, strict=True)]
+        self._size = quick_size(self._wide)
         self.inside = tuple(slice(h, h + n) for n, h in zip(shape, half, strict=True))
-        self._transfer = forward(centered_in(psf[None], self._size)[0], self._size)
-        self._transposed = self._transfer.conj().resolve_conj()
-        # 0 around the image, always.
-        self._frame = psf.new_zeros(self._size)
+        # An image begins where it is, and the estimate by half of the PSF before it: so planes that
+        # show nothing need not be transformed.
+        self._shape = tuple(shape)
+        self._transposed = forward(psf.flip(*range(psf.ndim)), self._size)
+        self._transfer = self._transposed.conj().resolve_conj()
+        self._spectrum: torch.Tensor | None = None
 
     def __call__(self, estimate: torch.Tensor) -> torch.Tensor:
         """Blur an estimate of the size at work; what the image shows of it."""
-        return self._filtered(estimate, self._transfer)[self.inside]
+        return self._filtered(estimate, self._transfer, self._shape)
 
     def back(self, image: torch.Tensor) -> torch.Tensor:
         """Transpose of the blur, from the image to the size at work."""
-        self._frame[self.inside] = image
-        return self._filtered(self._frame, self._transposed)
+        return self._filtered(image, self._transposed, self._wide)
 
-    def _filtered(self, x: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:
-        return backward(forward(x, self._size).mul_(transfer), self._size)
+    def _filtered(
+        self, x: torch.Tensor, transfer: torch.Tensor, shape: Sequence[int]
+    ) -> torch.Tensor:
+        self._spectrum = forward(x, self._size, self._spectrum).mul_(transfer)
+        return backward(self._spectrum, self._size, shape)
 
     def beyond(self, image: torch.Tensor) -> torch.Tensor:
         """Extend an image to the size at work by repeating its edge."""
-        for axis, (length, part) in enumerate(zip(self._size, self.inside, strict=True)):
+        for axis, (length, part) in enumerate(zip(self._wide, self.inside, strict=True)):
             place = torch.arange(length, device=image.device) - part.start
             image = image.index_select(axis, place.clamp(0, part.stop - part.start - 1))
         return image

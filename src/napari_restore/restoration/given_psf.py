@@ -77,6 +77,12 @@ def find_pixel_size(given: Any) -> PixelSize | None:
     several = isinstance(given, (tuple, list)) or (isinstance(given, np.ndarray) and given.ndim)
     each = list(given) if several else [given, given]
     lengths = [micrometers(length, "pixel size of the image") for length in each]
+    if len(lengths) == 3 and lengths[0] <= 0 < min(lengths[1:]):
+        raise PsfError(
+            f"The z step, the distance of planes, is {each[0]!r}. Give a length above 0, '200 nm' "
+            "or 0.2 (µm), say: as z_step of the optics, or first of three in pixel_size; in napari "
+            "as z step in the dock, or as the layer's scale along Z."
+        )
     if len(lengths) not in (2, 3) or min(lengths) <= 0:
         raise PsfError(
             f"pixel_size is {given!r}. Give one length above 0, '65 nm' or 0.065 (µm), say; or "

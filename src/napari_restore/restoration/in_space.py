@@ -278,17 +278,23 @@ def _read(
     deep, rows, columns = window
     region = Region(rows.start, columns.start, rows.stop, columns.stop)
     places = range(rows.start, rows.stop), range(columns.start, columns.stop)
-    planes, masks = [], []
-    for z in range(deep.start, deep.stop):
+    depth = deep.stop - deep.start
+    planes: NDArray[np.float32] | None = None
+    masks: NDArray[np.bool_] | None = None
+    for number, z in enumerate(range(deep.start, deep.stop)):
         check()
         block = source.read(stack.plane(z), region)
         seen, gaps = as_seen(block, scale, source.layout, *places)
-        planes.append(seen)
-        masks.append(gaps)
-    if all(mask is None for mask in masks):
-        return np.stack(planes), None
-    none = np.zeros(planes[0].shape, bool)
-    return np.stack(planes), np.stack([none if mask is None else mask for mask in masks])
+        # Filled one by one: a list of planes would be there beside them.
+        if planes is None:
+            planes = np.empty((depth, *seen.shape), np.float32)
+        planes[number] = seen
+        if gaps is not None:
+            if masks is None:
+                masks = np.zeros(planes.shape, bool)
+            masks[number] = gaps
+    assert planes is not None
+    return planes, masks
 
 
 def _kernels(psf: PSF, plan: Plan, planes: range) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -344,11 +350,12 @@ def _change(
             share, told = weights[part, None, None].to(device), kernel.to(device)
             for channel, samples in enumerate(light):
                 believed = None if trusted is None else trusted[channel, part]
-                out[channel, part] += share * method(samples[part], told, believed)
-        restored = to_srgb(out) if plan.linear else out
-        change = (restored - image).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0).cpu()
-    # What was made in inference mode may not be changed outside of it.
-    return change.movedim(0, -1).clone()
+                out[channel, part].addcmul_(share, method(samples[part], told, believed))
+        if plan.linear:
+            out.copy_(to_srgb(out))
+        # In place: blocks are large, and what was made in inference mode may not be changed later.
+        out.sub_(image).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+    return out.cpu().movedim(0, -1)
 
 
 # ---------------------------------------------------------------- methods

@@ -225,6 +225,15 @@ class Plan:
         return self.dimensions == 3 or self.options.method != "network"
 
     @property
+    def overlaps(self) -> bool:
+        """Whether one block is computed here while others are read and written.
+
+        Those of volumes are large, and on processors they take far longer to compute than to read
+        and to write: the memory of three more would gain nothing.
+        """
+        return self.dimensions != 3 or resolve_device(self.device) != "cpu"
+
+    @property
     def model(self) -> ModelSpec:
         """The model that restores, as far as that is known before a PSF is looked for."""
         return self.inverter if self.inverter is not None and self.psfs else self.spec
@@ -414,6 +423,11 @@ def make_plan(
     )
 
 
+#: Said of volumes in color.
+_COLORS = (
+    "Red, green and blue are restored one by one, with the same PSF. If they are channels of a "
+    "fluorescence microscope, give them as channels (C), each with its own PSF."
+)
 #: What gives a PSF with planes.
 _WITH_PLANES = (
     "an array (Z, Y, X), what psf_from_beads finds in a volume, or Optics(na=…, wavelength=…, "
@@ -450,7 +464,7 @@ def _dimensions(options: Options, layout: Layout) -> tuple[int, Layout, tuple[st
                 )
             )
     if asked == 3:
-        return 3, with_depth(layout), ()
+        return 3, with_depth(layout), _of_colors(layout)
     if asked == 2 or options.task != "deblur" or options.frames == 2 or named:
         return 2, layout, ()
     if "Z" not in layout.axes:
@@ -473,8 +487,13 @@ def _dimensions(options: Options, layout: Layout) -> tuple[int, Layout, tuple[st
         except PsfError as error:
             why = str(error)
         else:
-            return 3, layout, (f"As a volume: {count} planes along Z, and a PSF with planes.",)
+            said = f"As a volume: {count} planes along Z, and a PSF with planes."
+            return 3, layout, (said, *_of_colors(layout))
     return 2, layout, (f"Plane by plane: {why}",)
+
+
+def _of_colors(layout: Layout) -> tuple[str, ...]:
+    return (_COLORS,) if layout.color else ()
 
 
 def _psf(

@@ -438,14 +438,15 @@ def restore_here(
     layout, contexts = task.plan.layout, task.contexts(image)
     total = done + sum(pixels_of(layout, block) for _, block in todo)
     with ThreadPoolExecutor(1, thread_name_prefix="napari-restore-read") as reader:
-        # The next block is read while one is computed.
         ahead = [reader.submit(task.read, image, block) for _, block in todo[:1]]
         for place, (number, block) in enumerate(todo, 1):
             check()
-            window = ahead.pop().result()
-            ahead += [
-                reader.submit(task.read, image, after) for _, after in todo[place : place + 1]
-            ]
+            window = (ahead.pop() if ahead else reader.submit(task.read, image, block)).result()
+            if task.plan.overlaps:
+                # The next block is read while one is computed.
+                ahead += [
+                    reader.submit(task.read, image, after) for _, after in todo[place : place + 1]
+                ]
             with part_of(done, total).around():
                 samples, report = task(block, window, contexts)
             if report.device != task.plan.device:
@@ -575,7 +576,9 @@ class BlockTask:
         part = image[self.window(block)]
         if type(part) is np.ndarray and type(image) is np.ndarray:
             return part
-        samples = np.array(part)
+        samples = np.asarray(part)
+        if not samples.flags.owndata:
+            samples = samples.copy()  # of a memory map, say, whose pages are let go
         let_go(image)
         return samples
 
