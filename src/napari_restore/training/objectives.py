@@ -123,7 +123,8 @@ def batch_loss(
             beside = FLOW_WEIGHT * flow_error(flows, pair.motion)
         elif pair.optics is not None and hasattr(network, "restore_and_explain"):
             if estimate_alone:
-                return scene_error(*network.read(image), pair.optics)  # type: ignore[operator]
+                air, thickness = network.read(image)  # type: ignore[operator]
+                return scene_error(air, thickness, pair.optics)
             result, log_gain, airlight = network.restore_and_explain(image)  # type: ignore[operator]
             beside = OPTICS_WEIGHT * optics_error(log_gain, airlight, pair.optics)
         elif estimate_alone:
