@@ -239,7 +239,7 @@ def train(folder: Path) -> None:
     The library and the trainings are those of a folder that is thrown away.
     """
     os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp()
-    window = Window("ct", "Train a model")
+    window = Window("chest_ct", "Train a model")
     dock = window.dock
     dock.sharp.add_selected()
     dock.name.value = "chest CT"
