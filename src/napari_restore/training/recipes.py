@@ -243,7 +243,6 @@ RECIPES: tuple[Recipe, ...] = (
         # Tissue whose own planes overlap is what is hardest to tell from haze.
         emphasis={"fluo_cellprofiler": 2.0, "fluo_bian": 1.5, "fluo_misc": 1.5, "em": 0.6},
         learning_rate=8e-4,
-        harm=1.0,
         minutes=75,
     ),
     Recipe(
