@@ -132,7 +132,7 @@ def _add_restore(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
         metavar="NAME",
         help=f"auto, {names}, one of your library, or a .safetensors/.pth file",
     )
-    add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, xpu, mps")
+    _add_device(parser)
     add(
         "--scheduler",
         metavar="tcp://HOST:8786",
@@ -231,6 +231,19 @@ def _dimensions(text: str) -> int | str:
     return int(text) if text in ("2", "3") else text
 
 
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    text = "auto, cpu, cuda, cuda:1, xpu, mps"
+    parser.add_argument("--device", default="auto", metavar="NAME", help=text)
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--axes", metavar="TZCYX", help="the axes, if the file does not name them")
+    add("--rgb", action=argparse.BooleanOptionalAction, help="take the image as RGB, or not")
+    add("--series", metavar="N", help="number or UID of the series, in a folder (DICOM)")
+    add("--verbose", action="store_true", help="show where in the program an error arose")
+
+
 def _add_which_psf(parser: argparse.ArgumentParser, values: str, text: str) -> None:
     parser.add_argument("--psf", metavar=values, help=text)
     parser.add_argument("--beads", metavar="FILE", help="take the PSF from an image of beads")
@@ -282,12 +295,9 @@ def _add_psf(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     add("--beads", action="store_true", help="IMAGE shows point sources: average them")
     add("--optics", action="store_true", help="compute it from what the metadata of IMAGE record")
     _add_optics(parser)
-    add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, xpu, mps")
-    add("--axes", metavar="TZCYX", help="the axes, if the file does not name them")
-    add("--rgb", action=argparse.BooleanOptionalAction, help="take the image as RGB, or not")
-    add("--series", metavar="N", help="number or UID of the series, in a folder (DICOM)")
+    _add_device(parser)
+    _add_reading(parser)
     add("--force", action="store_true", help="replace an earlier result")
-    add("--verbose", action="store_true", help="show where in the program an error arose")
 
 
 def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -383,7 +393,7 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add(
         "--minutes", type=_positive, metavar="M", help="time to train; default: 15, or the recipe's"
     )
-    add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, xpu, mps")
+    _add_device(parser)
     add(
         "--init",
         type=Path,
@@ -421,13 +431,10 @@ def _add_adapt(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "metadata record), or an image of one",
     )
     _add_optics(parser)
-    add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, xpu, mps")
+    _add_device(parser)
     add("--threads", type=_count, metavar="N", help="processor threads; default: PyTorch's choice")
-    add("--axes", metavar="TZCYX", help="the axes, if the file does not name them")
-    add("--rgb", action=argparse.BooleanOptionalAction, help="take the image as RGB, or not")
-    add("--series", metavar="N", help="number or UID of the series, in a folder (DICOM)")
+    _add_reading(parser)
     add("--quiet", action="store_true", help="no progress bar")
-    add("--verbose", action="store_true", help="show where in the program an error arose")
 
 
 def _between(text: str) -> tuple[float, float]:
@@ -457,7 +464,7 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     add(
         "--model", default="auto", metavar="NAME", help="auto, a model's name, or a file of weights"
     )
-    add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, xpu, mps")
+    _add_device(parser)
     add("--limit", type=_count, metavar="N", help="take N images, spread over the folder")
     add(
         "--photons",
@@ -497,12 +504,9 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="the task, if the file of the result does not name it",
     )
     add("--pixel-size", metavar="L", help="side of a pixel; default: what the file says")
-    add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, xpu, mps")
-    add("--axes", metavar="TZCYX", help="the axes, if the file does not name them")
-    add("--rgb", action=argparse.BooleanOptionalAction, help="take the image as RGB, or not")
-    add("--series", metavar="N", help="number or UID of the series, in a folder (DICOM)")
+    _add_device(parser)
+    _add_reading(parser)
     add("--force", action="store_true", help="replace an earlier report and map")
-    add("--verbose", action="store_true", help="show where in the program an error arose")
 
 
 def _task(text: str) -> str:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_restore.cli import complain, say
-from napari_restore.errors import ModelError, RestoreError
+from napari_restore.errors import RestoreError
 from napari_restore.io import read_image, reading
-from napari_restore.models.library import free_name
+from napari_restore.models.library import adapted_name
 from napari_restore.runtime import use_threads
 
 from .restore import PsfSource
@@ -53,7 +53,7 @@ def _adapted(args: argparse.Namespace, source: PsfSource) -> Adaptation:
     for note in [*picture.notes, *notes]:
         say(f"{args.input}: note: {note}")
     options |= found
-    name = args.name or _name_for(picture.path)
+    name = args.name or adapted_name(picture.path.name.partition(".")[0])
     # disable=None: only on a terminal.
     with tqdm(desc=picture.path.name, disable=args.quiet or None, leave=False) as bar:
 
@@ -63,10 +63,3 @@ def _adapted(args: argparse.Namespace, source: PsfSource) -> Adaptation:
             bar.set_postfix_str(step.message)
 
         return adapt(picture.data, name=name, axes=axes, rgb=rgb, progress=show, **options)
-
-
-def _name_for(path: Path) -> str:
-    try:
-        return free_name(f"{path.name.partition('.')[0][:60]} adapted")
-    except ModelError:
-        return free_name("adapted")

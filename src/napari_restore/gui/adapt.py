@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from napari.utils.notifications import show_error
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QWidget
 
-from napari_restore.errors import ModelError, RestoreError
+from napari_restore.errors import RestoreError
 from napari_restore.models import library
 
 from .layers import METADATA_KEY
@@ -95,7 +95,7 @@ class AdaptRow(QWidget):
         one = replace(options, psf=psf, scheduler=None, model="auto", dimensions=2)
         job = session.jobs(one)[0]
         check_plan(job.plan)
-        name = _name_for(job.name)
+        name = library.adapted_name(job.name)
         session.target = job.name
         return session.runner.start(
             partial(attempt, adapt_to, job.array, job.plan, name, job.name),
@@ -124,9 +124,7 @@ class AdaptRow(QWidget):
             self._controls.model.value = self._before if self._before in choices else "auto"
         try:
             digest = library.find_entry(name).spec.sha256
-            taken = self._session.take_away(
-                lambda layer: _weights_of(layer) is not None and _weights_of(layer) == digest
-            )
+            taken = self._session.take_away(lambda layer: _weights_of(layer) == digest)
             library.remove(name)
         except RestoreError as error:
             self._say(str(error))
@@ -137,14 +135,5 @@ class AdaptRow(QWidget):
         self._say(f"The model is as before: '{name}' was deleted.{gone}")
 
 
-def _weights_of(layer: Any) -> str | None:
-    found = layer.metadata.get(METADATA_KEY, {}).get("weights_sha256")
-    return found if isinstance(found, str) else None
-
-
-def _name_for(image: str) -> str:
-    """Name of the model of an image, as like the image's as can be."""
-    try:
-        return library.free_name(f"{image[:60].strip()} adapted")
-    except ModelError:
-        return library.free_name("adapted")
+def _weights_of(layer: Any) -> Any:
+    return layer.metadata.get(METADATA_KEY, {}).get("weights_sha256")

@@ -250,6 +250,14 @@ def free_name(wish: str) -> str:
     return name
 
 
+def adapted_name(image: str) -> str:
+    """Return a free name for a model that is adapted to an image, as like its name as can be."""
+    try:
+        return free_name(f"{image[:60].strip()} adapted")
+    except ModelError:
+        return free_name("adapted")
+
+
 def add(
     source: Path,
     name: str | None = None,

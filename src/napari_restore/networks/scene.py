@@ -15,8 +15,8 @@ _NEAR, _WIDE = 2, 6
 _SELECTIVITY = 30.0
 #: Of the pixels in each direction, every so many-th counts.
 _STEP = 2
-_MAPS = 5
-_LINES = 6
+#: Beside the channels: maps of which the quantiles are taken, and lines of one over another.
+_MAPS, _LINES = 5, 6
 
 
 def box_mean(x: Tensor, radius: int) -> Tensor:

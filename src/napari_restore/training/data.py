@@ -219,14 +219,11 @@ class CropSource:
 
     def _crop(self, rng: np.random.Generator, size: int) -> torch.Tensor:
         group = self._groups[self._names[rng.choice(len(self._names), p=self._weights)]]
+        # Mirrored parts are no scene; only where all are small they have to do.
+        group = [image for image in group if min(image.shape[:2]) >= size] or group
         best, energy = None, -1.0
         for _ in range(int(rng.integers(1, 4))):
             image = group[int(rng.integers(len(group)))]
-            for _ in range(8):
-                if min(image.shape[:2]) >= size:
-                    break
-                # Mirrored parts are no scene; only where all are small they have to do.
-                image = group[int(rng.integers(len(group)))]
             crop = _window(image, rng, size)
             coarse = crop[::2, ::2].astype(np.int16)
             score = float(np.abs(np.diff(coarse, axis=0)).mean())
