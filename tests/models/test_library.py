@@ -199,3 +199,16 @@ def test_the_command_line_keeps_models(
     assert "ours.safetensors" in said("export", "ours", "-o", str(tmp_path))
     assert "Removed" in said("remove", "ours")
     assert "No model 'ours'" in said("remove", "ours", status=1)
+
+
+@pytest.mark.parametrize(
+    ("image", "name"),
+    [
+        ("Stained tissue, out of focus", "Stained tissue out of focus adapted"),
+        ("a/b: c", "ab c adapted"),
+        ("??", "adapted"),
+        ("x" * 90, "x" * 60 + " adapted"),
+    ],
+)
+def test_what_is_adapted_is_called_like_its_image(own, image, name):
+    assert library.adapted_name(image) == name

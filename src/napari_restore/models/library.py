@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 CARDS = "https://napari-restore.github.io/napari-restore/models/"
 #: What a name may be on every system.
 _NAME = re.compile(r"[^\W_][\w .()+-]{0,78}[\w)+]|[^\W_]")
+_NOT_IN_NAMES = re.compile(r"[^\w .()+-]")
 _ENDINGS = (".safetensors", ".pth", ".pt", ".zip")
 
 
@@ -253,7 +254,7 @@ def free_name(wish: str) -> str:
 def adapted_name(image: str) -> str:
     """Return a free name for a model that is adapted to an image, as like its name as can be."""
     try:
-        return free_name(f"{image[:60].strip()} adapted")
+        return free_name(f"{_NOT_IN_NAMES.sub('', image)[:60].strip()} adapted")
     except ModelError:
         return free_name("adapted")
 
