@@ -45,6 +45,16 @@ def test_import_stays_light(statement):
     assert done.stdout.split() == []
 
 
+@pytest.mark.parametrize("chosen", [None, "ACTIVE"])
+def test_threads_that_wait_leave_the_cores_to_others(chosen, monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if chosen:
+        monkeypatch.setenv("OMP_WAIT_POLICY", chosen)
+    code = "import napari_restore, os; print(os.environ['OMP_WAIT_POLICY'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.stdout.strip() == (chosen or "PASSIVE"), done.stderr
+
+
 def name_of(path: Path) -> str:
     """Relative POSIX path, for the names of tests."""
     return path.relative_to(PACKAGE).as_posix()

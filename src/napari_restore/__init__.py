@@ -5,8 +5,13 @@ Public names are resolved on first use: importing the package loads neither torc
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+# OpenMP reads it once, when PyTorch is imported. Threads that wait for others would otherwise spin,
+# and take the cores from those that work: from napari's own, or from other programs.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from napari_restore.analysis.point_spread import PSF

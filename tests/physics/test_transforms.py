@@ -1,4 +1,4 @@
-"""Fourier transforms of volumes, by one axis at a time where two at once end the process."""
+"""Fourier transforms of volumes, not by PyTorch where that ends the process."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_transforms_are_those_of_numpy(shape, size):
     whole = np.fft.irfftn(expected, size, axes)
     np.testing.assert_allclose(back, whole, atol=1e-5)
     first = [n - 1 for n in size]
-    part = backward(forward(torch.from_numpy(x), size, spectrum), size, first).numpy()
+    part = backward(forward(torch.from_numpy(x), size), size, first).numpy()
     np.testing.assert_allclose(part, whole[(..., *map(slice, first))], atol=1e-5)
 
 
@@ -68,5 +68,8 @@ def test_volumes_are_not_transformed_along_two_axes_at_once(method):
     """PyTorch's library for Intel processors writes beyond its memory then, and ends napari."""
     image, psf = torch.rand(6, 12, 14), torch.ones(3, 3, 3) / 27
     with _Transformed() as seen:
+        torch.fft.rfftn(image)
+    assert seen.axes == [2]
+    with _Transformed() as seen:
         method(image, psf, Scale(1.0))
-    assert seen.axes and set(seen.axes) == {1}
+    assert set(seen.axes) <= {1}

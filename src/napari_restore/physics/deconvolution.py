@@ -231,7 +231,6 @@ class _Blur:
         self._shape = tuple(shape)
         self._transposed = forward(psf.flip(*range(psf.ndim)), self._size)
         self._transfer = self._transposed.conj().resolve_conj()
-        self._spectrum: torch.Tensor | None = None
 
     def __call__(self, estimate: torch.Tensor) -> torch.Tensor:
         """Blur an estimate of the size at work; what the image shows of it."""
@@ -244,8 +243,7 @@ class _Blur:
     def _filtered(
         self, x: torch.Tensor, transfer: torch.Tensor, shape: Sequence[int]
     ) -> torch.Tensor:
-        self._spectrum = forward(x, self._size, self._spectrum).mul_(transfer)
-        return backward(self._spectrum, self._size, shape)
+        return backward(forward(x, self._size).mul_(transfer), self._size, shape)
 
     def beyond(self, image: torch.Tensor) -> torch.Tensor:
         """Extend an image to the size at work by repeating its edge."""

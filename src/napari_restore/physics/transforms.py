@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import scipy.fft
 import torch
@@ -11,9 +11,7 @@ import torch
 from .psf import fast_length
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from numpy.typing import NDArray
+    from collections.abc import Sequence
 
 
 #: What a sample costs, beside one of a length that 16 divides, if 2 divides the length so often.
@@ -36,7 +34,7 @@ def _quick_length(length: int) -> int:
     return found
 
 
-def forward(x: torch.Tensor, size: Sequence[int], out: torch.Tensor | None = None) -> torch.Tensor:
+def forward(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """Transform the last axes of real samples.
 
     Parameters
@@ -45,8 +43,6 @@ def forward(x: torch.Tensor, size: Sequence[int], out: torch.Tensor | None = Non
         (…, Y, X) or (…, Z, Y, X), real.
     size : sequence of int
         Lengths of the axes that are transformed, at least those of ``x``: what is missing is 0.
-    out : Tensor, optional
-        What may be written over, of the shape of the result.
 
     Returns
     -------
@@ -55,26 +51,21 @@ def forward(x: torch.Tensor, size: Sequence[int], out: torch.Tensor | None = Non
 
     Notes
     -----
-    On processors volumes go plane by plane, then along Z: there by SciPy, which is quicker along an
-    axis that is not the last, and needs no more memory. The Math Kernel Library of Intel writes
-    beyond its memory where it transforms two axes at once and the last one is not among them
-    (PyTorch issue 125664): the process ends, sooner or later. So do not call `torch.fft.rfftn` and
-    `torch.fft.irfftn` for three axes.
+    On processors SciPy transforms volumes. The Math Kernel Library of Intel writes beyond its
+    memory where it transforms two axes at once and the last one is not among them (PyTorch issue
+    125664): the process ends, sooner or later. So do not call `torch.fft.rfftn` and
+    `torch.fft.irfftn` for three axes. Plane by plane PyTorch is as quick on one core; on several
+    its threads wait for each other at every plane, ten times as long as the work takes where other
+    programs use the cores too.
     """
     axes = tuple(range(-len(size), 0))
     if len(size) < 3 or x.device.type != "cpu":
         whole: torch.Tensor = torch.fft.rfftn(x, s=tuple(size), dim=axes)
         return whole
-    spectrum = out
-    if spectrum is None:
-        shape = (*x.shape[:-3], size[0], size[1], size[2] // 2 + 1)
-        spectrum = torch.empty(shape, dtype=x.dtype.to_complex())
-    depth = x.shape[-3]
-    for volume, place in zip(_volumes(x), _volumes(spectrum), strict=True):
-        for plane, there in zip(volume, place[:depth], strict=True):
-            torch.fft.rfft2(plane, s=tuple(size[1:]), out=there)
-        place[depth:] = 0
-    return _along_planes(scipy.fft.fft, spectrum)
+    depth, workers = size[0], torch.get_num_threads()
+    planes = scipy.fft.rfft2(x.numpy(), s=tuple(size[1:]), workers=workers)
+    done = scipy.fft.fft(planes, n=depth, axis=-3, overwrite_x=True, workers=workers)
+    return torch.from_numpy(done)
 
 
 def backward(
@@ -98,21 +89,11 @@ def backward(
         for axis, length in zip(axes, shape, strict=True):
             whole = whole.narrow(axis, 0, length)
         return whole
-    out = torch.empty((*spectrum.shape[:-3], *shape), dtype=spectrum.dtype.to_real())
-    rows, columns = shape[1:]
-    spectrum = _along_planes(scipy.fft.ifft, spectrum.resolve_conj())
-    for volume, place in zip(_volumes(spectrum), _volumes(out), strict=True):
-        for plane, there in zip(volume[: shape[0]], place, strict=True):
-            lines = torch.fft.ifft(plane, dim=0)[:rows]
-            there.copy_(torch.fft.irfft(lines, n=size[2])[:, :columns])
-    return out
-
-
-def _volumes(x: torch.Tensor) -> torch.Tensor:
-    return x.reshape(-1, *x.shape[-3:])
-
-
-def _along_planes(transform: Callable[..., NDArray[Any]], spectrum: torch.Tensor) -> torch.Tensor:
-    """Transform along Z, in place where the library can."""
-    done = transform(spectrum.numpy(), axis=-3, overwrite_x=True, workers=torch.get_num_threads())
-    return torch.from_numpy(done)
+    workers = torch.get_num_threads()
+    samples = spectrum.resolve_conj().numpy()
+    # What is not wanted along one axis need not be transformed along the next.
+    for axis, length in zip(axes[:-1], shape[:-1], strict=True):
+        samples = scipy.fft.ifft(samples, axis=axis, overwrite_x=True, workers=workers)
+        samples = samples.swapaxes(axis, 0)[:length].swapaxes(axis, 0)
+    rows = scipy.fft.irfft(samples, n=size[-1], workers=workers)[..., : shape[-1]]
+    return torch.from_numpy(rows).contiguous()
