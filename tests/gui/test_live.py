@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import threading
+
 import dask.array as da
 import numpy as np
 import pytest
 
-from napari_restore import restore
+from napari_restore import PSF, RestoreError, restore
 from napari_restore.gui.canvas import camera_of
 from napari_restore.gui.options import DockOptions
 from napari_restore.gui.patches import BLOCK, Patched, Patches, middle_of, rectangles, seen
 from napari_restore.gui.widget import DeblurWidget
 from napari_restore.image.layout import Region
-from waiting import LIMIT_MS
+from napari_restore.physics.psf import gaussian
+from napari_restore.restoration.plan import Blur
+from waiting import LIMIT, LIMIT_MS
 
 SIZE = (300, 400)
 
@@ -28,9 +32,7 @@ def see(layer, top, left, bottom, right) -> None:
 
 
 def at_rest(qtbot, live) -> None:
-    qtbot.waitUntil(
-        lambda: not live.runner.running and not live._timer.isActive(), timeout=LIMIT_MS
-    )
+    qtbot.waitUntil(lambda: not live.busy, timeout=LIMIT_MS)
 
 
 def test_what_is_seen_is_restored_as_one_moves(session, viewer, noise, predictor, qtbot):
@@ -93,6 +95,60 @@ def test_strength_needs_no_network(session, viewer, noise, predictor, qtbot):
         expected = restore(noise, "deblur", strength=strength).astype(int)
         found = np.asarray(session.live.shown.layer.data).astype(int)
         assert np.abs(found - expected).max() <= 1
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_something_is_seen_while_the_blur_is_found(
+    found, session, viewer, noise, predictor, qtbot, monkeypatch
+):
+    asked, told = threading.Event(), threading.Event()
+    psf = PSF(gaussian(1.5), "gaussian") if found else None
+
+    def find(*_):
+        asked.set()
+        assert told.wait(LIMIT)
+        return (Blur(psf, 0.01, "defocus" if found else "none", "It says so."),)
+
+    monkeypatch.setattr("napari_restore.restoration.psf_search.find_blurs", find)
+    # It is told no blur.
+    monkeypatch.setattr(
+        "napari_restore.inference.predictor.find_predictor", lambda *_, **__: predictor
+    )
+    said = []
+    session.live.said.connect(said.append)
+    viewer.add_image(noise, name="cells")
+    session.go_live(DockOptions)
+    qtbot.waitUntil(asked.is_set, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not session.live.runner.running, timeout=LIMIT_MS)
+    shown, tiles = session.live.shown.layer, predictor.tiles
+    before = np.asarray(shown.data)
+    assert (before != noise).mean() > 0.9
+    assert "as yet without a point spread function" in said[-1]
+    predictor.hold()
+    told.set()
+    if found:
+        qtbot.waitUntil(predictor.begun.is_set, timeout=LIMIT_MS)
+        # What is seen stays until it is restored anew.
+        np.testing.assert_array_equal(shown.data, before)
+    predictor.free()
+    at_rest(qtbot, session.live)
+    assert (predictor.tiles > tiles) == found
+    assert said[-1] == "Live preview."
+    session.live.stop()
+    assert not session.live.busy
+
+
+def test_a_search_that_fails_is_told(session, viewer, noise, predictor, qtbot, monkeypatch):
+    def find(*_):
+        raise RestoreError("There is no blur.")
+
+    monkeypatch.setattr("napari_restore.restoration.psf_search.find_blurs", find)
+    said = []
+    session.live.said.connect(said.append)
+    viewer.add_image(noise, name="cells")
+    session.go_live(DockOptions)
+    qtbot.waitUntil(lambda: not session.live.on, timeout=LIMIT_MS)
+    assert said[-1] == "No live preview: There is no blur."
 
 
 def test_a_view_that_is_gone_is_given_up(session, viewer, predictor, noise, qtbot):

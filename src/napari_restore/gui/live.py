@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from napari_restore.image.layout import Region
 from napari_restore.restoration.run import restore_array
 
 from .canvas import camera_of, visible_block
-from .patches import Patched, Patches, grid_around, middle_of, rectangles
+from .patches import Patched, Patches, grid_around, middle_of, rectangles, seen
 from .preview import Preview
 from .rates import Stopwatch
 from .runner import Runner, notify
@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 _PAUSE = 120
 #: Options whose restorations are kept.
 _KEPT = 4
-#: Seconds after which the first part of a view should be there.
-_SOON = 0.6
+#: Seconds after which the first part of a view should be there, and up to which a part is not
+#: divided: each has margins that are computed too.
+_SOON, _AT_ONCE = 0.5, 0.8
 #: Options on which a restoration at full strength does not hang.
 _OF_NO_MATTER = ("strength", "device", "tile", "psf", "pixel_size")
 
@@ -89,7 +90,9 @@ class Live:
     """Keeps what the canvas shows of an image restored, while it is on.
 
     Each movement is waited out, what is computed for a view that is gone is given up between two
-    rows, and blocks that were restored with the same options are not restored again.
+    rows, and blocks that were restored with the same options are not restored again. While the
+    blur is being found, which can take longer than one waits for a picture, the image is restored
+    without a point spread function.
 
     Parameters
     ----------
@@ -120,18 +123,26 @@ class Live:
     ) -> None:
         self.on = False
         self.shown: LivePreview | None = None
-        self.runner = Runner()
+        self.runner, self._search = Runner(), Runner()
         self.runner.ended.connect(lambda _: self.look())
+        self._search.progressed.connect(lambda step: self._say(step.message))
         self._viewer, self._find_job, self._facts = viewer, find_job, facts
         self._side, self._rates = side_of_view, rates
         self._strength = 1.0
         self._known: OrderedDict[Any, Patches] = OrderedDict()
+        #: What of the facts is found soon; and for what the blur is looked for.
+        self._soon_found, self._sought = KnownFacts(), None
         self._now: tuple[Any, Region, Region] | None = None
-        self._part = ""
+        self._part = self._told = ""
         self._timer = QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(_PAUSE)
         self._timer.timeout.connect(self.look)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is computed, or will be."""
+        return self.runner.running or self._search.running or self._timer.isActive()
 
     def start(self, strength: float) -> None:
         """Switch it on."""
@@ -150,11 +161,13 @@ class Live:
         self.on = False
         self._timer.stop()
         self.runner.abandon()
+        self._search.abandon()
         for event in self._movements():
             event.disconnect(self.soon)
         shown, self.shown = self.shown, None
         if shown is not None:
             shown.remove()
+        self._told = ""
         self.said.emit("")
         self.switched.emit(False)
 
@@ -178,8 +191,10 @@ class Live:
             index, region = self._seen(job)
         except RestoreError as error:
             self.runner.abandon()
+            self._search.abandon()
             self.said.emit(f"Live preview: {error}")
             return
+        wanted, job = job, self._possible(job)
         key = self._key(job)
         patches = self._patches(key)
         if self.shown is None or self.shown.source is not job.layer:
@@ -191,28 +206,83 @@ class Live:
         size = job.plan.layout.size
         missing = patches.missing(index, region, size)
         parts = rectangles(missing, grid_around(region, size)[:2], size, job.plan.spec.halo)
+        self._look_for_blur(wanted, job, patches)
         if not parts:
             self.runner.abandon()
-            self.said.emit(f"Live preview{self._part}.")
+            patches.under = None
+            self._say("")
             return
         if self.runner.running:
             if self._of_use((key, index), parts):
                 return
             self.runner.abandon()
-        part = parts[0]
-        if self._now is None or self._now[:2] != ((key, index), region):
+        part, each = parts[0], self._rates.per_pixel(job)
+        new = self._now is None or self._now[:2] != ((key, index), region)
+        if new and seen(part, size, job.plan.spec.halo) * each > _AT_ONCE:
             # Of a view that is new, the middle is seen first.
-            part = middle_of(part, size, job.plan.spec.halo, _SOON / self._rates.per_pixel(job))
+            part = middle_of(part, size, job.plan.spec.halo, _SOON / each)
         self._now = (key, index), region, part
-        self.said.emit(f"Live preview{self._part} …")
+        self._say("Restoring")
+        facts = self._facts if job is wanted else self._soon_found
         self.runner.start(
-            partial(attempt, _restore, job, index, part, self._facts),
+            partial(attempt, _restore, job, index, part, facts),
             "",
             part.pixels,
             partial(self._add, job, patches, index, part),
         )
 
     # ------------------------------------------------------------ how
+
+    def _possible(self, job: LayerJob) -> LayerJob:
+        """Make the job that needs no blur, until it is found."""
+        if job.plan.inverter is None or job.plan.psfs or self._facts.recall(job) is not None:
+            return job
+        return replace(job, plan=replace(job.plan, inverter=None))
+
+    def _look_for_blur(self, wanted: LayerJob, job: LayerJob, patches: Patches) -> None:
+        """Find the blur, once there is something to see meanwhile."""
+        key = None if job is wanted else self._key(wanted)
+        if self._search.running and key != self._sought:
+            self._search.abandon()
+        if key is None or self._search.running or patches.empty:
+            return
+        self._sought = key
+        self._search.start(
+            partial(attempt, self._facts.find, wanted),
+            "",
+            wanted.pixels,
+            partial(self._found, key, patches),
+        )
+
+    def _found(self, key: Any, patches: Patches, outcome: Outcome) -> str:
+        """Restore with what was found; what is shown stays until then."""
+        if not self.on:
+            return ""
+        if outcome.error is not None:
+            return self._fail(outcome.error)
+        if all(blur.psf is None and not blur.untouched for blur in outcome.result.blurs):
+            # It is restored as it was meanwhile.
+            self._known[key] = patches
+        else:
+            self._patches(key).under = patches
+        self.look()
+        return ""
+
+    def _fail(self, error: Exception) -> str:
+        text = notify(error, "No live preview")
+        self.stop()
+        self.said.emit(text)
+        return text
+
+    def _say(self, doing: str) -> None:
+        """Tell what is shown, and what is done about it."""
+        text = f"Live preview{self._part}"
+        if self._search.running:
+            text += ", as yet without a point spread function"
+        text = f"{text}. {doing} …" if doing else f"{text}."
+        if text != self._told:
+            self._told = text
+            self.said.emit(text)
 
     def _of_use(self, what: Any, parts: list[Region]) -> bool:
         """Whether what is being computed is wanted still."""
@@ -276,10 +346,7 @@ class Live:
         if not self.on or self.shown is None:
             return ""
         if outcome.error is not None:
-            text = notify(outcome.error, "No live preview")
-            self.stop()
-            self.said.emit(text)
-            return text
+            return self._fail(outcome.error)
         original, restored, times = outcome.result
         self._rates.learn(job, times)
         patches.add(index, region, original, restored)

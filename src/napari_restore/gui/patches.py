@@ -29,13 +29,21 @@ class Patches:
     ----------
     strength : float
         At which they are read; they are kept at full strength.
+    under : Patches or None
+        Read in the place of blocks that are not there yet.
     """
 
     def __init__(self) -> None:
         self.strength = 1.0
+        self.under: Patches | None = None
         self._bytes = 0
         #: Of each plane and place in the grid of blocks: as it was, and restored.
         self._blocks: dict[tuple[tuple[int, ...], int, int], tuple[Any, Any]] = {}
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was restored yet."""
+        return not self._blocks
 
     def missing(
         self, index: tuple[int, ...], region: Region, size: tuple[int, int]
@@ -69,7 +77,8 @@ class Patches:
 
     def read(self) -> Iterator[tuple[tuple[int, ...], int, int, NDArray[Any]]]:
         """Plane, first row, first column and samples of each block."""
-        for (index, row, column), (original, restored) in list(self._blocks.items()):
+        under = {} if self.under is None else self.under._blocks
+        for (index, row, column), (original, restored) in [*(under | self._blocks).items()]:
             strength = self.strength
             samples = restored if strength == 1 else blended(original, restored, strength, 1.0)
             yield index, row * BLOCK, column * BLOCK, samples
