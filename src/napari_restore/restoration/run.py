@@ -385,6 +385,7 @@ def restore_array(
                     for part, start in zip(place, origin, strict=True)
                 )
                 result[key] = samples
+                let_go(result)
     record = run.provenance(blur=blur, seconds=time.monotonic() - started)
     if run.workers is not None:
         record["workers"] = run.workers.count
