@@ -26,6 +26,8 @@ import numpy as np
 
 #: How a volume is told from the shell.
 VOLUME = "--psf optics --na 1.2 --wavelength 520nm --ri 1.33 --modality confocal --dimensions 3"
+#: Size of a voxel along Z, Y and X, in µm.
+STEP = 0.25, 0.1, 0.1
 SOURCES = {
     "ome-zarr": "OME-Zarr to OME-Zarr with all levels, as the command line does",
     "tiff": "tiled, compressed TIFF to tiled OME-TIFF, as the command line does",
@@ -64,7 +66,9 @@ def write_image(path: Path, shape: tuple[int, ...], source: str) -> None:
             for y in range(0, len(strip), 512)
             for x in range(0, shape[2], 512)
         )
-        options = {"tile": (512, 512), "compression": "zlib", "metadata": {"axes": "ZYX"}}
+        sizes = {f"PhysicalSize{axis}": step for axis, step in zip("ZYX", STEP, strict=True)}
+        metadata = {"axes": "ZYX"} | sizes
+        options = {"tile": (512, 512), "compression": "zlib", "metadata": metadata}
         tifffile.imwrite(path, tiles, shape=shape, dtype="uint16", **options)
         return
     if source == "memmap":
@@ -75,7 +79,7 @@ def write_image(path: Path, shape: tuple[int, ...], source: str) -> None:
         side = 1024 if source == "ome-zarr" else 2048
         group = zarr.create_group(path)
         image = group.create_array("0", shape=shape, chunks=(1, side, side), dtype="uint16")
-        step = [{"type": "scale", "scale": [0.25, 0.1, 0.1]}]
+        step = [{"type": "scale", "scale": list(STEP)}]
         entry = {
             "axes": [{"name": name, "type": "space", "unit": "micrometer"} for name in "zyx"],
             "datasets": [{"path": "0", "coordinateTransformations": step}],

@@ -9,8 +9,11 @@ import pytest
 import tifffile
 
 from napari_restore import Optics, deblur
-from napari_restore.cli import main
+from napari_restore.cli import main, restore
+from napari_restore.image import layout
 from napari_restore.io import read_image
+from napari_restore.restoration.run import BlockTask
+from small_blocks import BLOCK, make_blocks_small
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,10 +22,12 @@ OPTICS = Optics(na=0.9, wavelength=0.52, pixel_size=0.12, z_step=0.6)
 TOLD = ["--na", "0.9", "--wavelength", "520nm"]
 
 
-def stack(path: Path, **metadata: Any) -> tuple[Path, np.ndarray]:
+def stack(
+    path: Path, shape: tuple[int, int, int] = (10, 64, 72), **metadata: Any
+) -> tuple[Path, np.ndarray]:
     """An OME-TIFF of points on a dark ground, with the size of its voxels."""
     rng = np.random.default_rng(0)
-    data = rng.poisson(20, (10, 64, 72)).astype(np.uint16)
+    data = rng.poisson(20, shape).astype(np.uint16)
     data[rng.integers(2, 8, 30), rng.integers(4, 60, 30), rng.integers(4, 68, 30)] += 900
     told = {"axes": "ZYX", "PhysicalSizeX": 0.12, "PhysicalSizeY": 0.12, "PhysicalSizeZ": 0.6}
     tifffile.imwrite(path, data, metadata=told | metadata, ome=True)
@@ -72,6 +77,31 @@ def test_zarr_and_a_psf_with_other_planes(tmp_path: Path) -> None:
     other = expected(data, method="richardson-lucy")
     assert np.corrcoef(np.asarray(result.data).ravel(), other.ravel())[0, 1] > 0.98
     assert main([*command, "--method", "richardson-lucy", "--resume"]) == 0
+
+
+def test_a_large_tiff_is_restored_in_deep_blocks_not_in_planes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wider the planes, the fewer would fit in memory, and the more were margin."""
+    source, data = stack(tmp_path / "a.ome.tif", shape=(10, 150, 170))
+    make_blocks_small(monkeypatch)
+    monkeypatch.setattr(restore, "SCRATCH_BYTES", 10)
+    monkeypatch.setattr(layout, "BLOCK_BYTES", 10 * BLOCK**2 * data.itemsize)
+    seen, real = [], BlockTask.__call__
+
+    def recorded(self: BlockTask, block: layout.Block, *rest: Any, **named: Any) -> Any:
+        seen.append(tuple(part.stop - part.start for part in block))
+        return real(self, block, *rest, **named)
+
+    monkeypatch.setattr(BlockTask, "__call__", recorded)
+    out = tmp_path / "b.ome.tif"
+    assert main(["deblur", str(source), "-o", str(out), *TOLD, "--method", "wiener"]) == 0
+    assert len(seen) == 9 and set(seen) >= {(10, BLOCK, BLOCK)}
+    with tifffile.TiffFile(out) as tif:
+        assert tif.pages.first.tile == (BLOCK, BLOCK)
+        found = tif.asarray().astype(float)
+    assert np.abs(found - expected(data, method="wiener")).max() < 0.01 * np.ptp(data)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ome.tif", "b.ome.tif"]
 
 
 def test_a_volume_without_a_psf_is_refused(

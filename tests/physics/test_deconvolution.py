@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +15,12 @@ from napari_restore import Optics
 from napari_restore.errors import PsfError
 from napari_restore.physics import deconvolution
 from napari_restore.physics.deconvolution import RichardsonLucy, Wiener
-from napari_restore.physics.in_blocks import blocks, deconvolve, deconvolved_blocks
+from napari_restore.physics.in_blocks import (
+    blocks,
+    deconvolve,
+    deconvolved_blocks,
+    with_margin,
+)
 from napari_restore.physics.inverse import WienerBank
 from napari_restore.physics.psf import fast_length
 from napari_restore.training import scenes
@@ -158,6 +166,27 @@ def test_blocks_cover_the_image_within_their_bound(shape):
         assert np.prod(read) <= 20_000
         counts[place] += 1
     assert (counts == 1).all()
+
+
+@pytest.mark.parametrize("margins", [(4, 6, 6), (8, 20, 20)])
+def test_blocks_of_a_place_are_bounded_wherever_it_lies(margins):
+    shape, voxels = (90, 320, 320), 200_000
+    for place in product(*([slice(0, s), slice(s, 2 * s)] for s in (30, 100, 100))):
+        counts = np.zeros(shape, int)
+        for part in blocks(shape, margins, voxels, place):
+            window, _ = with_margin(part, margins, shape)
+            assert np.prod([p.stop - p.start for p in window]) <= voxels
+            counts[part] += 1
+        assert (counts[place] == 1).all()
+        assert counts.sum() == 30 * 100 * 100
+
+
+def test_blocks_of_the_least_work_are_chosen():
+    shape, margins, voxels = (128, 707, 707), (20, 60, 60), 2**24
+    windows = [with_margin(place, margins, shape)[0] for place in blocks(shape, margins, voxels)]
+    work = sum(math.prod(p.stop - p.start for p in window) for window in windows)
+    # Cut along Z as well, it would be twice as much.
+    assert work < 1.9 * math.prod(shape)
 
 
 def test_psfs_that_do_not_fit_the_axes_are_refused():

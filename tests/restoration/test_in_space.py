@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import numpy as np
@@ -13,10 +13,14 @@ from scipy import ndimage, signal
 
 from napari_restore import Optics, RestoreError, deblur, restore
 from napari_restore.analysis.point_spread import PSF as PointSpread
+from napari_restore.restoration import in_space
 from napari_restore.restoration.given_psf import narrower
 from napari_restore.restoration.run import BlockTask, find_facts, restore_array, restore_here
 from napari_restore.training import scenes
 from planning import WATER_CONFOCAL, plan
+
+if TYPE_CHECKING:
+    import torch
 
 METHODS = ["network", "richardson-lucy", "wiener"]
 CLASSICAL = METHODS[1:]
@@ -285,6 +289,32 @@ def test_blocks_of_volumes_are_not_read_ahead(
         if count < len(blocks) and not ahead:
             assert source.times == count
     assert source.times == len(blocks) > 2
+
+
+def test_parts_are_bounded_with_their_margins_wherever_a_block_lies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Blocks within a large image have margins on all sides, and a small image is one block."""
+    image = seen(30, 90, 90, seed=4)[1]
+    found = plan(image, "deblur", axes="ZYX", dimensions=3, psf=PSF, method="wiener", device="cpu")
+    sizes, voxels = [], 30_000
+    monkeypatch.setattr(in_space, "VOXELS", voxels)
+
+    def recorded(*_: Any) -> Any:
+        def method(samples: torch.Tensor, *_: Any) -> torch.Tensor:
+            sizes.append(samples.numel())
+            return samples
+
+        return method
+
+    monkeypatch.setattr(in_space, "method_of", recorded)
+    task = BlockTask(found, find_facts(image, found))
+    assert min(found.margins) > 5
+    for start in (0, 1):
+        sizes.clear()
+        block = tuple(slice(start * n // 3, (start + 1) * n // 3) for n in image.shape)
+        list(restore_here(task, image, [(0, block)]))
+        assert 0 < max(sizes) <= voxels
 
 
 def test_a_psf_is_resampled_to_the_planes_of_the_image() -> None:

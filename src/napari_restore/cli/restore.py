@@ -30,6 +30,7 @@ from napari_restore.image.layout import (
     block_shape_in_space,
     blocks,
     few_chunks_at_a_time,
+    let_go,
     pixels_of,
 )
 from napari_restore.inference.engine import Report
@@ -82,7 +83,7 @@ if TYPE_CHECKING:
     from napari_restore.io import ImageFile, Place
     from napari_restore.io.files import WorkerReadableImage
     from napari_restore.restoration.plan import Plan
-    from napari_restore.restoration.run import Done, Run
+    from napari_restore.restoration.run import Run
 
 #: Options that depend on files, see `PsfSource`.
 _FROM_FILES = ("psf", "pixel_size")
@@ -800,10 +801,10 @@ def _reduce_all(image: OmeZarr, part: Checkpoint) -> Iterator[tuple[int, Block]]
             yield level, block
 
 
-def _block_shape(plan: Plan, chunks: Sequence[int], *, full_width: bool) -> tuple[int, ...]:
+def _block_shape(plan: Plan, chunks: Sequence[int], *, full_width: bool = False) -> tuple[int, ...]:
     itemsize = np.dtype(plan.dtype).itemsize
     if plan.dimensions == 3:
-        return block_shape_in_space(plan.layout, chunks, itemsize, full_width=full_width)
+        return block_shape_in_space(plan.layout, chunks, itemsize)
     return block_shape(plan.layout, chunks, itemsize, plan.tiles, full_width=full_width)
 
 
@@ -844,21 +845,22 @@ def restore_into_tiff(
     run.finish = partial(clip, picture)
     dtype = np.dtype(picture.data.dtype)
     chunks = [TILE if letter in "YX" else 1 for letter in layout.axes]
-    shape = _block_shape(run.plan, chunks, full_width=True)
     # As the pages follow each other: planes, then rows.
-    steps = blocks([layout.shape[axis] for axis in order], [shape[axis] for axis in order])
-    places = [tuple(block[order.index(axis)] for axis in range(len(order))) for block in steps]
-    todo = list(enumerate(places))
+    pages = block_shape(layout, chunks, dtype.itemsize, run.plan.tiles, full_width=True)
+    steps = blocks([layout.shape[axis] for axis in order], [pages[axis] for axis in order])
+    todo = list(
+        enumerate(tuple(step[order.index(axis)] for axis in range(len(order))) for step in steps)
+    )
     try:
         with (
             few_chunks_at_a_time(),
             progress_bar(layout.pixels, picture.path.name) as bar,
             shown_on(bar),
             place.appears_whole() as temporary,
-            run.blocks(todo, source=_seen_by_all(picture, run, todo), in_order=True) as restored,
+            _in_order_of_pages(picture, run, place, todo, chunks) as samples,
         ):
             stored = tuple(layout.shape[axis] for axis in order)
-            tiles = Tiles(stored, axes, dtype.newbyteorder("="), _tiles(restored, order, axes))
+            tiles = Tiles(stored, axes, dtype.newbyteorder("="), _tiles(samples, order, axes))
             write_tiff(temporary, place.target.name, tiles, picture)
             record = run.provenance()
             add_provenance(temporary, json.dumps(record))
@@ -866,6 +868,35 @@ def restore_into_tiff(
         say("An unfinished TIFF cannot be continued. Name the result .ome.zarr if you want that.")
         raise
     return _with_workers(record, run)
+
+
+@contextmanager
+def _in_order_of_pages(
+    picture: ImageFile, run: Run, place: Place, pages: list[tuple[int, Block]], chunks: list[int]
+) -> Iterator[Iterator[NDArray[Any]]]:
+    """Restore the blocks of the pages of a TIFF; gives their samples in turn."""
+    if run.plan.dimensions == 2:
+        source = _seen_by_all(picture, run, pages)
+        with run.blocks(pages, source=source, in_order=True) as restored:
+            yield (samples for _, _, samples, _ in restored)
+        return
+    # Blocks of volumes are deep, and reach into many pages.
+    todo = list(enumerate(blocks(run.plan.layout.shape, _block_shape(run.plan, chunks))))
+    with (
+        _room(picture.data, place.target.parent) as room,
+        run.blocks(todo, source=_seen_by_all(picture, run, todo)) as restored,
+    ):
+        for _, block, samples, _ in restored:
+            room[block] = samples
+            let_go(room)
+            del samples
+        yield (_copied(room, page) for _, page in pages)
+
+
+def _copied(room: Any, page: Block) -> NDArray[Any]:
+    samples = np.array(room[page])
+    let_go(room)
+    return samples
 
 
 def _in_strips(image: Any, layout: Layout, chunks: tuple[int, ...]) -> bool:
@@ -876,9 +907,11 @@ def _in_strips(image: Any, layout: Layout, chunks: tuple[int, ...]) -> bool:
     return stored is not None and stored[layout.axes.index("X")] >= width and rows <= BLOCK_BYTES
 
 
-def _tiles(restored: Iterator[Done], order: tuple[int, ...], axes: str) -> Iterator[NDArray[Any]]:
+def _tiles(
+    restored: Iterator[NDArray[Any]], order: tuple[int, ...], axes: str
+) -> Iterator[NDArray[Any]]:
     """Tiles of the pages in turn."""
-    for _, _, samples, _ in restored:
+    for samples in restored:
         block = samples.transpose(order)
         plane = 3 if axes.endswith("S") else 2
         for page in block.reshape(-1, *block.shape[block.ndim - plane :]):

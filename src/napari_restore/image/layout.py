@@ -607,9 +607,7 @@ def reading_of(layout: Layout, block: Block, multiple_of: int, halo: int, frames
     return tuple(out)
 
 
-def block_shape_in_space(
-    layout: Layout, chunks: Sequence[int], itemsize: int, *, full_width: bool = False
-) -> tuple[int, ...]:
+def block_shape_in_space(layout: Layout, chunks: Sequence[int], itemsize: int) -> tuple[int, ...]:
     """Choose the shape of blocks of volumes: whole chunks, as deep as fits, then wider.
 
     Parameters
@@ -620,16 +618,16 @@ def block_shape_in_space(
         Shape of the chunks that are written, for each axis of the layout.
     itemsize : int
         Bytes of a sample.
-    full_width : bool
-        Only blocks of whole planes.
+
+    Notes
+    -----
+    Also where an image is stored in whole rows: of the few whole planes that would fit, most would
+    be margin, and the wider the planes, the more.
     """
     shape = layout.shape
     out = [min(a, b) for a, b in zip(chunks, shape, strict=True)]
     if layout.samples:
         out[layout.axes.index("S")] = layout.samples
-    if full_width:
-        for letter in "YX":
-            out[layout.axes.index(letter)] = shape[layout.axes.index(letter)]
     for letter in "ZXY":
         axis = layout.axes.index(letter)
         room = BLOCK_BYTES // (itemsize * int(np.prod(out, dtype=np.int64)))
@@ -694,9 +692,12 @@ def as_dask(array: Any) -> da.Array:
 
 
 def let_go(array: Any) -> None:
-    """Let go of the pages of a memory-mapped file that were read: they count as memory in use."""
-    mapped = getattr(array, "_mmap", None)
-    if getattr(array, "mode", "") == "r" and hasattr(mmap, "MADV_DONTNEED") and mapped is not None:
+    """Let go of the pages of a memory-mapped file: they count as memory in use.
+
+    What was written stays in the file; of a copy on write it would be lost.
+    """
+    mapped, shared = getattr(array, "_mmap", None), getattr(array, "mode", "c") != "c"
+    if shared and hasattr(mmap, "MADV_DONTNEED") and mapped is not None:
         mapped.madvise(mmap.MADV_DONTNEED)
 
 

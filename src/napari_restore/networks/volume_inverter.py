@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: What is added before roots are taken: their noise is even then.
 _DARK = 0.01
+#: Voxels that are merged at a time.
+STRIP = 2**23
 #: Planes and pixels of the neighborhoods whose light the physics alone decides.
 _WIDE = (5, 33, 33)
 
@@ -110,11 +112,29 @@ class VolumeInverter(nn.Module):
         """
         steps = RichardsonLucy(self.stages[-1], momenta=momenta)
         estimates = steps.stages(image, psf, scale, self.stages, trusted)
-        merged = self.merge(image[None], torch.stack(estimates)[None], noise.reshape(1))[0]
+        merged = self._merge_in_strips(image, estimates, noise.reshape(1))
         # Light is moved, but neither made nor lost: the sum of the product is that of what is kept,
         # since factors are spread as light was gathered.
         kept, made = (_wide_mean(x.clamp(min=0)) for x in (estimates[-2], merged))
         return merged * _wide_mean((kept / made.clamp(min=1e-6)).clamp(max=4))
+
+    def _merge_in_strips(self, image: Tensor, estimates: Sequence[Tensor], noise: Tensor) -> Tensor:
+        """Merge as `merge` does, (D, H, W) each, with the features of some rows at a time.
+
+        Those of all would be twice the memory of everything else.
+        """
+        depth, height, width = image.shape
+        # Each layer sees two rows further, of which pairs are one.
+        halo = 2 * (len(self.middle) + 2)
+        step = max(2 * halo, STRIP // (depth * width) // 2 * 2)
+        merged = torch.empty_like(image)
+        for start in range(0, height, step):
+            stop, first = min(height, start + step), max(0, start - halo)
+            rows = slice(first, min(height, stop + halo))
+            seen = torch.stack([estimate[:, rows] for estimate in estimates])
+            strip = self.merge(image[None, :, rows], seen[None], noise)[0]
+            merged[:, start:stop] = strip[:, start - first : stop - first]
+        return merged
 
 
 def _unshuffled(x: Tensor) -> Tensor:

@@ -209,12 +209,12 @@ class Wiener:
         trusted: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Deconvolve; as `RichardsonLucy`; the result may go below 0."""
-        scaled = (image / scale.level)[None, None]
         noise = torch.tensor([self.noise], device=image.device)
         if trusted is not None:
             trusted = trusted[None, None]
-        bank = WienerBank(scaled, psf[None], noise, trusted)
-        return bank(scaled, (self.strength,))[0][0, 0] * scale.level
+        # The filter is linear: whatever counts as bright, it is the same.
+        bank = WienerBank(image[None, None], psf[None], noise, trusted)
+        return bank(image[None, None], (self.strength,))[0][0, 0]
 
 
 class _Blur:

@@ -80,23 +80,32 @@ class WienerBank:
 
     def unexplained(self, estimate: torch.Tensor) -> torch.Tensor:
         """Find what an estimate leaves unexplained of the blurred image, in its shape."""
-        padded = self._padded(estimate)
-        spectrum = forward(padded, self._size) * self._transfer
+        # Of a volume every array is large, and new memory takes long: what can is written over.
+        spectrum = forward(self._padded(estimate), self._size).mul_(self._transfer)
         seen = backward(spectrum, self._size)
         rest: torch.Tensor = self._blurred - seen[self._inside]
-        return rest if self._trusted is None else rest * self._trusted
+        return rest if self._trusted is None else rest.mul_(self._trusted)
 
     def __call__(self, estimate: torch.Tensor, strengths: Sequence[float]) -> list[torch.Tensor]:
         """Improve an estimate of the blurred image's shape: one for each strength."""
-        rest = self._padded(self.unexplained(estimate))
-        rest = rest * _fading(rest.shape[-self._dimensions :], self._margin, rest)
-        spectrum = forward(rest, self._size) * self._transfer.conj()
+        spectrum = forward(self._faded(self.unexplained(estimate)), self._size)
+        spectrum.mul_(self._transfer.conj())
         candidates = []
-        for strength in strengths:
-            gain = 1 / (self._power + strength * self._variance * self._gradient + 1e-8)
-            change = backward(spectrum * gain, self._size)
+        for number, strength in enumerate(strengths, 1):
+            gain = self._gradient * (strength * self._variance)
+            gain.add_(self._power).add_(1e-8).reciprocal_()
+            last = number == len(strengths)
+            change = backward(spectrum.mul_(gain) if last else spectrum * gain, self._size)
+            del gain
             candidates.append(estimate + change[self._inside])
         return candidates
+
+    def _faded(self, rest: torch.Tensor) -> torch.Tensor:
+        """Extend what is unexplained beyond the border, where it fades out."""
+        rest = self._padded(rest)
+        if self._dimensions == 3:
+            rest.mul_(_fading(rest.shape[-3:-2], self._margin[:1], rest)[:, None, None])
+        return rest.mul_(_fading(rest.shape[-2:], self._margin[-2:], rest))
 
 
 def centered_in(psf: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

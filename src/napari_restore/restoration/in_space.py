@@ -200,8 +200,9 @@ def _room(plan: Plan, device: str) -> int:
 
 def _cut(place: Block, plan: Plan, voxels: int) -> list[Block]:
     """Parts of a place, the first one last."""
-    starts, shape = zip(*((p.start, p.stop - p.start) for p in place), strict=True)
-    inner = list(blocks(shape, plan.margins, voxels))
+    layout = plan.layout
+    deep = layout.shape[layout.axes.index("Z")] if plan.dimensions == 3 else 1
+    inner = list(blocks((deep, *layout.size), plan.margins, voxels, place))
     if plan.tiles.fixed:
         side = plan.tiles.side
         inner = [
@@ -210,10 +211,7 @@ def _cut(place: Block, plan: Plan, voxels: int) -> list[Block]:
             for y in range(part_y.start, part_y.stop, side)
             for x in range(part_x.start, part_x.stop, side)
         ]
-    return [
-        tuple(slice(p.start + s, p.stop + s) for p, s in zip(part, starts, strict=True))
-        for part in reversed(inner)
-    ]
+    return inner[::-1]
 
 
 def _smaller(voxels: int, device: str, plan: Plan) -> tuple[int, str, str]:

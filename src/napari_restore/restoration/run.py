@@ -385,6 +385,7 @@ def restore_array(
                     for part, start in zip(place, origin, strict=True)
                 )
                 result[key] = samples
+                let_go(result)
     record = run.provenance(blur=blur, seconds=time.monotonic() - started)
     if run.workers is not None:
         record["workers"] = run.workers.count
@@ -449,12 +450,13 @@ def restore_here(
                 ]
             with part_of(done, total).around():
                 samples, report = task(block, window, contexts)
+            del window  # not needed while the block is written, nor its samples while the next
             if report.device != task.plan.device:
                 task = task.without(report.device)
                 contexts.to_cpu()
             done += pixels_of(layout, block)
             yield number, block, samples, report
-            del window, samples  # not needed while the next is computed
+            del samples  # is computed
 
 
 def restore_on(
