@@ -156,6 +156,8 @@ class _Sample:
 
     def _bars(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
         seen = self.seen
+        if not seen.size:
+            return 0, 0, 0, 0
         found = zip(edge_bars(seen), self.touches, strict=True)
         ends = [bar if touches else 0 for bar, touches in found]
         top, left, bottom, right = _believable(ends, (*size, *size))
