@@ -9,7 +9,7 @@ import pytest
 from napari_restore import PSF, RestoreError, restore
 from napari_restore.gui.canvas import camera_of
 from napari_restore.gui.options import DockOptions
-from napari_restore.gui.patches import BLOCK, Patched, Patches, middle_of, rectangles, seen
+from napari_restore.gui.patches import BLOCK, Patched, Patches, first_of, rectangles, seen
 from napari_restore.gui.widget import DeblurWidget
 from napari_restore.image.layout import Region
 from napari_restore.physics.psf import gaussian
@@ -285,7 +285,23 @@ def test_missing_blocks_are_covered(shape):
         top, left = (row + 2) * BLOCK, (column + 2) * BLOCK
         wanted[top : top + BLOCK, left : left + BLOCK] = True
     assert covered[wanted].all()
-    middle = middle_of(parts[0], size, 16, 160**2)
-    assert seen(middle, size, 16) <= 160**2
-    assert middle.top % BLOCK == middle.left % BLOCK == 0
-    assert middle.pixels > 0
+    first = first_of(parts[0], size, 16, 160**2)
+    assert seen(first, size, 16) <= 1.5 * 160**2
+    assert first.top % BLOCK == first.left % BLOCK == 0
+    assert first.pixels > 0
+
+
+def test_a_strip_is_halved_and_of_a_whole_view_the_middle_comes_first():
+    size, strip = (2048, 2048), Region(512, 1024, 1280, 1280)
+    half = first_of(strip, size, 128, 640 * 512)
+    assert half == Region(512, 1024, 896, 1280)
+    turned = first_of(Region(1024, 512, 1280, 1280), size, 128, 640 * 512)
+    assert turned == Region(1024, 512, 1280, 896)
+    view = Region(512, 512, 1280, 1536)
+    middle = first_of(view, size, 128, 512**2)
+    assert seen(middle, size, 128) <= 512**2
+    top, bottom = middle.top - view.top, view.bottom - middle.bottom
+    left, right = middle.left - view.left, view.right - middle.right
+    assert min(top, bottom, left, right) > 0
+    assert abs(top - bottom) <= BLOCK
+    assert abs(left - right) <= BLOCK

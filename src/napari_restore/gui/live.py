@@ -16,7 +16,7 @@ from napari_restore.image.layout import Region
 from napari_restore.restoration.run import restore_array
 
 from .canvas import camera_of, visible_block
-from .patches import Patched, Patches, grid_around, middle_of, rectangles, seen
+from .patches import Patched, Patches, first_of, grid_around, rectangles, seen
 from .preview import Preview
 from .rates import Stopwatch
 from .runner import Runner, notify
@@ -219,8 +219,8 @@ class Live:
         part, each = parts[0], self._rates.per_pixel(job)
         new = self._now is None or self._now[:2] != ((key, index), region)
         if new and seen(part, size, job.plan.spec.halo) * each > _AT_ONCE:
-            # Of a view that is new, the middle is seen first.
-            part = middle_of(part, size, job.plan.spec.halo, _SOON / each)
+            # Of a view that is new, a part is seen first.
+            part = first_of(part, size, job.plan.spec.halo, _SOON / each)
         self._now = (key, index), region, part
         self._say("Restoring")
         facts = self._facts if job is wanted else self._soon_found

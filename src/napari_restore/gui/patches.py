@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Side of a block in pixels: small, so that little is restored beyond what is seen.
 BLOCK = 64
+#: Times the pixels that may be seen first, up to which a half is restored first.
+_LITTLE_MORE = 1.5
 #: Bytes of blocks that are kept.
 _KEPT = 2**28
 
@@ -144,9 +146,31 @@ def seen(region: Region, size: tuple[int, int], halo: int) -> int:
     return height * (min(region.right + halo, size[1]) - max(region.left - halo, 0))
 
 
-def middle_of(region: Region, size: tuple[int, int], halo: int, most: float) -> Region:
-    """Middle of a region, of which a network sees about as many pixels as it may: whole blocks."""
+def first_of(region: Region, size: tuple[int, int], halo: int, most: float) -> Region:
+    """Choose the part of a region that is restored first: whole blocks.
+
+    Parameters
+    ----------
+    region : Region
+    size : (int, int)
+        Height and width of the plane.
+    halo : int
+        Pixels around a part that a network has to see.
+    most : float
+        Pixels that a network may see for it, about.
+
+    Returns
+    -------
+    Region
+        A half, if that is little more: two parts have fewer margins than three. Else the middle.
+    """
     top, left, bottom, right = region
+    across, along = (bottom - top) // (2 * BLOCK) * BLOCK, (right - left) // (2 * BLOCK) * BLOCK
+    half = region._replace(bottom=top + across)
+    if along > across:
+        half = region._replace(right=left + along)
+    if max(across, along) and seen(half, size, halo) <= _LITTLE_MORE * most:
+        return half
     while seen(Region(top, left, bottom, right), size, halo) > most:
         if max(bottom - top, right - left) <= 2 * BLOCK:
             break
