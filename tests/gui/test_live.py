@@ -138,6 +138,33 @@ def test_something_is_seen_while_the_blur_is_found(
     assert not session.live.busy
 
 
+def test_no_speed_is_learned_while_the_blur_is_found(
+    session, viewer, noise, predictor, qtbot, monkeypatch
+):
+    asked, told, learned = threading.Event(), threading.Event(), []
+
+    def find(*_):
+        asked.set()
+        assert told.wait(LIMIT)
+        return ()
+
+    monkeypatch.setattr("napari_restore.restoration.psf_search.find_blurs", find)
+    monkeypatch.setattr(session.rates, "learn", lambda *_: learned.append(1))
+    layer = viewer.add_image(noise, name="cells")
+    see(layer, 0, 0, 64, 64)
+    session.go_live(DockOptions)
+    qtbot.waitUntil(asked.is_set, timeout=LIMIT_MS)
+    assert len(learned) == 1
+    tiles = predictor.tiles
+    see(session.live.shown.layer, 100, 200, 164, 264)
+    session.live.soon()
+    qtbot.waitUntil(lambda: predictor.tiles > tiles, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not session.live.runner.running, timeout=LIMIT_MS)
+    told.set()
+    at_rest(qtbot, session.live)
+    assert len(learned) == 1
+
+
 def test_a_search_that_fails_is_told(session, viewer, noise, predictor, qtbot, monkeypatch):
     def find(*_):
         raise RestoreError("There is no blur.")

@@ -360,7 +360,8 @@ class Live:
         if outcome.error is not None:
             return self._fail(outcome.error)
         original, restored, times = outcome.result
-        self._rates.learn(job, times)
+        if not self._search.running:  # beside which all takes longer
+            self._rates.learn(job, times)
         patches.add(index, region, original, restored)
         self.shown.refresh()
         self.drawn.emit()
