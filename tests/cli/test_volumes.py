@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,6 +102,33 @@ def test_a_large_tiff_is_restored_in_deep_blocks_not_in_planes(
         assert tif.pages.first.tile == (BLOCK, BLOCK)
         found = tif.asarray().astype(float)
     assert np.abs(found - expected(data, method="wiener")).max() < 0.01 * np.ptp(data)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ome.tif", "b.ome.tif"]
+
+
+@pytest.mark.parametrize("what", ["full", "stopped"])
+def test_what_ends_a_large_tiff_leaves_the_earlier_result(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, _ = stack(tmp_path / "a.ome.tif")
+    out = tmp_path / "b.ome.tif"
+    command = ["deblur", str(source), "-o", str(out), *TOLD, "--method", "wiener", "--force"]
+    assert main(command) == 0
+    before = out.read_bytes()
+    monkeypatch.setattr(restore, "SCRATCH_BYTES", 10)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    if what == "full":
+        monkeypatch.setattr("os.posix_fallocate", full, raising=False)
+    else:
+        monkeypatch.setattr(BlockTask, "__call__", stop)
+    assert main(command) == (1 if what == "full" else 130)
+    assert ("No space left on device" in capsys.readouterr().err) == (what == "full")
+    assert out.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ome.tif", "b.ome.tif"]
 
 

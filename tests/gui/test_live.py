@@ -138,6 +138,33 @@ def test_something_is_seen_while_the_blur_is_found(
     assert not session.live.busy
 
 
+def test_no_speed_is_learned_while_the_blur_is_found(
+    session, viewer, noise, predictor, qtbot, monkeypatch
+):
+    asked, told, learned = threading.Event(), threading.Event(), []
+
+    def find(*_):
+        asked.set()
+        assert told.wait(LIMIT)
+        return ()
+
+    monkeypatch.setattr("napari_restore.restoration.psf_search.find_blurs", find)
+    monkeypatch.setattr(session.rates, "learn", lambda *_: learned.append(1))
+    layer = viewer.add_image(noise, name="cells")
+    see(layer, 0, 0, 64, 64)
+    session.go_live(DockOptions)
+    qtbot.waitUntil(asked.is_set, timeout=LIMIT_MS)
+    assert len(learned) == 1
+    tiles = predictor.tiles
+    see(session.live.shown.layer, 100, 200, 164, 264)
+    session.live.soon()
+    qtbot.waitUntil(lambda: predictor.tiles > tiles, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: not session.live.runner.running, timeout=LIMIT_MS)
+    told.set()
+    at_rest(qtbot, session.live)
+    assert len(learned) == 1
+
+
 def test_a_search_that_fails_is_told(session, viewer, noise, predictor, qtbot, monkeypatch):
     def find(*_):
         raise RestoreError("There is no blur.")
@@ -149,6 +176,68 @@ def test_a_search_that_fails_is_told(session, viewer, noise, predictor, qtbot, m
     session.go_live(DockOptions)
     qtbot.waitUntil(lambda: not session.live.on, timeout=LIMIT_MS)
     assert said[-1] == "No live preview: There is no blur."
+
+
+def test_another_layer_takes_its_place(session, viewer, noise, predictor, qtbot, monkeypatch):
+    searched = []
+
+    def find(planes, *_):
+        searched.append(planes.array)
+        return (Blur(PSF(gaussian(1.5), "gaussian"), 0.01, "defocus", "It says so."),)
+
+    monkeypatch.setattr("napari_restore.restoration.psf_search.find_blurs", find)
+    monkeypatch.setattr(
+        "napari_restore.inference.predictor.find_predictor", lambda *_, **__: predictor
+    )
+    first = viewer.add_image(noise, name="first")
+    session.go_live(DockOptions)
+    at_rest(qtbot, session.live)
+    second = viewer.add_image(noise[::-1], name="second")
+    session.live.soon()
+    at_rest(qtbot, session.live)
+    assert session.live.on
+    shown = session.live.shown
+    assert shown.source is second
+    assert list(viewer.layers) == [first, second, shown.layer]
+    assert [layer.visible for layer in viewer.layers] == [True, False, True]
+    # What was found of the first is known still.
+    tiles = predictor.tiles
+    viewer.layers.selection = {first}
+    session.live.soon()
+    at_rest(qtbot, session.live)
+    assert session.live.shown.source is first
+    assert [array is noise for array in searched] == [True, False]
+    assert predictor.tiles == tiles
+    session.live.stop()
+    assert list(viewer.layers) == [first, second]
+    assert first.visible
+    assert second.visible
+
+
+def test_another_image_is_restored_anew(session, viewer, noise, predictor, qtbot):
+    """Also where it has the place in memory of one before."""
+    layer = viewer.add_image(noise, name="cells")
+    session.go_live(DockOptions)
+    at_rest(qtbot, session.live)
+    noise[...] = noise[::-1].copy()
+    layer.data = noise
+    tiles = predictor.tiles
+    session.go_live(DockOptions)
+    at_rest(qtbot, session.live)
+    assert predictor.tiles > tiles
+
+
+def test_what_is_said_is_true_when_the_view_is_back(session, viewer, noise, predictor, qtbot):
+    said = []
+    session.live.said.connect(said.append)
+    viewer.add_image(np.stack([noise] * 2), name="stack")
+    session.go_live(DockOptions)
+    at_rest(qtbot, session.live)
+    for ndisplay in (3, 2):
+        viewer.dims.ndisplay = ndisplay
+        at_rest(qtbot, session.live)
+    assert "needs the 2D view" in said[-2]
+    assert said[-1] == "Live preview."
 
 
 def test_a_view_that_is_gone_is_given_up(session, viewer, predictor, noise, qtbot):

@@ -143,7 +143,15 @@ def test_a_preview_is_the_image_with_the_region_exchanged(
         assert not changed.any()
         factor *= 2
     assert box.visible
-    assert box.bounds == ((15.5, 31.5), (63.5, 79.5))
+    # It is in pixels of the level that is drawn.
+    drawn = 2**preview.data_level if preview.multiscale else 1
+    expected = [[side / drawn - 0.5 for side in sides] for sides in ((16, 32), (64, 80))]
+    np.testing.assert_allclose(box.bounds, expected)
+    if preview.multiscale:
+        preview.data_level = 1
+        preview.corner_pixels = np.array([[0, 4, 10], [0, 40, 50]])
+        preview.refresh()
+        np.testing.assert_allclose(box.bounds, [[3.5, 5.5], [27.5, 29.5]])
     viewer.dims.set_current_step(0, 2)
     assert not box.visible
     viewer.dims.set_current_step(0, 1)

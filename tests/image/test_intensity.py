@@ -7,7 +7,13 @@ import warnings
 import numpy as np
 import pytest
 
-from napari_restore.image.intensity import Scale, find_scales, sample_regions
+from napari_restore.image.intensity import (
+    PERCENTILES,
+    Scale,
+    _percentiles,
+    find_scales,
+    sample_regions,
+)
 from napari_restore.image.layout import Layout, Planes, find_layout
 
 INTEGERS = ["u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8"]
@@ -49,6 +55,18 @@ def test_percentiles_of_the_widest_signed_range(dtype: str) -> None:
     width = float(info.max) - float(info.min)
     assert scale.low == float(info.min)
     assert 0.85 * width < scale.span < width
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", ">u2"])
+@pytest.mark.parametrize("size", [7, 45, 5000])
+def test_percentiles_are_those_of_numpy_to_the_last_bit(
+    dtype: str, size: int, rng: np.random.Generator
+) -> None:
+    info = np.iinfo(dtype)
+    for _ in range(20):
+        values = rng.integers(info.min, info.max, size, endpoint=True).astype(dtype)
+        expected = np.percentile(values.astype(float), PERCENTILES)
+        assert _percentiles(values) == tuple(expected)
 
 
 def test_few_bright_spots_on_an_even_background_set_the_scale() -> None:

@@ -426,6 +426,14 @@ def _room(image: Any, folder: Path) -> Iterator[Any]:
     except OSError as error:
         raise FileError(f"Nothing can be written in {folder}: {error}.") from error
     with file:
+        if hasattr(os, "posix_fallocate"):
+            # A disk that others fill would end the process where the file is written to first.
+            try:
+                os.posix_fallocate(file.fileno(), 0, image.nbytes)
+            except OSError as error:
+                raise FileError(
+                    f"{image.nbytes / 1e9:.1f} GB cannot be written in {folder}: {error}."
+                ) from error
         yield np.memmap(file, image.dtype, "w+", shape=image.shape)
 
 

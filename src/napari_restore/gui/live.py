@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari.components import ViewerModel
+    from napari.layers import Image
 
     from napari_restore.image.layout import Block
 
@@ -167,8 +168,7 @@ class Live:
         shown, self.shown = self.shown, None
         if shown is not None:
             shown.remove()
-        self._told = ""
-        self.said.emit("")
+        self._tell("")
         self.switched.emit(False)
 
     def soon(self, _: Any = None) -> None:
@@ -182,6 +182,14 @@ class Live:
         if self.shown is not None:
             self.shown.blend(strength)
 
+    def forget(self, layer: Image) -> None:
+        """Let go of what is known of an image that is gone, or was exchanged or changed."""
+        # Another one may get its place in memory.
+        for key in [key for key in self._known if key[0] == id(layer)]:
+            del self._known[key]
+        for facts in (self._facts, self._soon_found):
+            facts.forget(layer.data[0] if layer.multiscale else layer.data)
+
     def look(self) -> None:
         """Restore what is seen and not restored yet."""
         if not self.on:
@@ -192,7 +200,7 @@ class Live:
         except RestoreError as error:
             self.runner.abandon()
             self._search.abandon()
-            self.said.emit(f"Live preview: {error}")
+            self._tell(f"Live preview: {error}")
             return
         wanted, job = job, self._possible(job)
         key = self._key(job)
@@ -271,7 +279,7 @@ class Live:
     def _fail(self, error: Exception) -> str:
         text = notify(error, "No live preview")
         self.stop()
-        self.said.emit(text)
+        self._tell(text)
         return text
 
     def _say(self, doing: str) -> None:
@@ -279,7 +287,9 @@ class Live:
         text = f"Live preview{self._part}"
         if self._search.running:
             text += ", as yet without a point spread function"
-        text = f"{text}. {doing} …" if doing else f"{text}."
+        self._tell(f"{text}. {doing} …" if doing else f"{text}.")
+
+    def _tell(self, text: str) -> None:
         if text != self._told:
             self._told = text
             self.said.emit(text)
@@ -313,8 +323,10 @@ class Live:
         return index, region
 
     def _replace(self, job: LayerJob, block: Block, patches: Patches) -> None:
-        if self.shown is not None:
-            self.shown.remove()
+        # Only what is removed while it is shown ends all.
+        shown, self.shown = self.shown, None
+        if shown is not None:
+            shown.remove()
         patches.strength = self._strength
         self.shown = LivePreview(job, block, patches)
         self.shown.strength = self._strength
@@ -333,7 +345,7 @@ class Live:
     def _key(self, job: LayerJob) -> Any:
         options = job.plan.options
         said = [getattr(options, x.name) for x in fields(options) if x.name not in _OF_NO_MATTER]
-        return (id(job.array), job.partner, KnownFacts._key(job), *map(str, said))
+        return (id(job.layer), id(job.array), job.partner, KnownFacts._key(job), *map(str, said))
 
     def _add(
         self,
@@ -348,7 +360,8 @@ class Live:
         if outcome.error is not None:
             return self._fail(outcome.error)
         original, restored, times = outcome.result
-        self._rates.learn(job, times)
+        if not self._search.running:  # beside which all takes longer
+            self._rates.learn(job, times)
         patches.add(index, region, original, restored)
         self.shown.refresh()
         self.drawn.emit()

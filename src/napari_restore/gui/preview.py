@@ -80,6 +80,7 @@ class Preview:
         viewer.layers.selection.active = self.layer
         self.source.visible = False
         self.layer.events.visible.connect(self._swap)
+        self.layer.events.set_data.connect(self._outline)
         for event in self._slicing(viewer):
             event.connect(self._outline)
         self._outline()
@@ -90,6 +91,7 @@ class Preview:
         if viewer is None:
             return
         self.layer.events.visible.disconnect(self._swap)
+        self.layer.events.set_data.disconnect(self._outline)
         for event in self._slicing(viewer):
             event.disconnect(self._outline)
         if Preview._of.get(self.source) is self:
@@ -158,16 +160,19 @@ class Preview:
         box = self.layer._overlays.get("selection_box")
         if box is None or viewer is None:
             return
-        shown = shows(self.layer, viewer.dims, block)
-        box.visible = False
-        if shown is None:
+        axes = shows(self.layer, viewer.dims, block)
+        if axes is None:
+            box.visible = False
             return
-        parts = [block[axis] for axis in shown]
-        box.bounds = tuple(zip(*((p.start - 0.5, p.stop - 0.5) for p in parts), strict=True))
+        # In pixels of what is drawn: of a pyramid, a part of the level that suits the zoom.
+        drawn, sides = self.layer._transforms["tile2data"], []
+        for axis in axes:
+            start, scale = drawn.translate[axis], drawn.scale[axis]
+            ends = (block[axis].start, block[axis].stop)
+            sides.append([float((end - start) / scale) - 0.5 for end in ends])
+        box.bounds = tuple(zip(*sides, strict=True))
         shape = self._levels[0].shape
-        box.visible = any(
-            part.stop - part.start < shape[axis] for axis, part in zip(shown, parts, strict=True)
-        )
+        box.visible = any(block[axis].stop - block[axis].start < shape[axis] for axis in axes)
 
 
 def is_preview(layer: Any) -> bool:

@@ -182,6 +182,8 @@ class Session:
                 self.remove_preview()
         if event.type == "data" or gone:
             self._fresh = [x for x in self._fresh if layer is not x.source and x.untouched]
+            if isinstance(layer, Image):
+                self.live.forget(layer)
         if event.type in _NAMED and layer in self.sources():
             self.changed.emit()
 

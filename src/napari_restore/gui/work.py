@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from napari_restore.restoration.run import Restoration
 
     from .jobs import LayerJob
+
+
+#: Arrays and options of which facts are kept.
+_KEPT = 4
 
 
 @dataclass(frozen=True)
@@ -60,20 +65,24 @@ class Previewed(NamedTuple):
 
 
 class KnownFacts:
-    """Facts of the array that was previewed last.
+    """Facts of the arrays that were previewed last.
 
     Finding them on a large image takes longer than restoring what the canvas shows.
     """
 
     def __init__(self) -> None:
-        self._known: tuple[Any, object, Facts] | None = None
+        #: The newest first: a weak reference to the array, all else on which they hang, and facts.
+        self._known: list[tuple[Any, object, Facts]] = []
 
     def recall(self, job: LayerJob) -> Facts | None:
         """Return the facts of a layer if they were found before."""
-        known = self._known
-        if known is not None and known[0]() is job.array and known[1] == self._key(job):
-            return known[2]
-        return None
+        key = self._key(job)
+        found = (facts for array, of, facts in self._known if array() is job.array and of == key)
+        return next(found, None)
+
+    def forget(self, array: Any) -> None:
+        """Let go of the facts of an array."""
+        self._known = [known for known in self._known if known[0]() is not array]
 
     @staticmethod
     def _key(job: LayerJob) -> object:
@@ -89,10 +98,9 @@ class KnownFacts:
         if (known := self.recall(job)) is not None:
             return known
         facts = find_facts(job.array, job.plan)
-        try:
-            self._known = weakref.ref(job.array), self._key(job), facts
-        except TypeError:
-            self._known = None
+        with suppress(TypeError):  # of an array that cannot be referred to weakly
+            newest = weakref.ref(job.array), self._key(job), facts
+            self._known = [newest, *self._known][:_KEPT]
         return facts
 
 

@@ -275,7 +275,11 @@ def _percentiles(values: NDArray[Any]) -> tuple[float, float]:
             levels[np.searchsorted(last, place, "right")].astype(np.float64)
             for place in (below, np.minimum(below + 1, values.size - 1))
         )
-        low, high = (float(value) for value in start + share * (end - start))
+        # From the nearer one, as NumPy does: results do not depend on how they were found.
+        between = np.where(
+            share < 0.5, start + share * (end - start), end - (1 - share) * (end - start)
+        )
+        low, high = (float(value) for value in between)
         return low, high
     # NumPy interpolates in the dtype, where differences of signed integers can wrap around.
     if values.dtype.itemsize > 2 or values.dtype.kind == "f":
