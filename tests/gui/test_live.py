@@ -133,7 +133,7 @@ def test_something_is_seen_while_the_blur_is_found(
     predictor.free()
     at_rest(qtbot, session.live)
     assert (predictor.tiles > tiles) == found
-    assert said[-1] == "Live preview."
+    assert said[-1] == "Live preview. It says so."
     session.live.stop()
     assert not session.live.busy
 

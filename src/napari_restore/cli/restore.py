@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import re
@@ -408,6 +409,26 @@ def _in_parts(picture: ImageFile, target: Path) -> bool:
     return picture.fit is None and (plain or stays_as_stored(picture, target))
 
 
+def _reserve(file: int, size: int, folder: Path) -> None:
+    """Reserve bytes: a disk that others fill would end the process where it is written to first.
+
+    Raises
+    ------
+    FileError
+        If there is no room.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        # Not all file systems can.
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise FileError(
+                f"{size / 1e9:.1f} GB cannot be written in {folder}: {error}."
+            ) from error
+
+
 @contextmanager
 def _room(image: Any, folder: Path) -> Iterator[Any]:
     """Array for a large result: a memory map of a file that vanishes; None for small ones."""
@@ -426,14 +447,7 @@ def _room(image: Any, folder: Path) -> Iterator[Any]:
     except OSError as error:
         raise FileError(f"Nothing can be written in {folder}: {error}.") from error
     with file:
-        if hasattr(os, "posix_fallocate"):
-            # A disk that others fill would end the process where the file is written to first.
-            try:
-                os.posix_fallocate(file.fileno(), 0, image.nbytes)
-            except OSError as error:
-                raise FileError(
-                    f"{image.nbytes / 1e9:.1f} GB cannot be written in {folder}: {error}."
-                ) from error
+        _reserve(file.fileno(), image.nbytes, folder)
         yield np.memmap(file, image.dtype, "w+", shape=image.shape)
 
 

@@ -218,7 +218,7 @@ class Live:
         if not parts:
             self.runner.abandon()
             patches.under = None
-            self._say("")
+            self._say("", self._blur_of(wanted, index))
             return
         if self.runner.running:
             if self._of_use((key, index), parts):
@@ -282,12 +282,19 @@ class Live:
         self._tell(text)
         return text
 
-    def _say(self, doing: str) -> None:
-        """Tell what is shown, and what is done about it."""
+    def _blur_of(self, job: LayerJob, index: tuple[int, ...]) -> str:
+        """Say what is known of the blur of a plane."""
+        facts = self._facts.recall(job)
+        if facts is None or not facts.blurs:
+            return ""
+        return facts.blurs[job.plan.layout.group(index)].statement
+
+    def _say(self, doing: str, known: str = "") -> None:
+        """Tell what is shown, what is done about it, and what is known."""
         text = f"Live preview{self._part}"
         if self._search.running:
             text += ", as yet without a point spread function"
-        self._tell(f"{text}. {doing} …" if doing else f"{text}.")
+        self._tell(f"{text}. {doing} …" if doing else f"{text}. {known}".rstrip())
 
     def _tell(self, text: str) -> None:
         if text != self._told:
