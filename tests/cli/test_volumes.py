@@ -127,7 +127,10 @@ def test_what_ends_a_large_tiff_leaves_the_earlier_result(
     else:
         monkeypatch.setattr(BlockTask, "__call__", stop)
     assert main(command) == (1 if what == "full" else 130)
-    assert ("No space left on device" in capsys.readouterr().err) == (what == "full")
+    told = capsys.readouterr().err
+    assert ("No space left on device" in told) == (what == "full")
+    # Nothing was restored.
+    assert "cannot be continued" not in told
     assert out.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ome.tif", "b.ome.tif"]
 

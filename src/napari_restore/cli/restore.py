@@ -887,7 +887,10 @@ def restore_into_tiff(
             record = run.provenance()
             add_provenance(temporary, json.dumps(record))
     except (FileError, KeyboardInterrupt):
-        say("An unfinished TIFF cannot be continued. Name the result .ome.zarr if you want that.")
+        # Where nothing was restored there is nothing to continue.
+        if run.report.device:
+            advice = "Name the result .ome.zarr if you want that."
+            say(f"An unfinished TIFF cannot be continued. {advice}")
         raise
     return _with_workers(record, run)
 

@@ -21,7 +21,7 @@ BLOCK = 64
 #: Times the pixels that may be seen first, up to which a half is restored first.
 _LITTLE_MORE = 1.5
 #: Bytes of blocks that are kept.
-_KEPT = 2**28
+_KEPT = 2**29
 
 
 class Patches:
