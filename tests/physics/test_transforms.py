@@ -37,14 +37,16 @@ def test_transforms_are_those_of_numpy(shape, size):
 
 def test_lengths_are_quick_and_not_much_longer():
     for length in range(1, 1200):
-        deep, height, width = quick_size([length] * 3)
-        assert length <= deep <= height == width <= 1.27 * length + 1
+        deep, other, across = quick_size([length] * 3)
+        height, width = quick_size([length] * 2)
+        assert length <= deep == other == across <= height == width <= 1.27 * length + 1
         for each in (deep, width):
             for factor in (2, 3, 5):
                 while each % factor == 0:
                     each //= factor
             assert each == 1
-    assert quick_size([36, 266, 522]) == [36, 288, 576]
+    assert quick_size([36, 266, 522]) == [36, 270, 540]
+    assert quick_size([266, 522]) == [288, 576]
 
 
 class _Transformed(TorchDispatchMode):
