@@ -886,9 +886,9 @@ def restore_into_tiff(
             write_tiff(temporary, place.target.name, tiles, picture)
             record = run.provenance()
             add_provenance(temporary, json.dumps(record))
-    except (FileError, KeyboardInterrupt):
-        # Where nothing was restored there is nothing to continue.
-        if run.report.device:
+    except (FileError, KeyboardInterrupt) as error:
+        # Where there is no room, nothing was begun.
+        if run.report.device or isinstance(error, KeyboardInterrupt):
             advice = "Name the result .ome.zarr if you want that."
             say(f"An unfinished TIFF cannot be continued. {advice}")
         raise
