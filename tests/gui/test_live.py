@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from unittest.mock import MagicMock
 
 import dask.array as da
 import numpy as np
@@ -13,6 +14,7 @@ from napari_restore.gui.patches import BLOCK, Patched, Patches, first_of, rectan
 from napari_restore.gui.widget import DeblurWidget
 from napari_restore.image.layout import Region
 from napari_restore.physics.psf import gaussian
+from napari_restore.restoration import run
 from napari_restore.restoration.plan import Blur
 from waiting import LIMIT, LIMIT_MS
 
@@ -110,6 +112,8 @@ def test_something_is_seen_while_the_blur_is_found(
         return (Blur(psf, 0.01, "defocus" if found else "none", "It says so."),)
 
     monkeypatch.setattr("napari_restore.restoration.psf_search.find_blurs", find)
+    ranges = MagicMock(wraps=run.scales_of)
+    monkeypatch.setattr(run, "scales_of", ranges)
     # It is told no blur.
     monkeypatch.setattr(
         "napari_restore.inference.predictor.find_predictor", lambda *_, **__: predictor
@@ -134,6 +138,7 @@ def test_something_is_seen_while_the_blur_is_found(
     at_rest(qtbot, session.live)
     assert (predictor.tiles > tiles) == found
     assert said[-1] == "Live preview. It says so."
+    assert ranges.call_count == 1
     session.live.stop()
     assert not session.live.busy
 

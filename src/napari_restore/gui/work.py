@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_restore.analysis.motion import Motion
+    from napari_restore.image.intensity import Scale
     from napari_restore.image.layout import Block
     from napari_restore.restoration.plan import BlurEstimate, Facts
     from napari_restore.restoration.run import Restoration
@@ -93,11 +94,11 @@ class KnownFacts:
         how = plan.dimensions, plan.options.method, plan.options.exposure
         return (plan.layout, name, *how, *plan.scaling.values(), psf)
 
-    def find(self, job: LayerJob) -> Facts:
-        """Find the facts of a layer, or return those found before."""
+    def find(self, job: LayerJob, scales: tuple[Scale, ...] | None = None) -> Facts:
+        """Find the facts of a layer, or return those found before; scales may be known already."""
         if (known := self.recall(job)) is not None:
             return known
-        facts = find_facts(job.array, job.plan)
+        facts = find_facts(job.array, job.plan, scales)
         with suppress(TypeError):  # of an array that cannot be referred to weakly
             newest = weakref.ref(job.array), self._key(job), facts
             self._known = [newest, *self._known][:_KEPT]
