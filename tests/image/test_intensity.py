@@ -58,15 +58,27 @@ def test_percentiles_of_the_widest_signed_range(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", ">u2"])
-@pytest.mark.parametrize("size", [7, 45, 5000])
+@pytest.mark.parametrize("more", [0, 3, 4711])
 def test_percentiles_are_those_of_numpy_to_the_last_bit(
-    dtype: str, size: int, rng: np.random.Generator
+    dtype: str, more: int, rng: np.random.Generator
 ) -> None:
+    """Of so many values that they are counted."""
     info = np.iinfo(dtype)
-    for _ in range(20):
+    size = int(info.max) - int(info.min) + 1 + more
+    for _ in range(10):
         values = rng.integers(info.min, info.max, size, endpoint=True).astype(dtype)
         expected = np.percentile(values.astype(float), PERCENTILES)
         assert _percentiles(values) == tuple(expected)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i4"])
+@pytest.mark.parametrize(("high", "few"), [(10, True), (11, False)])
+def test_half_of_few_counts_is_told_from_more(
+    dtype: str, high: int, few: bool, rng: np.random.Generator
+) -> None:
+    """The median of as many 9 as 10 is 9.5."""
+    counts = rng.permutation(np.repeat([9, high], 200)).reshape(20, 20).astype(dtype)
+    assert find_scales(Planes(counts, find_layout(counts)))[0].few == few
 
 
 def test_few_bright_spots_on_an_even_background_set_the_scale() -> None:

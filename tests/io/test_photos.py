@@ -180,6 +180,19 @@ def test_broken_exif_with_sound_pixels(tmp_path, capsys, exif, ending):
         np.testing.assert_array_equal(np.asarray(two), np.asarray(one))
 
 
+def test_an_orientation_that_cannot_be_read_is_said(tmp_path, monkeypatch):
+    source = tmp_path / "a.jpg"
+    Image.fromarray(COLOR).save(source)
+
+    def damaged(*_):
+        raise struct.error("unpack requires a buffer of 4 bytes")
+
+    monkeypatch.setattr(Image.Image, "getexif", damaged)
+    notes = " ".join(read_image(source).notes)
+    assert notes.count("unpack requires a buffer of 4 bytes") == 2
+    assert "turn it if it does not lie upright" in notes
+
+
 def test_photographs_with_previews_behind_them(tmp_path, capsys):
     small = Image.fromarray(COLOR).resize((16, 12))
     image = Image.fromarray(COLOR)

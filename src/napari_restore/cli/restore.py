@@ -425,7 +425,8 @@ def _reserve(file: int, size: int, folder: Path) -> None:
         # Not all file systems can.
         if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
             raise FileError(
-                f"{size / 1e9:.1f} GB cannot be written in {folder}: {error}."
+                f"{size / 1e9:.1f} GB cannot be written in {folder}: {error}. Make room, or name a "
+                "folder on a larger disk."
             ) from error
 
 

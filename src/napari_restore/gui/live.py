@@ -254,9 +254,9 @@ class Live:
             self._search.abandon()
         if key is None or self._search.running or patches.empty:
             return
-        self._sought, seen = key, self._soon_found.recall(job)
+        self._sought, soon = key, self._soon_found.recall(job)
         self._search.start(
-            partial(attempt, self._facts.find, wanted, None if seen is None else seen.scales),
+            partial(attempt, self._facts.find, wanted, None if soon is None else soon.scales),
             "",
             wanted.pixels,
             partial(self._found, key, patches),

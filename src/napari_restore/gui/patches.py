@@ -165,11 +165,11 @@ def first_of(region: Region, size: tuple[int, int], halo: int, most: float) -> R
         A half, if that is little more: two parts have fewer margins than three. Else the middle.
     """
     top, left, bottom, right = region
-    across, along = (bottom - top) // (2 * BLOCK) * BLOCK, (right - left) // (2 * BLOCK) * BLOCK
-    half = region._replace(bottom=top + across)
-    if along > across:
-        half = region._replace(right=left + along)
-    if max(across, along) and seen(half, size, halo) <= _LITTLE_MORE * most:
+    rows, columns = (side // (2 * BLOCK) * BLOCK for side in (bottom - top, right - left))
+    half = region._replace(bottom=top + rows)
+    if columns > rows:
+        half = region._replace(right=left + columns)
+    if max(rows, columns) and seen(half, size, halo) <= _LITTLE_MORE * most:
         return half
     while seen(Region(top, left, bottom, right), size, halo) > most:
         if max(bottom - top, right - left) <= 2 * BLOCK:

@@ -264,42 +264,48 @@ def _levels(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]
     return there + int(limits.min), counts[there]
 
 
+def _are_counted(values: NDArray[Any]) -> bool:
+    """Whether counting values takes a fraction of the time that sorting them does."""
+    return fit_float32(values.dtype) and values.size >= 2 ** (8 * values.dtype.itemsize)
+
+
+def _quantiles(
+    levels: NDArray[np.int64], counts: NDArray[np.int64], shares: Sequence[float]
+) -> NDArray[np.float64]:
+    """Quantiles of values that were counted, as NumPy interpolates them, to the last bit."""
+    last = counts.cumsum()
+    at = np.array(shares) * (last[-1] - 1)
+    below, share = np.floor(at), at % 1
+    start, end = (
+        levels[np.searchsorted(last, place, "right")].astype(np.float64)
+        for place in (below, np.minimum(below + 1, last[-1] - 1))
+    )
+    step = end - start
+    found: NDArray[np.float64] = np.where(
+        share < 0.5, start + share * step, end - (1 - share) * step
+    )
+    return found
+
+
 def _percentiles(values: NDArray[Any]) -> tuple[float, float]:
-    if fit_float32(values.dtype):
-        # Counting them takes a fraction of the time that sorting does.
-        levels, counts = _levels(values)
-        last = counts.cumsum()
-        at = np.array(PERCENTILES) / 100 * (values.size - 1)
-        below, share = np.floor(at), at % 1
-        start, end = (
-            levels[np.searchsorted(last, place, "right")].astype(np.float64)
-            for place in (below, np.minimum(below + 1, values.size - 1))
-        )
-        # From the nearer one, as NumPy does: results do not depend on how they were found.
-        between = np.where(
-            share < 0.5, start + share * (end - start), end - (1 - share) * (end - start)
-        )
-        low, high = (float(value) for value in between)
-        return low, high
-    # NumPy interpolates in the dtype, where differences of signed integers can wrap around.
-    if values.dtype.itemsize > 2 or values.dtype.kind == "f":
-        values = values.astype(np.float64)
-    low, high = (float(value) for value in np.percentile(values, PERCENTILES))
+    if _are_counted(values):
+        found = _quantiles(*_levels(values), [share / 100 for share in PERCENTILES])
+    else:
+        # NumPy interpolates in the dtype, where differences of integers can wrap around.
+        found = np.percentile(values.astype(np.float64), PERCENTILES)
+    low, high = (float(value) for value in found)
     return low, high
 
 
 def _are_few(values: NDArray[Any]) -> bool:
     """Whether integers are so few counts that rounding them would lose light."""
-    if not fit_float32(values.dtype):
+    if not _are_counted(values):
         size = np.abs(values.astype(np.float64))
         return bool(size.mean() < _FEW_MEAN and np.median(size) < _FEW_MEDIAN)
     levels, counts = _levels(values)
-    size = np.abs(levels)
-    # Half of them, or more, are less.
-    return bool(
-        (size * counts).sum() < _FEW_MEAN * values.size
-        and 2 * counts[size < _FEW_MEDIAN].sum() > values.size
-    )
+    size, order = np.abs(levels), np.abs(levels).argsort()
+    mean = (size * counts).sum() / values.size
+    return bool(mean < _FEW_MEAN and _quantiles(size[order], counts[order], [0.5]) < _FEW_MEDIAN)
 
 
 def _within(sample: _Sample, missing: tuple[float, ...]) -> tuple[NDArray[Any], Mask | None]:

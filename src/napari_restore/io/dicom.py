@@ -646,10 +646,11 @@ def value_of(dataset: Any, keyword: str) -> Any:
     """Look a value up; None where it is missing, empty, or, with a warning, cannot be decoded."""
     try:
         value = dataset.get(keyword)
-    except Exception:
+    except Exception as error:
         # pydicom decodes when asked; a sloppy value can make it raise any error. Where nothing can
         # be done without the value, `unreadable` tells it from one that is missing.
-        warnings.warn(f"Its {keyword} cannot be decoded, so it is not used.", stacklevel=2)
+        why = " ".join(str(error).split()) or repr(error)
+        warnings.warn(f"Its {keyword} cannot be decoded ({why}), so it is not used.", stacklevel=2)
         return None
     return None if value in ("", []) else value
 

@@ -95,8 +95,7 @@ def _upright(image: Image.Image, notes: list[str]) -> tuple[Image.Image, bytes]:
     # Damaged EXIF can make Pillow raise any error; the samples are sound.
     except Exception as error:
         image.load()  # which says so if it is not the EXIF
-        method = _TURNS.get(_orientation(image))
-        turned = "taken as it is stored" if method is None else "turned as it says"
+        method, turned = _turn(image)
         notes.append(
             f"The EXIF is damaged ({error or repr(error)}) and left out; the image is {turned}."
         )
@@ -117,15 +116,16 @@ _TURNS = {
 }
 
 
-def _orientation(image: Image.Image) -> int:
-    """Orientation from EXIF that is damaged elsewhere; 1 if it cannot be found."""
+def _turn(image: Image.Image) -> tuple[Image.Transpose | None, str]:
+    """How EXIF that is damaged elsewhere turns an image, if it does; and that in words."""
     try:
         found = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:
-        # Damaged EXIF can make Pillow raise any error. The caller's note names the damage, and says
-        # that the image was not turned.
-        return 1
-    return int(found) if found in _TURNS else 1
+    # Damaged EXIF can make Pillow raise any error.
+    except Exception as error:
+        why = f"its orientation cannot be read ({error or repr(error)})"
+        return None, f"taken as it is stored, since {why}: turn it if it does not lie upright"
+    method = _TURNS.get(found)
+    return method, "taken as it is stored" if method is None else "turned as it says"
 
 
 def _keep_sizes(picture: ImageFile, image: Image.Image, swapped: bool) -> None:

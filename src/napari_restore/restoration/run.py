@@ -450,13 +450,15 @@ def restore_here(
                 ]
             with part_of(done, total).around():
                 samples, report = task(block, window, contexts)
-            del window  # not needed while the block is written, nor its samples while the next
+            # Neither is the window needed while the block is written, nor are its samples while the
+            # next is computed.
+            del window
             if report.device != task.plan.device:
                 task = task.without(report.device)
                 contexts.to_cpu()
             done += pixels_of(layout, block)
             yield number, block, samples, report
-            del samples  # is computed
+            del samples
 
 
 def restore_on(
