@@ -26,6 +26,8 @@ FIGURE = (("tissue", 150, 90), ("pagoda", 90, 60), ("raccoon", 120, 290))
 FIGURE_SIDE = 300
 #: Height of the labels and width of the gap between two pictures.
 _BAR, _GAP = 26, 4
+#: Pixels of a picture's width under which its label would not fit.
+_LEAST = 200
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -66,11 +68,17 @@ def labeled(pictures: list[Image.Image], labels: list[str]) -> Image.Image:
 
 
 def before_after(
-    before: Array, after: Array, options: dict[str, Any], labels: list[str]
+    before: Array, after: Array, options: dict[str, Any], labels: list[str], least: int = 0
 ) -> Image.Image:
-    """Both at the same brightness, side by side."""
+    """Both at the same brightness, side by side; small ones enlarged to ``least`` pixels."""
     limits = options.get("contrast_limits") or tuple(np.percentile(before, (0.1, 99.8)))
-    return labeled([to_picture(p, limits, options["rgb"]) for p in (before, after)], labels)
+    pictures = [to_picture(p, limits, options["rgb"]) for p in (before, after)]
+    times = max(1, -(-least // pictures[0].width))
+    pictures = [
+        picture.resize([times * n for n in picture.size], Image.Resampling.NEAREST)
+        for picture in pictures
+    ]
+    return labeled(pictures, labels)
 
 
 def write_all(folder: Path) -> None:
@@ -80,8 +88,8 @@ def write_all(folder: Path) -> None:
         started = time.monotonic()
         before, after, options, provenance = restore_sample(sample)
         path = folder / f"{sample.key}.png"
-        labels = [f"{sample.title}: as it is", f"after {provenance['model']}"]
-        before_after(before, after, options, labels).save(path)
+        labels = ["before", f"after {provenance['model']}"]
+        before_after(before, after, options, labels, _LEAST).save(path)
         seconds = time.monotonic() - started
         print(f"{path}  {provenance['model']} on {provenance['device']}, {seconds:.1f} s")
 
