@@ -21,6 +21,8 @@ import OpenImageIO
 from PIL import Image
 from scipy.ndimage import map_coordinates
 
+from napari_restore.evaluation.classical import to_srgb
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -34,7 +36,14 @@ _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
 
 def read(path: Path) -> NDArray[np.float32]:
     """Read the light of a panorama, (Y, X, 3); X goes once around, Y from zenith to nadir."""
-    pixels = OpenImageIO.ImageBuf(str(path)).get_pixels(OpenImageIO.FLOAT)
+    file = OpenImageIO.ImageBuf(str(path))
+    pixels = None if file.has_error else file.get_pixels(OpenImageIO.FLOAT)
+    if pixels is None or pixels.shape[2] < 3 or pixels.shape[1] != 2 * pixels.shape[0]:
+        found = file.geterror() or f"it has {file.spec().width} × {file.spec().height} pixels"
+        raise SystemExit(
+            f"'{path}' is no panorama in color: {found}. Give a folder of Radiance HDR or OpenEXR "
+            "files that are twice as wide as high."
+        )
     return np.nan_to_num(pixels[..., :3]).clip(0, 6e4)
 
 
@@ -76,10 +85,8 @@ def develop(light: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.
     seen = light * (0.45 * bright / max(usual, 1e-6))
     room = 1 - _SHOULDER
     rolled = _SHOULDER + room * (1 - np.exp(-(seen - _SHOULDER) / room))
-    seen = np.where(seen < _SHOULDER, seen, rolled).clip(0, 1)
-    curve = 1.055 * np.maximum(seen, 1e-8) ** (1 / 2.4) - 0.055
-    picture = np.where(seen <= 0.0031308, 12.92 * seen, curve)
-    return (255 * picture).round().clip(0, 255).astype(np.uint8)
+    seen = np.where(seen < _SHOULDER, seen, rolled).astype(np.float32)
+    return (255 * to_srgb(seen)).round().astype(np.uint8)
 
 
 def main() -> None:
